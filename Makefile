@@ -1,0 +1,43 @@
+# make demo needs nothing but Python 3.11 and a network for the packages; see README.md.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# An index with PyTorch's CPU wheels, where the usual one would bring gigabytes of CUDA libraries (README, "Install")
+TORCH_INDEX ?=
+CELL := method=state_offset task=samsum model=tiny data=sample
+
+.PHONY: help demo test check tables clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ssm-tune needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q -c constraints.txt torch --index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed  ## install, tune the embedded model on generated dialogues, show table and picture
+	$(BIN)/ssm-tune $(CELL)
+	$(BIN)/ssm-tune table --task samsum --data sample --model tiny --figure results/figures/samsum-sample-tiny.png
+
+test: $(VENV)/installed-dev  ## install what the tests need and run them
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tables: $(VENV)/installed  ## every table of the results so far
+	$(BIN)/ssm-tune table
+
+clean:  ## remove the virtual environment and caches; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

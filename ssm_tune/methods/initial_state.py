@@ -1,0 +1,23 @@
+"""Initial-state tuning: the scan starts from a learned h_0 instead of zero. Galim et al. (2024), arXiv 2410.09016."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ssm_tune.methods.base import Method
+from ssm_tune.models.injection import Learned
+from ssm_tune.models.mamba import Mamba, MambaConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialState(Method):
+    """One h_0 (D, N) a layer, zero at first."""
+
+    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+        for mixer in model.mixers:
+            mixer.injection.initial_state = Learned(torch.zeros(model.config.d_inner, model.config.d_state))
+
+    def count(self, config: MambaConfig) -> int:
+        return config.n_layer * config.d_inner * config.d_state

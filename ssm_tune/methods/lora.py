@@ -1,0 +1,106 @@
+"""LoRA: low-rank updates of named projections. Hu et al. (2021), arXiv 2106.09685."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssm_tune.errors import UserError
+from ssm_tune.methods.base import Method, kaiming
+from ssm_tune.models.mamba import Mamba, MambaConfig
+
+
+def _targets(config: MambaConfig) -> dict[str, tuple[str, int, int, int]]:
+    """Every target that exists: its projection, the projection's input width, and the rows of the output it covers.
+
+    x_proj holds three maps in one matrix; the official code splits it, so each part is a target of its own.
+    """
+    D, N, rank = config.d_inner, config.d_state, config.dt_rank
+    return {
+        "in_proj": ("in_proj", config.d_model, 0, 2 * D),
+        "x_proj": ("x_proj", D, 0, rank + 2 * N),
+        "x_proj.dt": ("x_proj", D, 0, rank),
+        "x_proj.B": ("x_proj", D, rank, rank + N),
+        "x_proj.C": ("x_proj", D, rank + N, rank + 2 * N),
+        "dt_proj": ("dt_proj", rank, 0, D),
+        "out_proj": ("out_proj", D, 0, config.d_model),
+    }
+
+
+class LowRankUpdate(nn.Module):
+    """``x -> scale * dropout(x) A^T B^T`` on the rows [start, end) of a projection's output; A (r, in), B (out, r)."""
+
+    def __init__(self, A: Tensor, B: Tensor, start: int, scale: float, dropout: float) -> None:
+        super().__init__()
+        self.A, self.B = nn.Parameter(A), nn.Parameter(B)
+        self.start, self.end = start, start + B.shape[0]
+        self.scale, self.dropout = scale, dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = F.linear(F.dropout(x, self.dropout, self.training), self.A.to(x.dtype))
+        return F.linear(low, self.B.to(x.dtype)) * self.scale
+
+
+class ProjectionUpdate(nn.Module):
+    """The updates of one projection, each on its own rows of the output; zero elsewhere."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.parts = nn.ModuleDict()
+
+    def forward(self, x: Tensor) -> Tensor:
+        updates: list[LowRankUpdate] = sorted(self.parts.values(), key=lambda part: part.start)  # type: ignore[arg-type]
+        pieces, covered = [], 0
+        for update in updates:
+            pieces += [x.new_zeros(*x.shape[:-1], update.start - covered), update(x)]
+            covered = update.end
+        return torch.cat([*pieces, x.new_zeros(*x.shape[:-1], self.width - covered)], dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Method):
+    """``W + (alpha / rank) B A`` with A Kaiming-uniform and B zero at first; biases stay frozen."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: list[str] = field(default_factory=list)
+
+    late = ("*.A",)  # no gradient while B is zero
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "targets", list(self.targets))  # a plain list, whatever the config library gives
+        self.require_count("rank", self.rank)
+        self.require("alpha", self.alpha, float, self.alpha > 0, "a positive number")
+        self.require("dropout", self.dropout, float, 0 <= self.dropout < 1, "a number in [0, 1)")
+        if not self.targets or len(set(self.targets)) != len(self.targets):
+            raise UserError(f"method.targets must name at least one projection, each once, got {self.targets}")
+        if "x_proj" in self.targets and any(name.startswith("x_proj.") for name in self.targets):
+            raise UserError("method.targets names x_proj and a part of it: take the whole or its parts")
+
+    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+        known = _targets(model.config)
+        for name in self.targets:
+            if name not in known:
+                raise UserError(f"method.targets: {name!r} matches no projection; there are {', '.join(known)}")
+        for mixer in model.mixers:
+            updates = mixer.injection.updates
+            for name in self.targets:
+                projection, width, start, end = known[name]
+                if projection not in updates:
+                    updates[projection] = ProjectionUpdate(known[projection][3])
+                A, B = kaiming(generator, self.rank, width), torch.zeros(end - start, self.rank)
+                update = LowRankUpdate(A, B, start, self.alpha / self.rank, self.dropout)
+                parts = updates[projection].parts
+                assert isinstance(parts, nn.ModuleDict)
+                parts[name.rpartition(".")[2]] = update
+
+    def count(self, config: MambaConfig) -> int:
+        known = _targets(config)
+        sizes = [known[name][1] + known[name][3] - known[name][2] for name in self.targets]
+        return config.n_layer * self.rank * sum(sizes)

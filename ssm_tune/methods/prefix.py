@@ -1,0 +1,38 @@
+"""Prefix tuning for a recurrent block: virtual tokens that set each block's start.
+
+Li and Liang (2021), arXiv 2101.00190, in the form that fits a state space model (Yoshimura et al., 2024,
+arXiv 2411.03855): there are no keys and values to extend, so the tokens run through the block first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ssm_tune.methods.base import Method
+from ssm_tune.models.injection import Learned
+from ssm_tune.models.mamba import Mamba, MambaConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix(Method):
+    """``tokens`` vectors (d_model) a layer, drawn from N(0, init_std^2)."""
+
+    tokens: int
+    init_std: float
+
+    identity_at_start = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_count("tokens", self.tokens)
+        self.require("init_std", self.init_std, float, self.init_std > 0, "a positive number")
+
+    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+        for mixer in model.mixers:
+            drawn = torch.randn(self.tokens, model.config.d_model, generator=generator)
+            mixer.injection.prefix = Learned(drawn * self.init_std)
+
+    def count(self, config: MambaConfig) -> int:
+        return config.n_layer * self.tokens * config.d_model

@@ -1,0 +1,33 @@
+"""Prompt tuning: virtual tokens before the input. Lester et al. (2021), arXiv 2104.08691."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ssm_tune.methods.base import Method
+from ssm_tune.models.injection import Learned
+from ssm_tune.models.mamba import Mamba, MambaConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt(Method):
+    """``tokens`` embeddings before the input, started as copies of randomly drawn rows of the embedding
+    (the "sampled vocabulary" start of the paper's section 3.2)."""
+
+    tokens: int
+
+    identity_at_start = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_count("tokens", self.tokens)
+
+    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+        table = model.backbone.embedding.weight
+        rows = torch.randint(table.shape[0], (self.tokens,), generator=generator)
+        model.prompt = Learned(table.detach()[rows.to(table.device)].float().clone())
+
+    def count(self, config: MambaConfig) -> int:
+        return self.tokens * config.d_model

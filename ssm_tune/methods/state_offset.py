@@ -1,0 +1,37 @@
+"""State-offset Tuning (h): ``y_t = C_t (h_t + h')``. Kang et al. (2025), arXiv 2503.03499, section 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ssm_tune.methods.base import Method, kaiming
+from ssm_tune.models.injection import Learned, LowRank
+from ssm_tune.models.mamba import Mamba, MambaConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateOffset(Method):
+    """One h' (D, N) a layer, zero at first. ``rank``: h' = U V with V (rank, N) zero at first; None for a full h'."""
+
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank is not None:
+            self.require_count("rank", self.rank)
+
+    late = ("*.state_offset.U",)  # no gradient while V is zero
+
+    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+        D, N = model.config.d_inner, model.config.d_state
+        for mixer in model.mixers:
+            if self.rank is None:
+                mixer.injection.state_offset = Learned(torch.zeros(D, N))
+            else:
+                mixer.injection.state_offset = LowRank(kaiming(generator, D, self.rank), torch.zeros(self.rank, N))
+
+    def count(self, config: MambaConfig) -> int:
+        D, N = config.d_inner, config.d_state
+        return config.n_layer * (D * N if self.rank is None else self.rank * (D + N))

@@ -1,0 +1,23 @@
+"""State-offset Tuning (y): ``y_t = C_t h_t + y'``. Kang et al. (2025), arXiv 2503.03499, section 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ssm_tune.methods.base import Method
+from ssm_tune.models.injection import Learned
+from ssm_tune.models.mamba import Mamba, MambaConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateOffsetY(Method):
+    """One y' (D,) a layer, added to the scan's output before the gate; zero at first."""
+
+    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+        for mixer in model.mixers:
+            mixer.injection.output_offset = Learned(torch.zeros(model.config.d_inner))
+
+    def count(self, config: MambaConfig) -> int:
+        return config.n_layer * config.d_inner

@@ -1,0 +1,1 @@
+"""Mamba, its checkpoints and tokenizers, and what a method may hand to a block."""

@@ -1,0 +1,76 @@
+"""What a Mamba block may receive from a method: slots, all empty in a frozen model.
+
+The model reads the slots and never knows which method filled them; a method fills slots and never edits the
+model's code. Letters as in ``ops``; d_model is the width of the residual stream, K the convolution's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Learned(nn.Module):
+    """One trained tensor, handed out as it is. Called with no arguments."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+class LowRank(nn.Module):
+    """A (rows, columns) tensor kept as the product U V of rank r. Called with no arguments."""
+
+    def __init__(self, U: Tensor, V: Tensor) -> None:
+        super().__init__()
+        self.U, self.V = nn.Parameter(U), nn.Parameter(V)
+
+    def forward(self) -> Tensor:
+        return self.U @ self.V
+
+
+class ExtraStates(nn.Module):
+    """E further states a channel: rows of x_proj for B and C (E, D), and columns of A_log (D, E)."""
+
+    def __init__(self, B: Tensor, C: Tensor, A_log: Tensor) -> None:
+        super().__init__()
+        self.B, self.C, self.A_log = nn.Parameter(B), nn.Parameter(C), nn.Parameter(A_log)
+
+    @property
+    def count(self) -> int:
+        return self.A_log.shape[1]
+
+
+class Injection(nn.Module):
+    """The slots of one block.
+
+    state_offset: -> (D, N), read beside the state at every step, never stored in it.
+    output_offset: -> (D,), added to the scan's output before the gate.
+    initial_state: -> (D, N), the state before the first position.
+    prefix: -> (M, d_model), virtual tokens that run through the block before the sequence; their outputs are
+        dropped, so they only set the convolution's and the scan's start.
+    extra_states: further states.
+    updates: for a projection's name (in_proj, x_proj, dt_proj, out_proj) a module whose output, for the
+        projection's input, is added to the projection's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state_offset: nn.Module | None = None
+        self.output_offset: nn.Module | None = None
+        self.initial_state: nn.Module | None = None
+        self.prefix: nn.Module | None = None
+        self.extra_states: ExtraStates | None = None
+        self.updates = nn.ModuleDict()
+
+
+def tensor_of(slot: nn.Module | None) -> Tensor | None:
+    """The tensor that a slot holds, or None for an empty slot."""
+    if slot is None:
+        return None
+    value = slot()
+    assert isinstance(value, torch.Tensor)
+    return value

@@ -1,0 +1,332 @@
+"""Mamba-1, readable, with the parameter names of the published ``state-spaces/mamba-*`` checkpoints.
+
+Gu and Dao (2023), "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", arXiv 2312.00752.
+
+    B batch   L length   R rows being decoded   V vocabulary (padded)   d_model width of the residual stream
+    D = expand * d_model channels of a block    N states a channel      K width of the convolution
+    x, z  the two halves of in_proj's output    dt, B, C  what x_proj gives the scan     h  state (D, N) a row
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssm_tune.models.injection import Injection, tensor_of
+from ssm_tune.ops.causal_conv1d import causal_conv1d
+from ssm_tune.ops.rms_norm import rms_norm
+from ssm_tune.ops.selective_scan import selective_scan, state_dtype
+
+
+@dataclass(frozen=True)
+class MambaConfig:
+    """Sizes of a Mamba-1. ``vocab_size`` counts the embedding's rows, padding included."""
+
+    d_model: int
+    n_layer: int
+    vocab_size: int
+    d_state: int = 16
+    d_conv: int = 4
+    expand: int = 2
+    dt_rank: int = 0
+    """Width of the step size's bottleneck; 0 stands for ceil(d_model / 16), the published rule."""
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True
+    residual_in_fp32: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dt_rank == 0:
+            object.__setattr__(self, "dt_rank", math.ceil(self.d_model / 16))
+        for name in ("d_model", "n_layer", "vocab_size", "d_state", "d_conv", "expand", "dt_rank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"MambaConfig: {name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def d_inner(self) -> int:
+        return self.expand * self.d_model
+
+
+@dataclass
+class Cache:
+    """What decoding carries from token to token, for R rows.
+
+    conv: per layer, the convolution's last K-1 inputs, oldest first, (R, K-1, D), in the model's dtype.
+    ssm: per layer, the state (R, D, N), in the state's dtype.
+    """
+
+    conv: list[Tensor]
+    ssm: list[Tensor]
+
+    @property
+    def rows(self) -> int:
+        return self.ssm[0].shape[0]
+
+    def select(self, index: Tensor) -> None:
+        """Make the rows ``index`` (int64) of the present ones, in that order; rows may repeat or go."""
+        self.conv = [state.index_select(0, index) for state in self.conv]
+        self.ssm = [state.index_select(0, index) for state in self.ssm]
+
+
+class Projection(nn.Linear):
+    """A linear map whose weight may be kept in another dtype than the activations (an adapter's float32)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+class StepProjection(Projection):
+    """dt_proj: its bias is left to the scan, which adds it in the state's dtype, as the original's kernel does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight.to(input.dtype))
+
+
+class MambaMixer(nn.Module):
+    """The block without norm and residual."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.config = config
+        D, N, K, rank = config.d_inner, config.d_state, config.d_conv, config.dt_rank
+        self.in_proj = Projection(config.d_model, 2 * D, bias=False)
+        self.conv1d = nn.Conv1d(D, D, K, groups=D, padding=K - 1, bias=True)  # a holder of weights only
+        self.x_proj = Projection(D, rank + 2 * N, bias=False)
+        self.dt_proj = StepProjection(rank, D, bias=True)
+        self.A_log = nn.Parameter(torch.arange(1, N + 1, dtype=torch.float32).log().repeat(D, 1))
+        self.D = nn.Parameter(torch.ones(D))
+        self.out_proj = Projection(D, config.d_model, bias=False)
+        self.injection = Injection()
+
+    def _project(self, name: str, input: Tensor) -> Tensor:
+        out: Tensor = getattr(self, name)(input)
+        if name in self.injection.updates:
+            out = out + self.injection.updates[name](input)
+        return out
+
+    def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """dt (before bias and softplus), A, B, C for the convolved x (..., D), extra states included."""
+        config, extra = self.config, self.injection.extra_states
+        low, B, C = self._project("x_proj", x).split([config.dt_rank, config.d_state, config.d_state], dim=-1)
+        dt = self._project("dt_proj", low)
+        A_log = self.A_log
+        if extra is not None:
+            B = torch.cat([B, F.linear(x, extra.B.to(x.dtype))], dim=-1)
+            C = torch.cat([C, F.linear(x, extra.C.to(x.dtype))], dim=-1)
+            A_log = torch.cat([A_log, extra.A_log.to(A_log.dtype)], dim=1)
+        return dt, -torch.exp(A_log.to(state_dtype(x.dtype))), B, C
+
+    def _start(self, rows: int) -> tuple[Tensor | None, Tensor | None]:
+        """The convolution's and the scan's state before the first position, where a method sets them."""
+        virtual = tensor_of(self.injection.prefix)
+        if virtual is None:
+            return None, tensor_of(self.injection.initial_state)
+        _, conv, ssm = self._run(virtual.to(self.in_proj.weight.dtype).unsqueeze(0), None, None, None)
+        return conv.expand(rows, -1, -1), ssm.expand(rows, -1, -1)
+
+    def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L, d_model) -> the same shape, and the states after each row's last real position.
+
+        lengths: (B,) real positions of right-padded rows; the states ignore what follows them.
+        """
+        conv, ssm = self._start(hidden.shape[0])
+        return self._run(hidden, conv, ssm, lengths)
+
+    def _run(
+        self, hidden: Tensor, conv: Tensor | None, ssm: Tensor | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
+        last_conv = self._last_inputs(x, conv, lengths)
+        x = causal_conv1d(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)
+        dt, A, B, C = self._scan_inputs(x)
+        if lengths is not None:  # softplus(-inf) = 0: a step of size 0 leaves the state as it is
+            beyond = torch.arange(x.shape[1], device=x.device) >= lengths.unsqueeze(1)
+            dt = dt.masked_fill(beyond.unsqueeze(2), float("-inf"))
+        y, last_ssm = selective_scan(
+            x,
+            dt,
+            A,
+            B,
+            C,
+            self.D,
+            z,
+            dt_bias=self.dt_proj.bias,
+            dt_softplus=True,
+            initial_state=self._with_extra(ssm),
+            state_offset=self._with_extra(tensor_of(self.injection.state_offset)),
+            output_offset=tensor_of(self.injection.output_offset),
+            return_last_state=True,
+        )
+        return self._project("out_proj", y), last_conv, last_ssm
+
+    def _with_extra(self, state: Tensor | None) -> Tensor | None:
+        """A (..., D, N) tensor widened by zeros for extra states, unless it has them already."""
+        extra = self.injection.extra_states
+        if state is None or extra is None or state.shape[-1] != self.config.d_state:
+            return state
+        return F.pad(state, (0, extra.count))
+
+    def _last_inputs(self, x: Tensor, before: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """The last K-1 inputs of the convolution up to each row's end, (B, K-1, D)."""
+        rows, length, channels = x.shape
+        width = self.config.d_conv - 1
+        if before is None:
+            before = x.new_zeros(rows, width, channels)
+        padded = torch.cat([before.to(x.dtype), x], dim=1)
+        if lengths is None:
+            return padded[:, length:]
+        index = lengths.unsqueeze(1) + torch.arange(width, device=x.device)
+        return padded.gather(1, index.unsqueeze(2).expand(-1, -1, channels))
+
+    def step(self, hidden: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One position: (R, d_model) and the two states -> output and the states after it."""
+        x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
+        window = torch.cat([conv, x.unsqueeze(1)], dim=1)  # (R, K, D)
+        weight = self.conv1d.weight.squeeze(1).to(x.dtype).t()
+        x = (window * weight).sum(1)
+        if self.conv1d.bias is not None:
+            x = x + self.conv1d.bias.to(x.dtype)
+        x = F.silu(x)
+        dt, A, B, C = self._scan_inputs(x)
+        wide = state_dtype(x.dtype)
+        dt = F.softplus(dt.to(wide) + self.dt_proj.bias.to(wide))
+        decay = (dt.unsqueeze(2) * A).exp_()
+        ssm = decay.mul_(ssm).add_((dt * x.to(wide)).unsqueeze(2) * B.to(wide).unsqueeze(1))
+        offset = self._with_extra(tensor_of(self.injection.state_offset))
+        C = C.to(wide)
+        y = torch.matmul(ssm, C.unsqueeze(2)).squeeze(2)
+        if offset is not None:
+            y = y + torch.matmul(C, offset.to(wide).t())
+        output_offset = tensor_of(self.injection.output_offset)
+        if output_offset is not None:
+            y = y + output_offset.to(wide)
+        y = (y + x.to(wide) * self.D.to(wide)) * F.silu(z.to(wide))
+        return self._project("out_proj", y.to(x.dtype)), window[:, 1:], ssm
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, residual: Tensor, dtype: torch.dtype) -> Tensor:
+        return rms_norm(residual, self.weight, self.eps, dtype)
+
+
+class Block(nn.Module):
+    """norm and mixer; the residual stream stays outside."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.mixer = MambaMixer(config)
+
+
+class Backbone(nn.Module):
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm_f = RMSNorm(config.d_model, config.norm_eps)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+
+class Mamba(nn.Module):
+    """A Mamba-1 language model. ``prompt`` is the one slot that belongs to the whole model: virtual tokens
+    (P, d_model) before the input, whose outputs are dropped."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        self.lm_head = Projection(config.d_model, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.backbone.embedding.weight  # type: ignore[assignment]
+        self.prompt: nn.Module | None = None
+
+    @property
+    def mixers(self) -> list[MambaMixer]:
+        return [block.mixer for block in self.backbone.blocks]
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the activations: that of the frozen projections, or what ``compute_dtype`` was set to."""
+        return self._compute_dtype or self.mixers[0].in_proj.weight.dtype
+
+    _compute_dtype: torch.dtype | None = None
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Keep activations in ``dtype`` even where trained weights are kept in a wider one."""
+        self._compute_dtype = dtype
+
+    def _stream(self, input_ids: Tensor) -> tuple[Tensor, int]:
+        """The residual stream's first value, (B, P + L, d_model), and P."""
+        residual = F.embedding(input_ids, self.backbone.embedding.weight).to(self._residual_dtype)
+        virtual = tensor_of(self.prompt)
+        if virtual is None:
+            return residual, 0
+        rows = virtual.to(residual.dtype).expand(input_ids.shape[0], -1, -1)
+        return torch.cat([rows, residual], dim=1), virtual.shape[0]
+
+    @property
+    def _residual_dtype(self) -> torch.dtype:
+        return state_dtype(self.dtype) if self.config.residual_in_fp32 else self.dtype
+
+    def hidden(self, input_ids: Tensor) -> Tensor:
+        """(B, L) int64 -> (B, L, d_model) after the final norm; right padding changes nothing before it."""
+        return self._hidden(input_ids, None)[0]
+
+    def _hidden(self, input_ids: Tensor, lengths: Tensor | None) -> tuple[Tensor, Cache]:
+        residual, virtual = self._stream(input_ids)
+        if lengths is not None:
+            lengths = lengths + virtual
+        cache = Cache([], [])
+        for block in self.backbone.blocks:
+            out, conv, ssm = block.mixer(block.norm(residual, self.dtype), lengths)
+            residual = residual + out
+            if lengths is not None:
+                cache.conv.append(conv)
+                cache.ssm.append(ssm)
+        return self.backbone.norm_f(residual[:, virtual:], self.dtype), cache
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., d_model) -> (..., V)."""
+        out: Tensor = self.lm_head(hidden)
+        return out
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(B, L) int64 -> logits (B, L, V); position t predicts token t + 1."""
+        return self.logits(self.hidden(input_ids))
+
+    def prefill(self, input_ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Cache]:
+        """Read right-padded prompts; give the logits (B, V) at each row's last token and the cache after it.
+
+        input_ids: (B, L) int64; lengths: (B,) int64, at least 1 each (all L where absent).
+        """
+        rows, length = input_ids.shape
+        if lengths is None:
+            lengths = torch.full((rows,), length, device=input_ids.device)
+        hidden, cache = self._hidden(input_ids, lengths)
+        last = hidden[torch.arange(rows, device=hidden.device), lengths - 1]
+        return self.logits(last), cache
+
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Read one token a row, (R,) int64; give the logits (R, V) after it. The cache moves on in place."""
+        residual = F.embedding(tokens, self.backbone.embedding.weight).to(self._residual_dtype)
+        for index, block in enumerate(self.backbone.blocks):
+            normed = block.norm(residual, self.dtype)
+            out, cache.conv[index], cache.ssm[index] = block.mixer.step(normed, cache.conv[index], cache.ssm[index])
+            residual = residual + out
+        return self.logits(self.backbone.norm_f(residual, self.dtype))

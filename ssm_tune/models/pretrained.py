@@ -1,0 +1,157 @@
+"""From a published checkpoint to a model, and back to a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ssm_tune.errors import UserError
+from ssm_tune.models.checkpoint import WEIGHTS, read_config, read_tensors
+from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.source import PretrainedSource, resolve
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_ALWAYS_WIDE = (".mixer.A_log", ".mixer.D")
+_EMBEDDING, _HEAD = "backbone.embedding.weight", "lm_head.weight"
+
+# From the hub: safetensors if the repository has them, else the pickled form.
+_WANTED = (
+    ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
+    ("config.json", "pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+)
+
+
+def resolve_model(name: str | Path | PretrainedSource, revision: str | None = None) -> PretrainedSource:
+    """The folder of a model's files and, from the hub, its commit; see ``source.resolve``."""
+    return resolve(name, revision, _WANTED)
+
+
+def from_pretrained(
+    path_or_name: str | Path | PretrainedSource,
+    dtype: torch.dtype | str = "float32",
+    device: torch.device | str = "cpu",
+    revision: str | None = None,
+) -> Mamba:
+    """A pretrained Mamba-1, in evaluation mode.
+
+    path_or_name: a folder in the layout of ``state-spaces/mamba-*`` or of transformers' ``-hf``, the name of
+        an embedded model ("tiny"), a hub id, or what ``resolve_model`` gave.
+    dtype: float32, bfloat16, float16 or float64. A_log and D stay in float32 where it is narrower, as in the
+        original implementation.
+    revision: the hub's branch, tag or commit.
+    Raises UserError: nothing of that name, hub unreachable, unsupported config, damaged or unfitting weights,
+        pickled code, unknown dtype, or a device that is not there.
+    """
+    dtype, device = _dtype(dtype), _device(device)
+    config, tensors = load_checkpoint(resolve_model(path_or_name, revision).folder)
+    wide = torch.promote_types(dtype, torch.float32)
+    for name, tensor in tensors.items():
+        kind = wide if name.endswith(_ALWAYS_WIDE) else dtype
+        tensors[name] = tensor.to(device=device, dtype=kind).contiguous()
+    return _build(config, tensors).eval()
+
+
+def load_checkpoint(folder: str | Path) -> tuple[MambaConfig, dict[str, Tensor]]:
+    """Sizes and tensors of a checkpoint's folder, complete and of the right shapes, in the file's dtypes.
+
+    A tied head is left out, in whichever form the file has it. Raises UserError as ``from_pretrained``.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    tensors, origin = read_tensors(folder)
+    if config.tie_embeddings and _HEAD in tensors:
+        head, file = tensors.pop(_HEAD), origin[_HEAD]
+        if _EMBEDDING in tensors and not torch.equal(head, tensors[_EMBEDDING]):
+            raise UserError(f"{file}: {_HEAD} differs from {_EMBEDDING}, but config.json ties them")
+    shapes = {name: tuple(parameter.shape) for name, parameter in _skeleton(config).named_parameters()}
+    weights = next(folder / name for name in WEIGHTS if (folder / name).is_file())
+    for name in shapes:
+        if name not in tensors:
+            missing = len(shapes.keys() - tensors.keys())
+            raise UserError(f"{weights}: tensor {name} is missing ({missing} of {len(shapes)} are)")
+    for name, tensor in tensors.items():
+        if name not in shapes:
+            raise UserError(f"{origin[name]}: tensor {name} has no place in the model of config.json")
+        if tuple(tensor.shape) != shapes[name]:
+            raise UserError(
+                f"{origin[name]}: tensor {name} has shape {tuple(tensor.shape)}, but config.json asks for"
+                f" {shapes[name]}"
+            )
+    return config, tensors
+
+
+def save_pretrained(model: Mamba, folder: str | Path) -> None:
+    """Write config.json and model.safetensors in the ``state-spaces`` layout, without what a method added."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = asdict(model.config)
+    ssm_cfg = {key: sizes.pop(key) for key in ("d_state", "d_conv", "expand", "dt_rank")}
+    norm_eps = sizes.pop("norm_eps")
+    layout = {**sizes, "ssm_cfg": ssm_cfg, "rms_norm": True, "pad_vocab_size_multiple": 1}
+    if norm_eps != 1e-5:  # the one value that the original implementation has
+        layout["norm_epsilon"] = norm_eps
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _canonical(model).items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
+
+
+def model_hash(model: Mamba) -> str:
+    """sha256, in hex, of the pretrained tensors: sorted names, dtypes, shapes and bytes.
+
+    The same for every file layout and after a method was attached, as long as the base's own values stay.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_canonical(model).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _canonical(model: Mamba) -> dict[str, Tensor]:
+    """The base's tensors under the checkpoint's names; a tied head counts once, a method's own not at all."""
+    own = ((name, tensor) for name, tensor in model.named_parameters() if ".injection." not in name)
+    return {name: tensor for name, tensor in own if not name.startswith("prompt.")}
+
+
+def _skeleton(config: MambaConfig) -> Mamba:
+    with torch.device("meta"):  # names and shapes without memory or initial values
+        return Mamba(config)
+
+
+def _build(config: MambaConfig, tensors: dict[str, Tensor]) -> Mamba:
+    model = _skeleton(config)
+    for name, tensor in tensors.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor))
+    if config.tie_embeddings:
+        model.lm_head.weight = model.backbone.embedding.weight
+    return model
+
+
+def _dtype(dtype: torch.dtype | str) -> torch.dtype:
+    resolved = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if resolved is None or resolved not in DTYPES.values():
+        raise UserError(f"dtype {dtype!r} is unknown; take one of {', '.join(DTYPES)}")
+    return resolved
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all three
+        raise UserError(f"device={device}: PyTorch has no such device here; take device=cpu") from error
+    if resolved.type == "meta":
+        raise UserError("device=meta holds no values; take cpu or cuda")
+    return resolved

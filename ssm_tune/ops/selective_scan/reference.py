@@ -1,0 +1,163 @@
+"""The selective scan in plain PyTorch, for any device: forward, and a backward of its own.
+
+The recurrence runs over time in a Python loop, so the work of one step must be one cheap kernel. Three choices
+make that fast enough to train with on a CPU:
+
+* states lie as (time, batch, N, D): every broadcast then runs along contiguous channels;
+* time is cut into chunks whose buffers stay in the cache, and one step is a single fused multiply-add;
+* only the states at the chunk borders are kept; the backward recomputes the others, chunk by chunk.
+
+Autograd through the loop would record several nodes a step and keep L x B x N x D floats a few times over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Elements of one (T, B, N, D) chunk buffer. On a CPU a few of them should fit the cache together: 2**17 and
+# 2**18 were best on a 2-core x86 machine, 2**15 and 2**22 half as fast. On a GPU launches are dear and memory is not.
+_CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**25}
+
+
+def _chunks(length: int, elements_per_step: int, device: torch.device) -> list[tuple[int, int]]:
+    budget = _CHUNK_ELEMENTS.get(device.type, _CHUNK_ELEMENTS["cuda"])
+    size = max(1, min(length, budget // max(1, elements_per_step)))
+    return [(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+class _Chunk:
+    """Decays exp(dt A) and states of the positions [start, end), computed from the state before them.
+
+    decay, state: (T, B, N, D); dtu = dt * u: (T, B, D); B_t as given: (T, B, N).
+    """
+
+    def __init__(self, inputs: _TimeMajor, start: int, end: int, before: Tensor, keep_decay: bool) -> None:
+        self.dt = inputs.dt[start:end].to(before.dtype)
+        self.u = inputs.u[start:end].to(before.dtype)
+        self.B = inputs.B[start:end].to(before.dtype)
+        self.dtu = self.dt * self.u
+        self.decay = (self.dt.unsqueeze(2) * inputs.A).exp_()
+        self.state = self.dtu.unsqueeze(2) * self.B.unsqueeze(3)
+        for t in range(end - start):
+            torch.addcmul(self.state[t], self.decay[t], before, out=self.state[t])
+            before = self.state[t]
+        if not keep_decay:
+            del self.decay
+
+
+class _TimeMajor:
+    """The op's inputs with time first, as views: u, dt (L, B, D); B, C (L, B, N); A (N, D)."""
+
+    def __init__(self, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
+        self.u, self.dt = u.transpose(0, 1), dt.transpose(0, 1)
+        self.B, self.C = B.transpose(0, 1), C.transpose(0, 1)
+        self.A = A.t().contiguous()
+
+
+def _over_states(weights: Tensor, states: Tensor) -> Tensor:
+    """Sum over N: (T, B, N) with (T, B, N, D) -> (T, B, D)."""
+    return torch.matmul(weights.unsqueeze(2), states).squeeze(2)
+
+
+def _over_channels(states: Tensor, weights: Tensor) -> Tensor:
+    """Sum over D: (T, B, N, D) with (T, B, D) -> (T, B, N)."""
+    return torch.matmul(states, weights.unsqueeze(3)).squeeze(3)
+
+
+class SelectiveScan(torch.autograd.Function):
+    """h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t and y_t = C_t h_t, from a given h_0; returns y and h_L.
+
+    Args:
+        u, dt: (B, L, D), any floating dtype; dt is positive already (after softplus).
+        A: (D, N) in the state's dtype, which is the dtype of all sums (float32, or float64 for tests).
+        B, C: (B, L, N).
+        initial_state: (B, D, N) in the state's dtype.
+
+    Returns y (B, L, D) in the state's dtype and the last state (B, D, N). Source: Mamba, equations 2a and 2b
+    with the discretisation of its algorithm 2.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        batch, length, channels = u.shape
+        inputs = _TimeMajor(u, dt, A, B, C)
+        state = initial_state.transpose(1, 2).contiguous()
+        chunks = _chunks(length, state.numel(), u.device)
+        keep = any(ctx.needs_input_grad)
+        borders = state.new_empty((len(chunks) if keep else 0, *state.shape))
+        y = state.new_empty(length, batch, channels)
+        for index, (start, end) in enumerate(chunks):
+            if keep:
+                borders[index] = state
+            chunk = _Chunk(inputs, start, end, state, keep_decay=False)
+            y[start:end] = _over_states(inputs.C[start:end].to(state.dtype), chunk.state)
+            state = chunk.state[-1].clone()  # a view would keep the whole chunk alive
+        ctx.save_for_backward(u, dt, A, B, C, borders)
+        ctx.chunks = chunks
+        return y.transpose(0, 1), state.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_y, grad_last = output_grads
+        u, dt, A, B, C, borders = ctx.saved_tensors
+        need_u, need_dt, need_A, need_B, need_C, need_initial = ctx.needs_input_grad
+        inputs = _TimeMajor(u, dt, A, B, C)
+        grad_y = grad_y.transpose(0, 1)
+        like_u, like_B = grad_y.shape, inputs.B.shape
+        grad_u = borders.new_empty(like_u) if need_u else None
+        grad_dt = borders.new_empty(like_u) if need_dt else None
+        grad_B = borders.new_empty(like_B) if need_B else None
+        grad_C = borders.new_empty(like_B) if need_C else None
+        grad_A = torch.zeros_like(inputs.A) if need_A else None
+        carry = grad_last.transpose(1, 2)  # gradient of the state after the chunk, (B, N, D)
+        for index, (start, end) in _backwards(ctx.chunks):
+            before = borders[index]
+            chunk = _Chunk(inputs, start, end, before, keep_decay=True)
+            here = grad_y[start:end]
+            if grad_C is not None:
+                grad_C[start:end] = _over_channels(chunk.state, here)
+            # gradient of every state of the chunk; what flows back through time is added from the end
+            grad_state = inputs.C[start:end].to(before.dtype).unsqueeze(3) * here.unsqueeze(2)
+            grad_state[-1] += carry
+            for t in range(end - start - 2, -1, -1):
+                torch.addcmul(grad_state[t], chunk.decay[t + 1], grad_state[t + 1], out=grad_state[t])
+            carry = chunk.decay[0] * grad_state[0]
+            if grad_B is not None:
+                grad_B[start:end] = _over_channels(grad_state, chunk.dtu)
+            if need_u or need_dt:
+                grad_dtu = _over_states(chunk.B, grad_state)
+                if grad_u is not None:
+                    torch.mul(grad_dtu, chunk.dt, out=grad_u[start:end])
+            if need_dt or need_A:
+                # gradient of the exponent dt A: grad_state * h_{t-1} * decay, in place in the decay's buffer
+                through = chunk.decay.mul_(grad_state)
+                through[1:] *= chunk.state[:-1]
+                through[0] *= before
+                if grad_A is not None:
+                    grad_A += (through * chunk.dt.unsqueeze(2)).sum(dim=(0, 1))
+                if grad_dt is not None:
+                    through *= inputs.A
+                    torch.addcmul(through.sum(2), grad_dtu, chunk.u, out=grad_dt[start:end])
+        return (
+            _as_given(grad_u, u),
+            _as_given(grad_dt, dt),
+            None if grad_A is None else grad_A.t(),
+            _as_given(grad_B, B),
+            _as_given(grad_C, C),
+            carry.transpose(1, 2) if need_initial else None,
+        )
+
+
+def _backwards(chunks: list[tuple[int, int]]) -> Iterator[tuple[int, tuple[int, int]]]:
+    return zip(range(len(chunks) - 1, -1, -1), reversed(chunks), strict=True)
+
+
+def _as_given(grad: Tensor | None, given: Tensor) -> Tensor | None:
+    """From time-major in the state's dtype to batch-major in the input's."""
+    return None if grad is None else grad.transpose(0, 1).to(given.dtype)

@@ -33,8 +33,8 @@ class AdditionalScan(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_count("states", self.states)
-        self.require("a_init", self.a_init, str, self.a_init in ("official", "s4d"), "official or s4d")
+        self.require_count("states")
+        self.require("a_init", str, lambda start: start in ("official", "s4d"), "official or s4d")
 
     @property
     def still(self) -> tuple[str, ...]:

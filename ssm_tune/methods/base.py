@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
@@ -46,7 +47,7 @@ class Method(ABC):
     """Name patterns of parameters that can only move from the second step on (a partner starts at zero)."""
 
     def __post_init__(self) -> None:
-        self.require("learning_rate", self.learning_rate, float, self.learning_rate > 0, "a positive number")
+        self.require("learning_rate", float, lambda rate: rate > 0, "a positive number")
 
     @property
     def still(self) -> tuple[str, ...]:
@@ -67,16 +68,16 @@ class Method(ABC):
     def count(self, config: MambaConfig) -> int:
         """Number of trained scalars in closed form; ``attach`` holds the model to it."""
 
-    def require(self, option: str, value: object, kind: type, valid: bool, wanted: str) -> None:
+    def require(self, option: str, kind: type, valid: Callable[[Any], bool], wanted: str) -> None:
         """Raise a UserError unless the option has its type and range. Hydra checks neither for us."""
-        right_kind = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-        if isinstance(value, bool) is not (kind is bool) or not right_kind or not valid:
+        value = getattr(self, option)
+        kinds = (int, float) if kind is float else (kind,)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not valid(value):
             raise UserError(f"method.{option} must be {wanted}, got {value!r}")
 
-    def require_count(self, option: str, value: object) -> None:
+    def require_count(self, option: str) -> None:
         """Raise a UserError unless the option is a positive whole number."""
-        valid = isinstance(value, int) and value >= 1
-        self.require(option, value, int, valid, "a whole number of at least 1")
+        self.require(option, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
 class Adapter:

@@ -20,7 +20,7 @@ class Full(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("scope", self.scope, str, self.scope in ("all", "s6"), "all or s6")
+        self.require("scope", str, lambda scope: scope in ("all", "s6"), "all or s6")
 
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         if self.scope == "all":

@@ -75,9 +75,9 @@ class LoRA(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "targets", list(self.targets))  # a plain list, whatever the config library gives
-        self.require_count("rank", self.rank)
-        self.require("alpha", self.alpha, float, self.alpha > 0, "a positive number")
-        self.require("dropout", self.dropout, float, 0 <= self.dropout < 1, "a number in [0, 1)")
+        self.require_count("rank")
+        self.require("alpha", float, lambda alpha: alpha > 0, "a positive number")
+        self.require("dropout", float, lambda share: 0 <= share < 1, "a number in [0, 1)")
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise UserError(f"method.targets must name at least one projection, each once, got {self.targets}")
         if "x_proj" in self.targets and any(name.startswith("x_proj.") for name in self.targets):

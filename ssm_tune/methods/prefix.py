@@ -26,8 +26,8 @@ class Prefix(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_count("tokens", self.tokens)
-        self.require("init_std", self.init_std, float, self.init_std > 0, "a positive number")
+        self.require_count("tokens")
+        self.require("init_std", float, lambda std: std > 0, "a positive number")
 
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:

@@ -22,7 +22,7 @@ class Prompt(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_count("tokens", self.tokens)
+        self.require_count("tokens")
 
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         table = model.backbone.embedding.weight

@@ -20,7 +20,7 @@ class StateOffset(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rank is not None:
-            self.require_count("rank", self.rank)
+            self.require_count("rank")
 
     late = ("*.state_offset.U",)  # no gradient while V is zero
 

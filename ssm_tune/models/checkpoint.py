@@ -178,9 +178,7 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, Path]]:
             if not isinstance(value, Tensor):
                 raise UserError(f"{file}: {published} is a {type(value).__name__}; only tensors are expected")
             if not value.is_floating_point() or value.layout != torch.strided:
-                raise UserError(
-                    f"{file}: tensor {published} is {value.dtype}, {value.layout}, not plain floats"
-                )
+                raise UserError(f"{file}: tensor {published} is {value.dtype}, {value.layout}, not plain floats")
             tensors[name], origin[name] = value.detach(), file
     return tensors, origin
 
@@ -222,9 +220,7 @@ def _read_weights(file: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     except Exception as error:  # both readers run off the end of a broken file in many ways
-        raise UserError(
-            f"{file}: truncated or malformed ({first_line(error)}); copy or download it again"
-        ) from error
+        raise UserError(f"{file}: truncated or malformed ({first_line(error)}); copy or download it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds a {type(content).__name__}, not a state dict (name -> tensor)")
     return {str(name): value for name, value in content.items()}

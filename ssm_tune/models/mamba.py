@@ -113,7 +113,7 @@ class MambaMixer(nn.Module):
         config, extra = self.config, self.injection.extra_states
         low, B, C = self._project("x_proj", x).split([config.dt_rank, config.d_state, config.d_state], dim=-1)
         dt = self._project("dt_proj", low)
-        A_log = self.A_log
+        A_log: Tensor = self.A_log
         if extra is not None:
             B = torch.cat([B, F.linear(x, extra.B.to(x.dtype))], dim=-1)
             C = torch.cat([C, F.linear(x, extra.C.to(x.dtype))], dim=-1)
@@ -236,7 +236,7 @@ class Backbone(nn.Module):
 
     @property
     def blocks(self) -> list[Block]:
-        return list(self.layers)  # type: ignore[arg-type]
+        return list(self.layers)
 
 
 class Mamba(nn.Module):

@@ -97,9 +97,7 @@ def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) ->
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except errors.GatedRepoError as error:
-        raise UserError(
-            f"{repository}: gated on the hub; accept its terms there and log in (hf auth login)"
-        ) from error
+        raise UserError(f"{repository}: gated on the hub; accept its terms there and log in (hf auth login)") from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
             f"{repository}: no folder of this name here, and no such repository on the hub (or a private one:"

@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None
-) -> Tensor:
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None) -> Tensor:
     """Depthwise causal convolution over time, then silu.
 
     Args:

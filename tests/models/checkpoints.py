@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ssm_tune.models.pretrained import from_pretrained
-
-transformers = pytest.importorskip("transformers")
 
 SIZES = {"vocab_size": 104, "hidden_size": 24, "num_hidden_layers": 3, "state_size": 5, "conv_kernel": 3}
 PLAIN = {

@@ -105,9 +105,7 @@ def test_a_config_of_transformers_is_refused_by_name(key: str, value: Any, hf: P
         ("moe_experts", 8, ("moe_experts",)),
     ],
 )
-def test_a_config_of_state_spaces_is_refused_by_name(
-    key: str, value: Any, names: tuple[str, ...], plain: Path
-) -> None:
+def test_a_config_of_state_spaces_is_refused_by_name(key: str, value: Any, names: tuple[str, ...], plain: Path) -> None:
     edit_config(plain, **{key: value})
     refused(plain, "config.json", *names)
 

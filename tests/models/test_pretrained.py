@@ -96,15 +96,11 @@ def test_a_log_and_d_stay_wide(dtype: str, tmp_path: Path) -> None:
 
 def test_the_vocabulary_is_padded_to_the_multiple(tmp_path: Path) -> None:
     state = old_names(oracle().state_dict())
-    assert (
-        load_checkpoint(plain_folder(tmp_path / "a", state))[0].vocab_size == 104
-    )  # from 101, multiple of 8
+    assert load_checkpoint(plain_folder(tmp_path / "a", state))[0].vocab_size == 104  # from 101, multiple of 8
     exact = {**state, "backbone.embedding.weight": state["backbone.embedding.weight"][:102].clone()}
     config, _ = load_checkpoint(plain_folder(tmp_path / "b", exact, pad_vocab_size_multiple=2))
     assert config.vocab_size == 102
-    with pytest.raises(
-        UserError, match=r"pytorch_model.bin: tensor backbone.embedding.weight has shape \(102"
-    ):
+    with pytest.raises(UserError, match=r"pytorch_model.bin: tensor backbone.embedding.weight has shape \(102"):
         load_checkpoint(plain_folder(tmp_path / "c", exact))
 
 
@@ -142,9 +138,7 @@ def test_the_hash_depends_on_values_alone(tmp_path: Path) -> None:
     assert model_hash(ours) not in hashes
 
 
-@pytest.mark.parametrize(
-    "overrides", [{}, {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}], ids=str
-)
+@pytest.mark.parametrize("overrides", [{}, {"tie_word_embeddings": False, "layer_norm_epsilon": 1e-3}], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_round_trip(dtype: str, overrides: dict[str, Any], tmp_path: Path) -> None:
     oracle(**overrides).save_pretrained(tmp_path / "a")
@@ -153,6 +147,4 @@ def test_round_trip(dtype: str, overrides: dict[str, Any], tmp_path: Path) -> No
     second = from_pretrained(tmp_path / "b", dtype)
     assert second.config == first.config
     assert model_hash(second) == model_hash(first)
-    assert {p.dtype for p in load_checkpoint(tmp_path / "b")[1].values()} == {
-        p.dtype for p in first.parameters()
-    }
+    assert {p.dtype for p in load_checkpoint(tmp_path / "b")[1].values()} == {p.dtype for p in first.parameters()}

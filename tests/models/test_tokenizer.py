@@ -70,9 +70,7 @@ def test_decoding_shows_special_tokens_and_skips_padding_rows(real: Tokenizer) -
 
 def test_ids_equal_transformers(real: Tokenizer) -> None:
     transformers = pytest.importorskip("transformers")
-    oracle = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(REAL), clean_up_tokenization_spaces=False
-    )
+    oracle = transformers.PreTrainedTokenizerFast(tokenizer_file=str(REAL), clean_up_tokenization_spaces=False)
     texts = [
         "naïve café",
         "日本語 text",
@@ -215,7 +213,5 @@ def test_a_tokenizer_without_the_end_token(tmp_path: Path) -> None:
     assert EOS in message_of(write(tmp_path / "a", special=("</s>",)))
     file = write(tmp_path / "b")
     content = json.loads(file.read_text())
-    file.write_text(
-        json.dumps({**content, "added_tokens": []})
-    )  # in the vocabulary, but not read inside text
+    file.write_text(json.dumps({**content, "added_tokens": []}))  # in the vocabulary, but not read inside text
     assert "as one token" in message_of(file)

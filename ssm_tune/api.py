@@ -1,0 +1,27 @@
+"""The Python API's own functions; ``from_pretrained`` and ``load_tokenizer`` live with the models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ssm_tune.config import method_section
+from ssm_tune.decoding import generate
+from ssm_tune.methods import base
+from ssm_tune.methods.base import Adapter
+from ssm_tune.models.mamba import Mamba
+
+__all__ = ["attach", "generate"]
+
+
+def attach(model: Mamba, method: str, *, seed: int = 42, dtype: torch.dtype | None = None, **options: Any) -> Adapter:
+    """Freeze ``model`` and attach a method by its name on the command line, e.g. ``attach(model, "lora", rank=4)``.
+
+    options: the keys of conf/method/NAME.yaml; what is not given is taken from there. seed: of the initial
+    values. dtype: of the trained tensors, that of the model where None. The adapter's ``parameters`` are what an
+    optimizer should get, ``save(folder, {})`` keeps them.
+
+    Raises UserError for an unknown method or option, a value out of range, or a model that has a method already.
+    """
+    return base.attach(model, base.load_method(method_section(method, options)), seed=seed, dtype=dtype)

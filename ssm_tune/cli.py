@@ -1,0 +1,118 @@
+"""The command ``ssm-tune``: subcommands take ordinary flags; everything else is a cell, composed by Hydra.
+
+The only place where errors become exit statuses: 0 done, 1 a run diverged or the program is at fault, 2 something
+that the user can mend, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from ssm_tune.errors import UserError
+
+SUBCOMMANDS = {
+    "score": "recompute the metrics of a run's stored predictions (no torch, no GPU)",
+    "table": "print the results so far as a table; draw learning curves and scores",
+    "generate": "answer a prompt with a tuned model",
+}
+
+HELP = """\
+ssm-tune: compare parameter-efficient fine-tuning methods on state space models
+
+  ssm-tune method=METHOD task=TASK [model=MODEL] [data=DATA] [key=value ...]
+      train and score one cell; its record is the last line printed
+  ssm-tune -m method=A,B task=TASK [seed=42,1042,2042] ...
+      one cell after another, for every combination
+  ssm-tune SUBCOMMAND --help
+{subcommands}
+
+  a first run, without network or GPU:  ssm-tune method=state_offset task=samsum model=tiny data=sample
+
+METHOD  {method}
+TASK    {task}
+MODEL   {model}
+DATA    {data}
+
+settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
+  seed=42  device=auto|cpu|cuda  protocol=auto|paper|standard  output_dir=results  force=true  frozen=false
+  train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
+  decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
+  data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
+  method.<option>, as in conf/method/METHOD.yaml
+
+SSM_TUNE_TRACEBACK=1 shows where an error comes from. Hydra's own flags work too: --cfg job, --info, --hydra-help.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"ssm-tune {import_module('ssm_tune').__version__}")
+        return 0
+    first = arguments[0]
+    if first in SUBCOMMANDS:
+        command = import_module(f"ssm_tune.commands.{first}")
+        return _guarded(lambda: command.main(arguments[1:]))
+    if "=" not in first and not first.startswith(("-", "+", "~")):
+        from ssm_tune.config import nearest
+
+        return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
+    return _guarded(lambda: _cells(arguments))
+
+
+def _help() -> str:
+    from ssm_tune.config import names
+
+    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data")}
+    lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
+    return HELP.format(subcommands=lines, **groups)
+
+
+def _cells(arguments: list[str]) -> int:
+    """Compose and run what the overrides ask for: one cell, or with -m many."""
+    # an import of its own: --help and the subcommands that need no Hydra stay quick
+    from ssm_tune.compose import run_cells
+
+    return run_cells(arguments)
+
+
+def _guarded(work: Callable[[], Any]) -> int:
+    """Run ``work`` with every error as one line on stderr."""
+    try:
+        return int(work() or 0)
+    except UserError as error:
+        _trace()
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted: no record was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone, as with "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as error:  # argparse has said what it had to say
+        return error.code if isinstance(error.code, int) else 2
+    except Exception as error:
+        _trace()
+        kind = type(error).__name__
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        print(f"ssm-tune: unexpected {kind}: {first} (SSM_TUNE_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 1
+
+
+def _trace() -> None:
+    if os.environ.get("SSM_TUNE_TRACEBACK"):
+        traceback.print_exc()
+
+
+def _fail(message: str) -> int:
+    print(f"ssm-tune: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,50 @@
+"""``ssm-tune generate``: answer a prompt with a tuned model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ssm_tune.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssm-tune generate",
+        description="Answer a prompt with a tuned model. The prompt is given as the task's inputs are: for SAMSum "
+        "the dialogue, one turn a line; the separator ### is added where it is missing.",
+    )
+    parser.add_argument(
+        "--adapter", required=True, type=Path, metavar="DIR", help="a run's folder, or the adapter/ folder in it"
+    )
+    parser.add_argument("--prompt", required=True, help="the text to answer; - reads it from standard input")
+    parser.add_argument("--num-beams", type=int, help="1 is greedy (default: as the run decoded)")
+    parser.add_argument("--max-new-tokens", type=int, help="(default: as the run decoded)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--raw", action="store_true", help="add no separator to the prompt")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Print the answer. Raises UserError for an adapter that cannot be read or does not fit its model."""
+    options = _parser().parse_args(arguments)
+    folder = options.adapter / "adapter" if (options.adapter / "adapter").is_dir() else options.adapter
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt.replace("\\n", "\n")
+
+    # torch: only once the arguments are good
+    from ssm_tune.decoding import generate
+    from ssm_tune.restore import load_tuned
+    from ssm_tune.tasks.base import SEPARATOR
+
+    tuned = load_tuned(folder, options.device)
+    if not options.raw and not prompt.endswith(SEPARATOR):
+        prompt = prompt.rstrip("\n") + SEPARATOR
+    wanted: dict[str, Any] = {"num_beams": options.num_beams, "max_new_tokens": options.max_new_tokens}
+    settings = tuned.decode | {name: value for name, value in wanted.items() if value is not None}
+    tokens = tuned.tokenizer.encode(prompt)
+    if not tokens:
+        raise UserError("the prompt is empty")
+    print(tuned.tokenizer.decode(generate(tuned.model, [tokens], **settings)[0]))
+    return 0

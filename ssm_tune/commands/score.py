@@ -1,0 +1,207 @@
+"""ssm-tune score: recompute a run's metrics from its stored predictions, without training or torch."""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssm_tune.errors import UserError
+from ssm_tune.record import Record, read_jsonl, read_record, references_sha256
+
+if TYPE_CHECKING:
+    from ssm_tune.tasks.base import Dataset, Example, Task
+
+TOLERANCE = 1e-12
+"""Two values further apart than this differ. Everything is seeded, so equal inputs give equal values."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of one set of predictions. None: it stands only on the other side."""
+
+    predictions: str
+    metric: str
+    stored: float | None
+    recomputed: float | None
+
+    @property
+    def equal(self) -> bool:
+        if self.stored is None or self.recomputed is None:
+            return False
+        return abs(self.recomputed - self.stored) <= TOLERANCE
+
+
+@dataclass(frozen=True)
+class Source:
+    """Stored predictions, the split they answer, and what the record says they scored."""
+
+    name: str
+    path: Path
+    split: str
+    values: dict[str, float]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print stored and recomputed metrics; 0 when all are equal, 1 when any differs.
+
+    Raises:
+        UserError: the run, its predictions or its data are missing or do not belong together.
+    """
+    options = _parser().parse_args(argv)
+    record = read_record(options.path)
+    folder = options.path if options.path.is_dir() else options.path.parent
+    task, dataset = load_data(record)
+    comparisons: list[Comparison] = []
+    changed: dict[str, list[str]] = {}
+    for source in sources(folder, record):
+        rows = matched(read_jsonl(source.path), dataset.splits[source.split], source)
+        comparisons += compared(source, task.score([row["output"] for row, _ in rows], [one for _, one in rows]))
+        changed[source.name] = [one.id for row, one in rows if _differs(row, task.statistics(row["output"], one))]
+    equal = all(one.equal for one in comparisons) and not any(changed.values())
+    if options.json:
+        print(json.dumps({"equal": equal, "metrics": [asdict(one) for one in comparisons],
+                          "examples_that_differ": changed}, indent=2))  # fmt: skip
+    else:
+        _print(record, comparisons, changed)
+    return 0 if equal else 1
+
+
+def load_data(record: Record) -> "tuple[Task, Dataset]":
+    """The task and the data of a record's configuration, the data being the very ones the run saw.
+
+    Raises:
+        UserError: the data cannot be read, or their hash is another.
+    """
+    from ssm_tune.tasks.base import load_task
+
+    config = record["config"]
+    try:
+        task = load_task(config["task"])
+        dataset = task.load(config["data"])
+    except KeyError as error:
+        raise UserError(f"the record's config has no section {error}: it was edited") from error
+    if dataset.hash != record["hashes"]["data"]:
+        raise UserError(
+            f"the data {dataset.name} are not those of the run: hash {dataset.hash[:12]} now, "
+            f"{record['hashes']['data'][:12]} in the record"
+        )
+    for split in _splits(record):
+        if split not in dataset.splits:
+            raise UserError(f"the record reports on {split!r}, and {dataset.name} has no such split")
+    return task, dataset
+
+
+def sources(folder: Path, record: Record) -> list[Source]:
+    """The stored predictions of a run: frozen, best epoch, last epoch where it is another.
+
+    Raises:
+        UserError: there is nothing to score.
+    """
+    metrics, report = record["metrics"], record["splits"]["report"]
+    found = []
+    if metrics["frozen"] is not None:
+        frozen = metrics["frozen"]
+        found.append(Source("frozen", folder / "predictions-frozen.jsonl", frozen["split"], frozen["values"]))
+    best, last = metrics["best"], metrics["last"]
+    if best is not None:
+        found.append(Source("best", folder / "predictions.jsonl", report, best["report"]))
+    if last is not None:
+        name = "predictions.jsonl" if best and best["step"] == last["step"] else "predictions-last.jsonl"
+        found.append(Source("last", folder / name, report, last["report"]))
+    if not found:
+        raise UserError(f"{folder}: the run {record['status']} before its first score, there is nothing to compare")
+    return found
+
+
+def matched(
+    rows: list[dict[str, Any]], examples: "Sequence[Example]", source: Source
+) -> "list[tuple[dict[str, Any], Example]]":
+    """Each example of the split, in the data's order, with its prediction.
+
+    Raises:
+        UserError: a prediction lacks a field, is doubled, unknown or missing, or knew other references.
+    """
+    wanted = {example.id for example in examples}
+    by_id: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(rows, start=1):
+        place = f"{source.path} line {number}"
+        _check_fields(row, place)
+        if row["id"] in by_id:
+            raise UserError(f"{place}: the id {row['id']!r} stands there twice")
+        if row["id"] not in wanted:
+            raise UserError(f"{place}: the id {row['id']!r} is not in the split {source.split}")
+        by_id[row["id"]] = row
+    pairs = []
+    for example in examples:
+        if example.id not in by_id:
+            missing = len(wanted) - len(by_id)
+            raise UserError(f"{source.path}: no prediction for {example.id!r} of {source.split} ({missing} missing)")
+        row = by_id[example.id]
+        if row["references_sha256"] != references_sha256(example.references):
+            raise UserError(f"{source.path}: {example.id!r} was scored against other references than the data hold")
+        pairs.append((row, example))
+    return pairs
+
+
+def compared(source: Source, recomputed: dict[str, float]) -> Iterator[Comparison]:
+    """Every metric of either side."""
+    for metric in dict.fromkeys([*source.values, *recomputed]):
+        yield Comparison(source.name, metric, source.values.get(metric), recomputed.get(metric))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssm-tune score",
+        description="Recompute a run's metrics from its stored predictions and compare them with its record. "
+        "The references come from the data that the record's config names. Exit status: 0 equal, "
+        "1 different, 2 the run or its data cannot be used.",
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a run folder, or its record.json")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return parser
+
+
+def _splits(record: Record) -> set[str]:
+    frozen = record["metrics"]["frozen"]
+    return {record["splits"]["report"], *([frozen["split"]] if frozen else [])}
+
+
+def _check_fields(row: dict[str, Any], place: str) -> None:
+    for field, kind in (("id", str), ("output", str), ("references_sha256", str), ("statistics", dict)):
+        if field not in row:
+            raise UserError(f"{place}: no field {field!r}")
+        if not isinstance(row[field], kind):
+            raise UserError(f"{place}: {field!r} is {type(row[field]).__name__}, expected {kind.__name__}")
+
+
+def _differs(row: dict[str, Any], statistics: dict[str, float]) -> bool:
+    stored = row["statistics"]
+    return stored.keys() != statistics.keys() or any(
+        not isinstance(stored[name], int | float) or abs(stored[name] - value) > TOLERANCE
+        for name, value in statistics.items()
+    )
+
+
+def _print(record: Record, comparisons: list[Comparison], changed: dict[str, list[str]]) -> None:
+    cell = record["cell"]
+    print(f"{cell['task']} on {cell['data']}, {cell['model']}, {cell['method']}, seed {cell['seed']}")
+    print(f"{'':<8}{'metric':<22}{'stored':>12}{'recomputed':>12}{'difference':>12}")
+    for one in comparisons:
+        numbers = [_number(one.stored), _number(one.recomputed), _difference(one)]
+        print(f"{one.predictions:<8}{one.metric:<22}" + "".join(f"{number:>12}" for number in numbers))
+    for name, ids in changed.items():
+        if ids:
+            print(f"{name}: the stored statistics of {len(ids)} examples differ, the first is {ids[0]!r}")
+    print("equal" if all(one.equal for one in comparisons) and not any(changed.values()) else "different")
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.8f}"
+
+
+def _difference(one: Comparison) -> str:
+    if one.stored is None or one.recomputed is None:
+        return "none"
+    return f"{one.recomputed - one.stored:+.1e}" if one.recomputed != one.stored else "0"

@@ -1,0 +1,184 @@
+"""The settings that all runs share: typed, and checked when the configuration is composed.
+
+``model``, ``task`` and ``method`` are open nodes: their yaml names the class (``_target_``) that checks them.
+Hydra checks names and types against these dataclasses; ``__post_init__`` checks ranges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from ssm_tune.errors import UserError
+
+
+def conf_dir() -> Path:
+    """The folder of yamls: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def _require(valid: bool, name: str, value: object, wanted: str) -> None:
+    if not valid:
+        raise UserError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, name, value, "one of " + ", ".join(choices))
+
+
+@dataclass
+class DataConfig:
+    source: str = "hub"
+    """hub, local (official files in ``path``) or sample (generated, no network)"""
+    path: str | None = None
+    """folder of the official files, for source=local"""
+    check: str = "counts"
+    """counts: refuse local files whose row counts differ from the published ones; off: accept them as a stand-in"""
+    name: str | None = None
+    """a stand-in's name in records and tables; its folder's name where null"""
+
+    def __post_init__(self) -> None:
+        _one_of("data.source", self.source, ("hub", "local", "sample"))
+        _one_of("data.check", self.check, ("counts", "off"))
+        if self.source == "local" and not self.path:
+            raise UserError("data=local needs the folder of the official files: add data.path=DIR")
+        if self.source != "local" and self.path:
+            raise UserError(f"data.path is only read with data=local, not with data={self.source}")
+
+
+@dataclass
+class SplitConfig:
+    selection: str | None = None
+    """split that picks the best epoch; the protocol's where null"""
+    report: str | None = None
+    """split whose scores are reported; the protocol's where null"""
+
+
+@dataclass
+class TrainConfig:
+    epochs: int = 10
+    batch_size: int | None = None
+    """examples a step; null: conf/tuned's for the cell, else 4"""
+    learning_rate: float | None = None
+    """null: conf/tuned's for the cell, else the method's own default"""
+    adapter_dtype: str = "auto"
+    """bfloat16, float32, or auto: bfloat16 with a learning rate of the paper's on a bfloat16 model, else float32"""
+    max_steps: int | None = None
+    """stop after so many optimizer steps, before the epochs are over (for trials)"""
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
+        if self.batch_size is not None:
+            _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        if self.learning_rate is not None:
+            finite = 0 < self.learning_rate < float("inf")
+            _require(finite, "train.learning_rate", self.learning_rate, "a positive number")
+        if self.max_steps is not None:
+            _require(self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
+        _one_of("train.adapter_dtype", self.adapter_dtype, ("auto", "bfloat16", "float32"))
+        _require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "a positive number")
+        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "in [0, 1)")
+        _require(self.eps > 0, "train.eps", self.eps, "a positive number")
+
+
+@dataclass
+class DecodeConfig:
+    num_beams: int = 5
+    """1: greedy"""
+    min_length: int = 5
+    """tokens, prompt included, before the end may come (as the official code counts)"""
+    max_new_tokens: int = 1024
+    length_penalty: float = 1.0
+    batch_size: int = 64
+    """examples decoded together; it changes speed and memory, not what is decoded"""
+
+    def __post_init__(self) -> None:
+        for name in ("num_beams", "max_new_tokens", "batch_size"):
+            _require(getattr(self, name) >= 1, f"decode.{name}", getattr(self, name), "at least 1")
+        _require(self.min_length >= 0, "decode.min_length", self.min_length, "0 or more")
+
+
+@dataclass
+class Config:
+    """One cell of the grid, and how to run it."""
+
+    model: Any = MISSING
+    task: Any = MISSING
+    method: Any = MISSING
+    tuned: Any = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    seed: int = 42
+    protocol: str = "auto"
+    """paper, standard, or auto: paper for the published data, standard for the sample world and stand-ins"""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one"""
+    frozen: bool = True
+    """also score the frozen model (once per model, data, task and decoding; then cached)"""
+    force: bool = False
+    """run a cell again although its record exists"""
+    output_dir: str = "results"
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
+        _one_of("protocol", self.protocol, ("auto", "paper", "standard"))
+        _one_of("device", self.device, ("auto", "cpu", "cuda"))
+
+
+def register() -> None:
+    """Make the schema known to Hydra, as the base of conf/config.yaml."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def checked(composed: DictConfig) -> Config:
+    """The composed configuration as checked dataclasses; model, task, method and tuned as plain dicts.
+
+    Raises UserError for a value out of its range, OmegaConf's errors for a wrong type.
+    """
+    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    sections = {"data": DataConfig, "splits": SplitConfig, "train": TrainConfig, "decode": DecodeConfig}
+    values: dict[str, Any] = {str(field.name): plain[field.name] for field in fields(Config)}
+    for name, section in sections.items():
+        values[name] = section(**values[name])
+    return Config(**values)
+
+
+def names(group: str) -> list[str]:
+    """The choices of a group of yamls, as ``method=NAME`` takes them."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for an error's line: the nearest known names, or all of them."""
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+
+
+def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """conf/method/NAME.yaml with some options changed. Raises UserError for an unknown method or option."""
+    if name not in names("method"):
+        raise UserError(f"there is no method {name!r}: {nearest(name, names('method'))}")
+    loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / "method" / f"{name}.yaml"))
+    assert isinstance(loaded, dict)
+    section = {str(key): value for key, value in loaded.items()}
+    for option in options or {}:
+        if option not in section:
+            raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
+    return section | (options or {})

@@ -1,0 +1,127 @@
+"""Decode prompts of different lengths with a recurrent model, many at once; what ends leaves the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ssm_tune.beam import DecodeSettings, search
+from ssm_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from ssm_tune.models.mamba import Mamba
+
+Progress = Callable[[int, int], None]
+"""Called with (examples finished, examples in all) whenever the first number has grown."""
+
+
+def generate(
+    model: Mamba,
+    input_ids: Tensor | Sequence[Sequence[int]],
+    settings: DecodeSettings | None = None,
+    *,
+    on_progress: Progress | None = None,
+    **options: int | float,
+) -> list[list[int]]:
+    """Continue each prompt; greedily with ``num_beams=1``, else by beam search (``ssm_tune.beam``).
+
+    input_ids: (B, L) int64, or token lists of any lengths of at least 1. ``options`` are fields of
+    ``DecodeSettings`` and override ``settings`` (by default the paper's: 5 beams, at most 1,024 new tokens).
+    Returns the new tokens of each prompt, in the prompts' order, without the prompt and without EOS.
+
+    The model decodes in eval mode and without gradients; its training flags are as before afterwards, also
+    after an interruption. Raises UserError for an empty prompt, a token outside the vocabulary or a setting
+    that cannot work, FloatingPointError for logits that are not finite.
+    """
+    settings = replace(settings or DecodeSettings(), **options)  # type: ignore[arg-type]
+    prompts = _checked(input_ids, model.config.vocab_size, settings)
+    # The longest first: the batch that needs the most memory fails at once or never, and padding stays small.
+    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
+    results: list[list[int]] = [[] for _ in prompts]
+    with _decoding(model):
+        for start in range(0, len(order), settings.batch_size):
+            chosen = order[start : start + settings.batch_size]
+            report = _reporter(on_progress, start, len(prompts))
+            outputs = _decode([prompts[at] for at in chosen], model, settings, report)
+            for at, output in zip(chosen, outputs, strict=True):
+                results[at] = output
+    return results
+
+
+def _decode(
+    prompts: list[list[int]], model: Mamba, settings: DecodeSettings, report: Callable[[int], None]
+) -> list[list[int]]:
+    """Outputs of prompts that are decoded together."""
+    lengths = [len(prompt) for prompt in prompts]
+    padded = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        padded[row, : len(prompt)] = torch.tensor(prompt)
+    device = model.device
+    logits, cache = model.prefill(padded.to(device), torch.tensor(lengths, device=device))
+    state = search(lengths, settings)
+    while (move := state.advance(logits)) is not None:
+        report(state.finished)
+        if move.rows is not None:  # the beams' order changed, or examples that are done leave
+            cache.select(move.rows)
+        logits = model.step(move.tokens, cache)
+    report(state.finished)
+    return state.results
+
+
+def _checked(input_ids: Tensor | Sequence[Sequence[int]], vocab_size: int, settings: DecodeSettings) -> list[list[int]]:
+    """The prompts as lists, or UserError."""
+    if isinstance(input_ids, Tensor):
+        if input_ids.dim() != 2 or input_ids.dtype.is_floating_point:
+            raise UserError(
+                f"generate: input_ids must be a tensor (B, L) of token ids, got "
+                f"{tuple(input_ids.shape)} of {input_ids.dtype}"
+            )
+        input_ids = input_ids.tolist()
+    if vocab_size < 2 or settings.eos_id >= vocab_size:
+        raise UserError(
+            f"generate: eos_id {settings.eos_id} is outside the model's vocabulary of {vocab_size}; "
+            "the tokenizer does not fit the model"
+        )
+    prompts = [list(prompt) for prompt in input_ids]
+    for at, prompt in enumerate(prompts):
+        if not prompt:
+            raise UserError(f"generate: prompt {at} is empty; give at least one token")
+        outside = next((token for token in prompt if not 0 <= token < vocab_size), None)
+        if outside is not None:
+            raise UserError(
+                f"generate: prompt {at} holds token {outside}, but the model's vocabulary has {vocab_size}; "
+                "the tokenizer does not fit the model"
+            )
+    return prompts
+
+
+def _reporter(on_progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
+    """Turn a batch's count of finished examples into calls of ``on_progress``, only when it grows."""
+    last = 0
+
+    def report(finished: int) -> None:
+        nonlocal last
+        if on_progress is not None and finished > last:
+            on_progress(before + finished, total)
+        last = finished
+
+    return report
+
+
+@contextmanager
+def _decoding(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; every module's own training flag comes back, whatever happens inside."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        # Not inference_mode: a tensor that a method keeps while decoding must still serve training later.
+        with torch.no_grad():
+            yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag

@@ -1,0 +1,47 @@
+"""The frozen model's answers: decoded once per model, data, task and decoding, then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ssm_tune.cell import digest
+from ssm_tune.errors import UserError
+from ssm_tune.files import atomic_write, decode_json, encode_json, read_bytes
+from ssm_tune.prepare import Prepared
+
+
+def frozen_outputs(prepared: Prepared, decode: Callable[[], list[str]]) -> tuple[list[str], bool]:
+    """The frozen model's outputs on the report split, and whether they came from the cache.
+
+    Outputs are kept, not scores, so that a change of a metric needs no decoding. Raises UserError where the
+    cache cannot be written or is damaged.
+    """
+    asked = {
+        "task": prepared.task.name,
+        "version": prepared.task.version,
+        "split": prepared.roles.report,
+        "decode": prepared.decoding,
+        "hashes": prepared.hashes,
+        "backend": {name: prepared.backend[name] for name in ("device", "scan", "dtype")},
+    }
+    path = Path(prepared.config.output_dir) / "frozen" / f"{digest(asked)[:16]}.json"
+    count = len(prepared.dataset.splits[prepared.roles.report])
+    if path.exists():
+        return _read(path, asked, count), True
+    outputs = decode()
+    atomic_write(path, [encode_json({"asked": asked, "outputs": outputs})])
+    return outputs, False
+
+
+def _read(path: Path, asked: dict[str, Any], count: int) -> list[str]:
+    try:
+        kept = decode_json(read_bytes(path))
+        outputs = kept["outputs"]
+        good = kept["asked"] == asked and len(outputs) == count
+    except (ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise UserError(f"{path} is damaged: delete it, and the frozen model is scored again")
+    return [str(output) for output in outputs]

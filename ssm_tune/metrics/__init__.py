@@ -1,0 +1,1 @@
+"""Scores of model outputs against references: pure functions on text, without torch."""

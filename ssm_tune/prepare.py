@@ -1,0 +1,231 @@
+"""From a checked configuration to everything a run needs, cheap and refusable things first."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssm_tune.beam import DecodeSettings
+from ssm_tune.cell import digest, folder_name
+from ssm_tune.config import Config, method_section
+from ssm_tune.errors import UserError
+from ssm_tune.loop import TrainSettings, total_steps
+from ssm_tune.methods.base import Method, load_method
+from ssm_tune.models.initial import initialised
+from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
+from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
+from ssm_tune.tasks.base import Dataset, Roles, Task, carve, load_task
+
+BATCH_SIZE = 4
+"""The official code's, where conf/tuned names no other."""
+SCAN = "reference"
+"""The scan in use: plain PyTorch, on every device."""
+
+
+@dataclass
+class Prepared:
+    """A cell, ready to run. ``revision``: the hub commit of the weights, if they come from there."""
+
+    config: Config
+    task: Task
+    method: Method
+    dataset: Dataset
+    roles: Roles
+    protocol: str
+    model: Mamba
+    model_name: str
+    tokenizer: Tokenizer
+    revision: str | None
+    train: TrainSettings
+    decode: DecodeSettings
+    learning_rate_source: str
+    adapter_dtype: torch.dtype
+    hashes: dict[str, str]
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        return {
+            "model": self.model_name,
+            "data": self.dataset.name,
+            "task": self.task.name,
+            "method": self.method.name,
+            "method_options": self.method.options,
+            "protocol": self.protocol,
+            "seed": self.config.seed,
+        }
+
+    @property
+    def backend(self) -> dict[str, str]:
+        return {
+            "device": self.model.device.type,
+            "scan": SCAN,
+            "dtype": name_of(self.model.dtype),
+            "adapter_dtype": name_of(self.adapter_dtype),
+        }
+
+    @property
+    def key(self) -> str:
+        """Hash of what determines the result: contents in place of paths; no device, no logger, no commit."""
+        numbers = {name: value for name, value in self.backend.items() if name != "device"}
+        return digest(
+            {
+                "cell": self.cell,
+                "version": self.task.version,
+                "roles": dataclasses.asdict(self.roles),
+                "train": dataclasses.asdict(self.train),
+                "decode": self.decoding,
+                "numbers": numbers,
+                "hashes": self.hashes,
+            }
+        )
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The decode settings without the batch size, which changes speed alone."""
+        settings = dataclasses.asdict(self.decode)
+        del settings["batch_size"]
+        return settings
+
+    @property
+    def folder(self) -> Path:
+        defaults = method_section(self.method.name)
+        options = {name: value for name, value in self.method.options.items() if value != defaults.get(name)}
+        cell = {**self.cell, "method_options": options}
+        return Path(self.config.output_dir) / "runs" / self.task.name / folder_name(cell, self.key)
+
+
+def prepare(config: Config) -> Prepared:
+    """Resolve everything that ``auto`` and null leave open, load data, tokenizer and model.
+
+    Raises UserError for whatever the user can mend.
+    """
+    task, method = load_task(config.task), load_method(config.method)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.model["dtype"], device)
+    _writable(Path(config.output_dir))
+    dataset = task.load(dataclasses.asdict(config.data))
+    protocol = config.protocol
+    if protocol == "auto":
+        protocol = "paper" if dataset.published else "standard"
+    roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
+    if roles.selection == "carved":
+        dataset = carve(dataset)
+    name = _model_name(config.model)
+    train, source = _train_settings(config, protocol, name, task, method)
+    total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
+    model, tokenizer, revision = load_model(config.model, device, dtype)
+    decode = DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id)
+    return Prepared(
+        config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
+        _adapter_dtype(config.train.adapter_dtype, source, dtype),
+        {"data": dataset.hash, "model": model_hash(model), "tokenizer": tokenizer.hash},
+    )  # fmt: skip
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def choose_device(wanted: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UserError("device=cuda: PyTorch sees no CUDA device here; use device=cpu or leave device=auto")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if wanted not in DTYPES:
+        raise UserError(f"model.dtype must be auto or one of {', '.join(DTYPES)}, got {wanted!r}")
+    return DTYPES[wanted]
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir: cannot make {folder} ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir: {folder} is not writable; choose another with output_dir=DIR")
+
+
+def _model_name(section: dict[str, Any]) -> str:
+    if section["name"]:
+        return str(section["name"])
+    if not section["path"]:
+        raise UserError("model=local needs the checkpoint's folder: add model.path=DIR")
+    return Path(section["path"]).expanduser().resolve().name
+
+
+def load_model(
+    section: dict[str, Any], device: torch.device, dtype: torch.dtype
+) -> tuple[Mamba, Tokenizer, str | None]:
+    """The model on its device, its tokenizer, and the hub's commit where it comes from there."""
+    if section["source"] == "random":
+        tokenizer = load_tokenizer(section["tokenizer"], section["tokenizer_revision"])
+        rows = -(-tokenizer.vocab_size // 8) * 8
+        try:
+            sizes = MambaConfig(section["d_model"], section["n_layer"], rows)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model=random: {error}") from error
+        model = initialised(sizes, section["seed"]).to(device)
+        for name, parameter in model.named_parameters():
+            if not name.endswith(("A_log", ".D")):
+                parameter.data = parameter.data.to(dtype)
+        return model.eval(), tokenizer, None
+    path = Path(section["path"]).expanduser() if section["source"] == "folder" else section["path"]
+    source = resolve_model(path, section["revision"])
+    if section["tokenizer"]:
+        tokenizer = load_tokenizer(section["tokenizer"], section["tokenizer_revision"])
+    else:
+        tokenizer = load_tokenizer(source)
+    model = from_pretrained(source, dtype, device)
+    tokenizer.check_fits(model.config.vocab_size)
+    return model, tokenizer, source.revision
+
+
+def _train_settings(config: Config, protocol: str, model: str, task: Task, method: Method) -> tuple[TrainSettings, str]:
+    """The settings of the optimizer, and where the learning rate comes from."""
+    wanted, tuned = config.train, config.tuned
+    rate, batch_size = wanted.learning_rate, wanted.batch_size
+    source = "given"
+    if rate is None:
+        rate, source = _of_cell(tuned["learning_rate"], model, task.name, method.name), str(tuned["source"])
+    if rate is None:
+        rate, source = method.learning_rate, "the method's default: no tuned rate for this cell"
+    if batch_size is None:
+        batch_size = _of_cell(tuned["batch_size"], model, task.name, method.name) or BATCH_SIZE
+    settings = TrainSettings(
+        epochs=wanted.epochs,
+        batch_size=batch_size,
+        learning_rate=rate,
+        seed=config.seed,
+        max_steps=wanted.max_steps,
+        max_grad_norm=wanted.max_grad_norm,
+        weight_decay=wanted.weight_decay,
+        betas=(wanted.beta1, wanted.beta2),
+        eps=wanted.eps,
+        stop_when_saturated=protocol == "paper",
+    )
+    return settings, source
+
+
+def _of_cell(table: dict[str, Any] | None, *names: str) -> Any:
+    found: Any = table
+    for name in names:
+        found = (found or {}).get(name)
+    return found
+
+
+def _adapter_dtype(wanted: str, source: str, model: torch.dtype) -> torch.dtype:
+    if wanted == "auto":
+        # the paper's learning rates were found with bfloat16 adapters and moments, which behave differently
+        return torch.bfloat16 if source == "acl2025" and model == torch.bfloat16 else torch.float32
+    return DTYPES[wanted]

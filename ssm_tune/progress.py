@@ -1,0 +1,81 @@
+"""Progress on stderr: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 10.0
+"""At most one plain line a phase in so many seconds."""
+
+
+class Bars:
+    """One bar a phase, with a note (loss, learning rate, tokens a second) and the time left."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.bars: Progress | None = None
+        self.task: TaskID | None = None
+
+    def start(self, label: str, total: int) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.bars.start()
+        self.task = self.bars.add_task(label, total=total, note="")
+
+    def advance(self, done: int, note: str) -> None:
+        if self.bars is not None and self.task is not None:
+            self.bars.update(self.task, advance=done, note=note)
+
+    def stop(self) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+        self.bars = None
+
+    def say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class Lines:
+    """The same in plain lines, for logs."""
+
+    def __init__(self) -> None:
+        self.label, self.total, self.done, self.last = "", 0, 0, 0.0
+
+    def start(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self.begun = self.last = time.monotonic()
+        self.skipped = 0
+
+    def advance(self, done: int, note: str) -> None:
+        self.done += done
+        if not note and self.done == done and done > 1:
+            self.skipped = done  # taken up again in the middle: not done in this phase's time
+        now = time.monotonic()
+        if now - self.last < LINE_SECONDS:
+            return
+        self.last = now
+        here = self.done - self.skipped
+        left = (now - self.begun) / here * (self.total - self.done) if here > 0 else 0.0
+        self.say(f"{self.label} {self.done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "))
+
+    def stop(self) -> None:
+        return
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def progress() -> Bars | Lines:
+    """Bars where stderr is a terminal, else plain lines."""
+    return Bars() if sys.stderr.isatty() else Lines()

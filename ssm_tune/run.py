@@ -1,0 +1,310 @@
+"""One run, read top to bottom: prepare, score the frozen model, train, pick the epoch, report, record."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ssm_tune.batching import encode_training
+from ssm_tune.cell import claimed, digest
+from ssm_tune.config import Config
+from ssm_tune.frozen import frozen_outputs
+from ssm_tune.loop import Diverged, Trained, decode, train
+from ssm_tune.methods.base import Adapter, attach
+from ssm_tune.prepare import Prepared, name_of, prepare
+from ssm_tune.progress import Bars, Lines, progress
+from ssm_tune.provenance import git_state, hardware, peak_memory_bytes, versions
+from ssm_tune.record import SCHEMA, Record, read_record, references_sha256, write_jsonl, write_record
+
+
+@dataclass
+class _Evaluated:
+    """The adapter after an epoch: its scores on the selection split and, once decoded, its report outputs."""
+
+    epoch: int
+    step: int
+    selection: dict[str, float]
+    tensors: dict[str, Tensor]
+    outputs: list[str] | None = None
+
+
+@dataclass
+class _State:
+    """What a run gathers on its way."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    best: _Evaluated | None = None
+    last: _Evaluated | None = None
+    seconds: dict[str, float | None] = field(
+        default_factory=lambda: {"load": 0.0, "frozen": None, "train": None, "evaluate": 0.0}
+    )
+    generated: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """path: of record.json; fresh: whether this call ran the cell; diverged: why, if it did."""
+
+    path: Path
+    record: Record
+    fresh: bool
+    diverged: str | None = None
+
+
+def run(config: Config) -> Finished:
+    """Run the cell that ``config`` describes, unless its record exists already.
+
+    Raises UserError for whatever the user can mend; nothing that looks complete is left then.
+    """
+    ui = progress()
+    begun = time.perf_counter()
+    prepared = prepare(config)
+    folder = prepared.folder
+    if (folder / "record.json").exists() and not config.force:
+        return Finished(folder / "record.json", read_record(folder), fresh=False)
+    with claimed(folder):
+        for left in folder.iterdir():  # of a run that was stopped, or that is to be run again
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        state = _State()
+        state.seconds["load"] = time.perf_counter() - begun
+        _introduce(prepared, ui)
+        return _run(prepared, folder, state, ui)
+
+
+def _run(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> Finished:
+    task, roles, report = prepared.task, prepared.roles, prepared.dataset.splits[prepared.roles.report]
+    begun = time.perf_counter()
+    frozen = _frozen_score(prepared, folder, state, ui) if prepared.config.frozen else None
+
+    base = sum(parameter.numel() for parameter in prepared.model.parameters())
+    adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
+    ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {_total(adapter):,} parameters")
+
+    def decoded(split: str, label: str) -> list[str]:
+        started = time.perf_counter()
+        outputs, tokens = decode(
+            prepared.model, prepared.dataset.splits[split], prepared.tokenizer, prepared.decode, ui, label
+        )
+        state.generated += tokens
+        state.seconds["evaluate"] = (state.seconds["evaluate"] or 0.0) + time.perf_counter() - started
+        return outputs
+
+    def evaluate(epoch: int, step: int) -> None:
+        outputs = decoded(roles.selection, f"epoch {epoch}: {roles.selection}")
+        scores = task.score(outputs, prepared.dataset.splits[roles.selection])
+        here = _Evaluated(epoch, step, scores, adapter.tensors(), outputs if roles.selected_on_report else None)
+        state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": scores})
+        if state.best is None or scores[task.primary] > state.best.selection[task.primary]:
+            state.best = here
+        state.last = here
+        ui.say(f"epoch {epoch}  {roles.selection}: {_points(scores, task.headline)}")
+
+    sequences = encode_training(prepared.dataset.splits[roles.train], task, prepared.tokenizer)
+    trained, diverged = Trained(), None
+    try:
+        train(adapter, sequences, prepared.train, prepared.tokenizer.eos_id, evaluate, ui, trained)
+    except Diverged as error:
+        ui.stop()
+        diverged, state.last = str(error), None
+        state.notes.append(f"diverged: {error}")
+    if trained.stopped:
+        state.notes.append(f"training stopped early: {trained.stopped}")
+    state.seconds["train"] = trained.seconds
+    _fill_train_losses(state, trained)
+
+    for chosen in _distinct(state.last, state.best):  # the best last: its weights stay in the model
+        adapter.restore(chosen.tensors)
+        if chosen.outputs is None:
+            chosen.outputs = decoded(roles.report, f"{roles.report}, epoch {chosen.epoch}")
+
+    write_jsonl(folder / "steps.jsonl", trained.steps)
+    if state.best is not None:
+        _write_predictions(folder / "predictions.jsonl", prepared, state.best.outputs or [])
+        adapter.save(folder / "adapter", _about_model(prepared))
+    if state.last is not None and state.last is not state.best:
+        _write_predictions(folder / "predictions-last.jsonl", prepared, state.last.outputs or [])
+    total = time.perf_counter() - begun + (state.seconds["load"] or 0.0)
+    record = _record(prepared, adapter, state, trained, frozen, base, total, diverged, len(report))
+    return Finished(write_record(folder, record), record, fresh=True, diverged=diverged)
+
+
+def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
+    """Say what was resolved, before the work."""
+    roles, splits, backend = prepared.roles, prepared.dataset.splits, prepared.backend
+    sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in dict.fromkeys(dataclasses.astuple(roles)))
+    ui.say(
+        f"{prepared.task.name} from {prepared.dataset.name} ({sizes}); protocol {prepared.protocol}: "
+        f"{roles.selection} picks the epoch, {roles.report} is reported"
+    )
+    if roles.selected_on_report:
+        ui.say("note: the reported split also picks the epoch, as in the official code; the score is flattered")
+    ui.say(
+        f"{prepared.model_name} in {backend['dtype']} on {backend['device']}, {backend['scan']} scan; adapter in "
+        f"{backend['adapter_dtype']}; batch {prepared.train.batch_size}, learning rate "
+        f"{prepared.train.learning_rate:g} ({prepared.learning_rate_source})"
+    )
+
+
+def _frozen_score(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> dict[str, Any]:
+    """The untrained model's score on the report split, decoded or from the cache."""
+    split = prepared.roles.report
+    examples = prepared.dataset.splits[split]
+    begun = time.perf_counter()
+
+    def fresh() -> list[str]:
+        label = f"frozen model: {split}"
+        return decode(prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label)[0]
+
+    outputs, cached = frozen_outputs(prepared, fresh)
+    if not cached:
+        state.seconds["frozen"] = time.perf_counter() - begun
+    values = prepared.task.score(outputs, examples)
+    _write_predictions(folder / "predictions-frozen.jsonl", prepared, outputs)
+    ui.say(f"frozen model  {split}: {_points(values, prepared.task.headline)}{'  (kept)' if cached else ''}")
+    return {"split": split, "values": values}
+
+
+def _write_predictions(path: Path, prepared: Prepared, outputs: list[str]) -> None:
+    """A line an example of the report split: its id, the output, its scores; of the data only a hash."""
+    examples = prepared.dataset.splits[prepared.roles.report]
+    write_jsonl(
+        path,
+        (
+            {
+                "id": example.id,
+                "output": output,
+                "statistics": prepared.task.statistics(output, example),
+                "references_sha256": references_sha256(example.references),
+            }
+            for example, output in zip(examples, outputs, strict=True)
+        ),
+    )
+
+
+def _fill_train_losses(state: _State, trained: Trained) -> None:
+    """Each evaluation's mean training loss since the one before."""
+    before = 0
+    for row in state.epochs:
+        losses = [step["loss"] for step in trained.steps[before : row["step"]]]
+        mean = math.fsum(losses) / len(losses)
+        row["train_loss"] = mean if math.isfinite(mean) else None
+        before = row["step"]
+
+
+def _distinct(*evaluated: _Evaluated | None) -> list[_Evaluated]:
+    found: list[_Evaluated] = []
+    for one in evaluated:
+        if one is not None and all(one is not other for other in found):
+            found.append(one)
+    return found
+
+
+def _points(scores: dict[str, float], names: tuple[str, ...]) -> str:
+    return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in names)
+
+
+def _total(adapter: Adapter) -> int:
+    return sum(parameter.numel() for parameter in adapter.model.parameters())
+
+
+def _about_model(prepared: Prepared) -> dict[str, Any]:
+    """What an adapter's description says of the model that it belongs to."""
+    model = {
+        **prepared.config.model,
+        "name": prepared.model_name,
+        "dtype": prepared.backend["dtype"],
+        "revision": prepared.revision,
+        "hash": prepared.hashes["model"],
+    }
+    return {
+        "model": model,
+        "task": prepared.task.name,
+        "decode": prepared.decoding,
+        "adapter_dtype": name_of(prepared.adapter_dtype),
+    }
+
+
+def _resolved(prepared: Prepared) -> dict[str, Any]:
+    """The configuration as it was run: nothing left to ``auto``, without the table of tuned rates."""
+    config = dataclasses.asdict(prepared.config)
+    del config["tuned"]
+    config["protocol"] = prepared.protocol
+    config["device"] = prepared.backend["device"]
+    config["model"]["dtype"] = prepared.backend["dtype"]
+    config["model"]["revision"] = prepared.revision
+    config["splits"] = {"selection": prepared.roles.selection, "report": prepared.roles.report}
+    config["train"]["learning_rate"] = prepared.train.learning_rate
+    config["train"]["batch_size"] = prepared.train.batch_size
+    config["train"]["adapter_dtype"] = prepared.backend["adapter_dtype"]
+    return config
+
+
+def _chosen(evaluated: _Evaluated | None, prepared: Prepared) -> dict[str, Any] | None:
+    if evaluated is None:
+        return None
+    examples = prepared.dataset.splits[prepared.roles.report]
+    return {
+        "epoch": evaluated.epoch,
+        "step": evaluated.step,
+        "selection": evaluated.selection,
+        "report": prepared.task.score(evaluated.outputs or [], examples),
+    }
+
+
+def _record(
+    prepared: Prepared,
+    adapter: Adapter,
+    state: _State,
+    trained: Trained,
+    frozen: dict[str, Any] | None,
+    base: int,
+    total_seconds: float,
+    diverged: str | None,
+    reported: int,
+) -> Record:
+    config, method = _resolved(prepared), prepared.method
+    if not method.published:
+        state.notes.append(f"{method.name}: no official configuration is published; its defaults are ours")
+    best = _chosen(state.best, prepared)
+    last = best if state.last is state.best else _chosen(state.last, prepared)
+    total = _total(adapter)
+    record: Any = {
+        "schema": SCHEMA,
+        "status": "diverged" if diverged else "completed",
+        "cell": prepared.cell,
+        "config": config,
+        "config_hash": digest(config),
+        "cell_hash": prepared.key,
+        "primary_metric": prepared.task.primary,
+        "headline": list(prepared.task.headline),
+        "splits": {**dataclasses.asdict(prepared.roles), "selected_on_report": prepared.roles.selected_on_report},
+        "metrics": {"frozen": frozen, "best": best, "last": last, "epochs": state.epochs},
+        "signatures": prepared.task.signatures(reported),
+        "parameters": {
+            "trainable": adapter.trainable, "total": total, "base": base, "share": adapter.trainable / total
+        },
+        "learning_rate": {"value": prepared.train.learning_rate, "source": prepared.learning_rate_source},
+        "steps": len(trained.steps),
+        "tokens": {"train": trained.tokens, "generated": state.generated},
+        "seconds": {**state.seconds, "total": total_seconds},
+        "peak_memory_bytes": peak_memory_bytes(prepared.model.device),
+        "backend": prepared.backend,
+        "hashes": prepared.hashes,
+        "versions": versions(),
+        "git": git_state(Path(__file__).parent),
+        "hardware": hardware(),
+        "notes": state.notes,
+        "started": state.started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    return record

@@ -1,0 +1,153 @@
+"""Plain, unlabelled text of the sample world: what the embedded tiny model is pretrained on.
+
+It teaches what a summary needs, carrying names, things, places and times from a chat into a narrative, but in
+other forms and other words: after a chat comes a report, a diary, a letter or a note, never a summary of the
+task's. It comes in two stages: the second adds reports in the present tense, and right behind a chat ``###``
+stands before a few words to file it under.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from . import facts
+from .dialogues import chat, new_event
+from .draw import Draw
+from .recounts import CONNECTORS, first_person, note, recount, third_person
+from .stories import news, plans, story
+from .world import World
+
+_WORLD_SIZE = 16
+_DOCUMENTS_PER_WORLD = 50
+
+
+def chat_then_recount(world: World) -> str:
+    """A chat and, right after it, what came of it."""
+    draw = world.draw
+    told = chat(draw, new_event(world))
+    form = draw.weighted({"third": 6, "first": 2, "note": 1})
+    if form == "third":
+        return told.text + third_person(draw, told)
+    return told.text + (note(draw, told) if form == "note" else first_person(draw, told))
+
+
+def recount_then_chat(world: World) -> str:
+    """What came of it, then the chat itself."""
+    draw = world.draw
+    told = chat(draw, new_event(world))
+    text = recount(draw, told.event, "past", joining=told.joining)
+    lead = draw.choice(("\n\n", "\n\nThe chat:\n", "\n\nThis is what they wrote:\n", "\n\nIn their own words\n"))
+    return text + lead + told.text
+
+
+def chat_alone(world: World) -> str:
+    """One chat and nothing else."""
+    return chat(world.draw, new_event(world)).text
+
+
+def headed(world: World) -> str:
+    """A chat and its report under headings that begin with ``###``, in either order."""
+    draw = world.draw
+    told = chat(draw, new_event(world))
+    report = recount(draw, told.event, "past", joining=told.joining)
+    if draw.chance(0.25):
+        return f"{report}\n### {draw.choice(_CHAT_TITLES)}\n{told.text}"
+    return f"{told.text}\n### {draw.choice(_REPORT_TITLES)}\n{report}"
+
+
+def marked(world: World) -> str:
+    """A chat, ``###`` right behind it, and what somebody noted of it: seldom a report."""
+    draw = world.draw
+    told = chat(draw, new_event(world))
+    form = draw.weighted({"note": 5, "first": 3, "third": 2})
+    if form == "third":
+        report = recount(draw, told.event, "past", joining=told.joining)
+        return f"{told.text}###{draw.choice(_REPORT_TITLES)}\n{report}"
+    text = note(draw, told) if form == "note" else first_person(draw, told)
+    return f"{told.text}###{text.lstrip()}"
+
+
+def tagged(world: World) -> str:
+    """A chat, ``###`` right behind it, and two or three words to file it under."""
+    draw = world.draw
+    told = chat(draw, new_event(world))
+    facts_told = [fact for fact in told.event.facts.values() if isinstance(fact, str) and fact in told.text]
+    tags = draw.sample(facts_told, min(len(facts_told), draw.between(1, 2))) or [told.event.people["a"].name]
+    return f"{told.text}###{draw.choice(('File: ', 'Tags: ', 'Topic: '))}{', '.join(tags)}"
+
+
+def chat_then_retelling(world: World) -> str:
+    """A chat and the same in the present tense, in a report's words."""
+    draw = world.draw
+    told = chat(draw, new_event(world))
+    return told.text + draw.choice(CONNECTORS) + recount(draw, told.event, "present", joining=told.joining)
+
+
+def sections(world: World) -> str:
+    """Two or three short texts that have nothing to do with each other, parted by stars."""
+    draw = world.draw
+    makers = draw.sample((news, plans, story, facts.opinion, facts.figures, facts.query, facts.questions), 3)
+    pieces = [make(world) for make in makers]
+    return "\n* * *\n".join(pieces[: draw.between(2, 3)])
+
+
+_CHAT_TITLES = ("The chat", "Messages", "What they wrote", "On the phone")
+_REPORT_TITLES = ("Report", "What happened", "Later", "The story", "Afterwards", "In short", "From the protocol")
+
+# how often each sort of document occurs in either stage
+_SHARES: dict[int, dict[Callable[[World], str], float]] = {
+    1: {
+        chat_then_recount: 38,
+        headed: 8,
+        marked: 10,
+        recount_then_chat: 7,
+        chat_alone: 4,
+        story: 7,
+        news: 9,
+        plans: 4,
+        sections: 2,
+        facts.facts: 4,
+        facts.schema: 1.5,
+        facts.query: 2,
+        facts.opinion: 1.5,
+        facts.questions: 1.5,
+        facts.figures: 1.5,
+    },
+    2: {
+        chat_then_recount: 20,
+        chat_then_retelling: 24,
+        tagged: 24,
+        headed: 6,
+        recount_then_chat: 4,
+        chat_alone: 3,
+        story: 4,
+        news: 4,
+        plans: 3,
+        facts.facts: 3,
+        facts.schema: 1,
+        facts.query: 1.5,
+        facts.opinion: 1,
+        facts.questions: 1,
+        facts.figures: 0.5,
+    },
+}
+
+
+def documents(seed: int, stage: int = 1) -> Iterator[str]:
+    """An endless stream of plain-text documents of some 20 to 250 tokens, the same for the same seed and stage."""
+    draw = Draw(seed)
+    while True:
+        world = World(draw, size=_WORLD_SIZE)
+        for _ in range(_DOCUMENTS_PER_WORLD):
+            yield draw.weighted(_SHARES[stage])(world)
+
+
+def corpus(seed: int, characters: int, stage: int = 1) -> list[str]:
+    """The first documents of ``documents(seed, stage)`` that together reach ``characters`` characters."""
+    texts, size = [], 0
+    for text in documents(seed, stage):
+        if size >= characters:
+            break
+        texts.append(text)
+        size += len(text)
+    return texts

@@ -1,0 +1,133 @@
+"""Every method in conf/method answers the same questions; a newcomer is asked them by adding its yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small import small_model
+
+from ssm_tune.batching import Encoded
+from ssm_tune.config import method_section, names
+from ssm_tune.gate import fingerprint
+from ssm_tune.loop import Trained, TrainSettings, train
+from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
+from ssm_tune.models.mamba import Mamba
+
+METHODS = names("method")
+VARIANTS = [(name, {}) for name in METHODS] + [
+    ("state_offset", {"rank": 2}),
+    ("additional_scan", {"a_init": "s4d"}),
+    ("full", {"scope": "s6"}),
+    ("lora", {"targets": ["in_proj", "out_proj", "x_proj.C"], "dropout": 0.0}),
+]
+IDS = ["-".join([name, *(f"{key}={value}" for key, value in options.items())]) for name, options in VARIANTS]
+every_variant = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+
+
+class Silent:
+    def start(self, label: str, total: int) -> None: ...
+    def advance(self, done: int, note: str) -> None: ...
+    def stop(self) -> None: ...
+
+
+def attached(name: str, options: dict, dtype: torch.dtype = torch.float32, seed: int = 1) -> Adapter:  # type: ignore[type-arg]
+    model = small_model(dtype)
+    return attach(model, load_method(method_section(name, options)), seed=seed, dtype=dtype)
+
+
+def trained(name: str, options: dict, dtype: torch.dtype = torch.float32, steps: int = 5) -> Adapter:  # type: ignore[type-arg]
+    """An adapter after a few steps, which the training gate has watched."""
+    adapter = attached(name, options, dtype)
+    generator = torch.Generator().manual_seed(0)
+    sequences = [Encoded(torch.randint(1, 64, (9,), generator=generator).tolist(), 4) for _ in range(8)]
+    settings = TrainSettings(epochs=10, batch_size=4, learning_rate=1e-2, seed=1, max_steps=steps)
+    train(adapter, sequences, settings, 0, lambda epoch, step: None, Silent(), Trained())
+    adapter.model.eval()
+    return adapter
+
+
+def logits_of(model: Mamba) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        return model.eval()(torch.randint(64, (3, 11), generator=generator))
+
+
+@every_variant
+def test_declared_parameters_move_and_frozen_ones_stay(name: str, options: dict) -> None:  # type: ignore[type-arg]
+    before = {key: fingerprint(value) for key, value in attached(name, options).model.named_parameters()}
+    adapter = trained(name, options)  # the gate raises where the first steps break the rule
+    for key, value in adapter.model.named_parameters():
+        moved = fingerprint(value) != before[key]
+        expected = key in adapter.parameters and not adapter.matches(key, adapter.method.still)
+        assert moved == expected, key
+
+
+@every_variant
+def test_identity_at_the_start_where_declared(name: str, options: dict) -> None:  # type: ignore[type-arg]
+    frozen, adapter = logits_of(small_model()), attached(name, options)
+    same = torch.equal(logits_of(adapter.model), frozen)
+    assert same == adapter.method.identity_at_start
+
+
+@every_variant
+def test_count_in_closed_form(name: str, options: dict) -> None:  # type: ignore[type-arg]
+    adapter = attached(name, options)
+    assert adapter.method.count(adapter.model.config) == adapter.trainable > 0
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_saved_and_loaded_onto_a_fresh_model_gives_the_same_logits(
+    name: str,
+    options: dict,
+    dtype: torch.dtype,
+    tmp_path: Path,  # type: ignore[type-arg]
+) -> None:
+    adapter = trained(name, options, dtype)
+    adapter.save(tmp_path, {})
+    description, tensors = read_adapter(tmp_path)
+    fresh = attach(small_model(dtype), load_method(description["method"]), seed=99, dtype=dtype)
+    fresh.restore(tensors)
+    assert torch.equal(logits_of(fresh.model), logits_of(adapter.model))
+    assert not torch.equal(logits_of(adapter.model), logits_of(small_model(dtype)))
+
+
+@every_variant
+def test_full_scan_equals_step_by_step_decoding(name: str, options: dict) -> None:  # type: ignore[type-arg]
+    model = trained(name, options, torch.float64).model
+    tokens = torch.randint(64, (3, 12), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        whole = model(tokens)
+        ends = torch.tensor([4, 1, 6])
+        logits, cache = model.prefill(tokens[:, :6], ends)
+        rows = torch.arange(3)
+        for _ in range(5):
+            assert torch.allclose(logits, whole[rows, ends - 1], atol=1e-10)
+            logits = model.step(tokens[rows, ends], cache)
+            ends = ends + 1
+
+
+@every_variant
+def test_initialisation_follows_the_seed(name: str, options: dict) -> None:  # type: ignore[type-arg]
+    one, same, other = (attached(name, options, seed=seed).tensors() for seed in (1, 1, 2))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    drawn = any(not torch.equal(one[key], other[key]) for key in one)
+    constant = all(bool((value == value.flatten()[0]).all()) for value in one.values())
+    assert drawn or constant or name in ("bitfit", "full")  # those two train the model's own values
+
+
+@every_variant
+def test_restoring_what_does_not_fit_is_refused(name: str, options: dict) -> None:  # type: ignore[type-arg]
+    from ssm_tune.errors import UserError
+
+    adapter = attached(name, options)
+    tensors = adapter.tensors()
+    first = next(iter(tensors))
+    with pytest.raises(UserError, match="lacks"):
+        adapter.restore({key: value for key, value in tensors.items() if key != first})
+    with pytest.raises(UserError, match="shape"):
+        adapter.restore(tensors | {first: tensors[first][..., :1].repeat_interleave(3, -1)})
+    with pytest.raises(UserError, match="holds"):
+        adapter.restore(tensors | {"other": torch.zeros(1)})

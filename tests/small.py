@@ -1,0 +1,13 @@
+"""A random Mamba that runs in milliseconds."""
+
+from __future__ import annotations
+
+import torch
+
+from ssm_tune.models.initial import initialised
+from ssm_tune.models.mamba import Mamba, MambaConfig
+
+
+def small_model(dtype: torch.dtype = torch.float32, vocab_size: int = 64, n_layer: int = 2, seed: int = 0) -> Mamba:
+    """Two layers of width 16 with 4 states a channel."""
+    return initialised(MambaConfig(d_model=16, n_layer=n_layer, vocab_size=vocab_size, d_state=4), seed).to(dtype)

@@ -1,0 +1,64 @@
+"""Tokens, the one label shift, padding, and the order of an epoch, against the protocol's facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssm_tune.batching import IGNORE, Encoded, collate, encode_prompts, encode_training, epoch_batches, epoch_order
+from ssm_tune.models.tokenizer import load_tokenizer
+from ssm_tune.tasks.base import END, Example, load_task
+
+TASK = load_task({"_target_": "ssm_tune.tasks.samsum.SAMSum", "name": "samsum", "hub": "none", "revision": None})
+
+
+def test_epoch_order_is_the_official_permutation() -> None:
+    # ten items, seed 42: as transformers 4.40.2 with accelerate 0.29.3 ordered them
+    assert epoch_order(10, 42, 0) == [2, 6, 1, 8, 4, 5, 0, 9, 3, 7]
+    assert epoch_order(10, 42, 1) == epoch_order(10, 43, 0)
+
+
+@given(count=st.integers(1, 50), batch=st.integers(1, 10), seed=st.integers(0, 100))
+def test_an_epoch_reads_every_example_at_most_once_in_whole_batches(count: int, batch: int, seed: int) -> None:
+    batches = list(epoch_batches(count, batch, seed, 0))
+    read = [index for one in batches for index in one]
+    assert len(batches) == count // batch
+    assert all(len(one) == batch for one in batches)
+    assert read == epoch_order(count, seed, 0)[: len(read)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=5))
+def test_labels_are_the_last_tokens_shifted_once(sizes: list[tuple[int, int]]) -> None:
+    sequences = [Encoded(list(range(10, 10 + prompt + labels)), labels) for prompt, labels in sizes]
+    batch = collate(sequences, pad=0, device=torch.device("cpu"))
+    assert batch.labels == sum(labels for _, labels in sizes)
+    for row, (prompt, labels) in enumerate(sizes):
+        length = prompt + labels - 1
+        tokens = sequences[row].tokens
+        assert batch.input_ids[row].tolist() == tokens[:-1] + [0] * (batch.input_ids.shape[1] - length)
+        for position, target in enumerate(batch.targets[row].tolist()):
+            inside = prompt - 1 <= position < length
+            assert target == (tokens[position + 1] if inside else IGNORE)
+
+
+def test_samsums_sequence_in_the_real_tokenizer(shared: Path) -> None:
+    """Dialogue, then ### as text (4118), then the summary and the end token (0), which alone carry the loss."""
+    tokenizer = load_tokenizer(str(shared / "data" / "tokenizer"))
+    example = Example("1", "Amanda: I baked cookies.\r\nJerry: Sure!###", "Amanda baked cookies.", ("x",))
+    (encoded,) = encode_training([example], TASK, tokenizer)
+    summary = tokenizer.encode("Amanda baked cookies.")
+    assert encoded.tokens == [*tokenizer.encode("Amanda: I baked cookies.\r\nJerry: Sure!"), 4118, *summary, 0]
+    assert encoded.labels == len(summary) + 1
+
+
+def test_a_prefix_is_encoded_apart() -> None:
+    tokenizer = load_tokenizer("tiny")
+    example = Example("1", "b###", "c", ("c",), prefix="ab")
+    assert encode_prompts([example], tokenizer) == [tokenizer.encode("ab") + tokenizer.encode("b###")]
+    assert TASK.completion(example) == "c" + END
+    empty = Example("2", "###", "c", ("c",))  # SAMSum's empty dialogue
+    assert encode_prompts([empty], tokenizer) == [tokenizer.encode("###")]
+    assert len(tokenizer.encode("###")) == 1

@@ -73,9 +73,8 @@ def main() -> None:
     mine, peer = (statistics.median(times) for times in zip(*pairs, strict=True))
     states = LAYERS * BATCH * LENGTH * ours.config.d_inner * ours.config.d_state
     floor = 2 * states / exponential_rate()
-    print(
-        f"{LAYERS} layers x {WIDTH}, batch {BATCH}, length {LENGTH}; {torch.get_num_threads()} threads, {repeats} repeats"
-    )
+    print(f"{LAYERS} layers x {WIDTH}, batch {BATCH}, length {LENGTH}")
+    print(f"{torch.get_num_threads()} threads, medians of {repeats} repeats")
     print(f"loss difference       {difference:.1e}")
     print(f"transformers          {peer * 1e3:8.0f} ms")
     print(f"ssm-tune              {mine * 1e3:8.0f} ms   {peer / mine:.1f} times faster")

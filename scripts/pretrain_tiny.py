@@ -218,9 +218,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare the hash of data and settings and stop")
     parser.add_argument("--out", type=Path, default=TARGET, metavar="DIR")
-    parser.add_argument(
-        "--stage-one", type=Path, metavar="DIR", help="keep stage one's model here, or take it from here"
-    )
+    parser.add_argument("--stage-one", type=Path, metavar="DIR", help="keep stage one here, or take it from here")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     stages = [stage_text(1), stage_text(2)]

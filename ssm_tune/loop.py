@@ -100,7 +100,9 @@ def train(
     progress: Progress,
     trained: Trained,
 ) -> None:
-    """Train the adapter's parameters, filling ``trained`` on the way; call ``evaluate(epoch, step)`` after each epoch and at the end.
+    """Train the adapter's parameters, filling ``trained`` on the way.
+
+    ``evaluate(epoch, step)`` is called after each epoch and at the end.
 
     Raises:
         Diverged: the loss is not finite, or its mean over WINDOW steps is twice that of a uniform guess.
@@ -181,7 +183,10 @@ def decode(
     progress: Progress,
     label: str,
 ) -> tuple[list[str], int]:
-    """The model's answer to every example, as text, and the number of tokens generated."""
+    """The model's answer to every example, as text, and the number of tokens generated.
+
+    Raises Diverged where logits are not finite.
+    """
     prompts = encode_prompts(examples, tokenizer)
     progress.start(label, len(examples))
     done = 0
@@ -191,6 +196,9 @@ def decode(
         progress.advance(finished - done, "")
         done = finished
 
-    tokens = generate(model, prompts, settings, on_progress=advance)
+    try:
+        tokens = generate(model, prompts, settings, on_progress=advance)
+    except FloatingPointError as error:
+        raise Diverged(str(error)) from error
     progress.stop()
     return [tokenizer.decode(row) for row in tokens], sum(len(row) for row in tokens)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ssm_tune.batching import encode_training
 from ssm_tune.cell import claimed, digest
 from ssm_tune.config import Config
+from ssm_tune.errors import UserError
 from ssm_tune.frozen import frozen_outputs
 from ssm_tune.loop import Diverged, Trained, decode, train
 from ssm_tune.methods.base import Adapter, attach
@@ -163,7 +164,10 @@ def _frozen_score(prepared: Prepared, folder: Path, state: _State, ui: Bars | Li
 
     def fresh() -> list[str]:
         label = f"frozen model: {split}"
-        return decode(prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label)[0]
+        try:
+            return decode(prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label)[0]
+        except Diverged as error:
+            raise UserError(f"the frozen {prepared.model_name} cannot be used: {error}") from error
 
     outputs, cached = frozen_outputs(prepared, fresh)
     if not cached:

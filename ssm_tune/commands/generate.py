@@ -46,5 +46,9 @@ def main(arguments: list[str]) -> int:
     tokens = tuned.tokenizer.encode(prompt)
     if not tokens:
         raise UserError("the prompt is empty")
-    print(tuned.tokenizer.decode(generate(tuned.model, [tokens], **settings)[0]))
+    try:
+        (answer,) = generate(tuned.model, [tokens], **settings)
+    except FloatingPointError as error:
+        raise UserError(f"{folder}: {error}") from error
+    print(tuned.tokenizer.decode(answer))
     return 0

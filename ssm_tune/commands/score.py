@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     record = read_record(options.path)
     folder = options.path if options.path.is_dir() else options.path.parent
-    task, dataset = load_data(record)
+    task, dataset = load_data(record, options.data_path)
     comparisons: list[Comparison] = []
     changed: dict[str, list[str]] = {}
     for source in sources(folder, record):
@@ -68,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if equal else 1
 
 
-def load_data(record: Record) -> "tuple[Task, Dataset]":
+def load_data(record: Record, data_path: str | None = None) -> "tuple[Task, Dataset]":
     """The task and the data of a record's configuration, the data being the very ones the run saw.
+
+    data_path: where local data lie now, if not where the run read them.
 
     Raises:
         UserError: the data cannot be read, or their hash is another.
@@ -79,7 +81,8 @@ def load_data(record: Record) -> "tuple[Task, Dataset]":
     config = record["config"]
     try:
         task = load_task(config["task"])
-        dataset = task.load(config["data"])
+        data = config["data"] | ({"path": data_path} if data_path else {})
+        dataset = task.load(data)
     except KeyError as error:
         raise UserError(f"the record's config has no section {error}: it was edited") from error
     if dataset.hash != record["hashes"]["data"]:
@@ -159,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "1 different, 2 the run or its data cannot be used.",
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="a run folder, or its record.json")
+    parser.add_argument("--data-path", metavar="DIR", help="where local data lie now, if not where the run read them")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser
 

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
+from ssm_tune.files import atomic_write, encode_json
 from ssm_tune.models.mamba import Mamba, MambaConfig
 from ssm_tune.target import instantiate
 
@@ -119,13 +120,16 @@ class Adapter:
             parameter.copy_(given)
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
-        """Write ``adapter.safetensors`` and ``adapter.json``: method, options and what ``about`` tells of the model."""
-        folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(self.tensors(), folder / WEIGHTS)
+        """Write ``adapter.safetensors`` and ``adapter.json``: method, options and what ``about`` tells of the model.
+
+        Raises UserError where a file cannot be written.
+        """
         kind = type(self.method)
         target = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
         description = {"method": target | dataclasses.asdict(self.method), **about}
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        weights = safetensors.torch.save(self.tensors())
+        atomic_write(folder / WEIGHTS, [weights])
+        atomic_write(folder / DESCRIPTION, [encode_json(description, indent=2), b"\n"])
 
 
 def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype | None = None) -> Adapter:

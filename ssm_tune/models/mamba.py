@@ -236,7 +236,7 @@ class Backbone(nn.Module):
 
     @property
     def blocks(self) -> list[Block]:
-        return list(self.layers)
+        return list(self.layers)  # type: ignore[arg-type]
 
 
 class Mamba(nn.Module):
@@ -249,7 +249,7 @@ class Mamba(nn.Module):
         self.backbone = Backbone(config)
         self.lm_head = Projection(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
-            self.lm_head.weight = self.backbone.embedding.weight  # type: ignore[assignment]
+            self.lm_head.weight = self.backbone.embedding.weight
         self.prompt: nn.Module | None = None
 
     @property

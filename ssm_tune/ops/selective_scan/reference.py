@@ -29,43 +29,43 @@ def _chunks(length: int, elements_per_step: int, device: torch.device) -> list[t
     return [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-class _Chunk:
-    """Decays exp(dt A) and states of the positions [start, end), computed from the state before them.
-
-    decay, state: (T, B, N, D); dtu = dt * u: (T, B, D); B_t as given: (T, B, N).
-    """
-
-    def __init__(self, inputs: _TimeMajor, start: int, end: int, before: Tensor, keep_decay: bool) -> None:
-        self.dt = inputs.dt[start:end].to(before.dtype)
-        self.u = inputs.u[start:end].to(before.dtype)
-        self.B = inputs.B[start:end].to(before.dtype)
-        self.dtu = self.dt * self.u
-        self.decay = (self.dt.unsqueeze(2) * inputs.A).exp_()
-        self.state = self.dtu.unsqueeze(2) * self.B.unsqueeze(3)
-        for t in range(end - start):
-            torch.addcmul(self.state[t], self.decay[t], before, out=self.state[t])
-            before = self.state[t]
-        if not keep_decay:
-            del self.decay
-
-
 class _TimeMajor:
-    """The op's inputs with time first, as views: u, dt (L, B, D); B, C (L, B, N); A (N, D)."""
+    """The op's inputs with time first, contiguous, in the state's dtype: u, dt (L, B, D); B, C (L, B, N); A (N, D)."""
 
     def __init__(self, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
-        self.u, self.dt = u.transpose(0, 1), dt.transpose(0, 1)
-        self.B, self.C = B.transpose(0, 1), C.transpose(0, 1)
+        self.u, self.dt, self.B, self.C = (_time_major(tensor, A.dtype) for tensor in (u, dt, B, C))
         self.A = A.t().contiguous()
 
 
-def _over_states(weights: Tensor, states: Tensor) -> Tensor:
-    """Sum over N: (T, B, N) with (T, B, N, D) -> (T, B, D)."""
-    return torch.matmul(weights.unsqueeze(2), states).squeeze(2)
+def _time_major(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.transpose(0, 1).to(dtype).contiguous()
 
 
-def _over_channels(states: Tensor, weights: Tensor) -> Tensor:
-    """Sum over D: (T, B, N, D) with (T, B, D) -> (T, B, N)."""
-    return torch.matmul(states, weights.unsqueeze(3)).squeeze(3)
+class _Chunk:
+    """Decays exp(dt A) and states of the positions [start, end), computed from the state before them.
+
+    decay, state: (T, B, N, D); dtu = dt * u: (T, B, D).
+    """
+
+    def __init__(self, inputs: _TimeMajor, start: int, end: int, before: Tensor) -> None:
+        self.dt, self.u = inputs.dt[start:end], inputs.u[start:end]
+        self.B, self.C = inputs.B[start:end], inputs.C[start:end]
+        self.dtu = self.dt * self.u
+        self.decay = (self.dt.unsqueeze(2) * inputs.A).exp_()
+        self.state = self.dtu.unsqueeze(2) * self.B.unsqueeze(3)
+        for decay, state in zip(self.decay.unbind(), self.state.unbind(), strict=True):
+            before = torch.addcmul(state, decay, before, out=state)
+
+
+def _over_states(weights: Tensor, states: Tensor, out: Tensor) -> Tensor:
+    """Sum over N: (T, B, N) with (T, B, N, D) -> (T, B, D), into the contiguous ``out``."""
+    torch.bmm(weights.flatten(0, 1).unsqueeze(1), states.flatten(0, 1), out=out.view(-1, 1, out.shape[2]))
+    return out
+
+
+def _over_channels(states: Tensor, weights: Tensor, out: Tensor) -> None:
+    """Sum over D: (T, B, N, D) with (T, B, D) -> (T, B, N), into the contiguous ``out``."""
+    torch.bmm(states.flatten(0, 1), weights.flatten(0, 1).unsqueeze(2), out=out.view(-1, out.shape[2], 1))
 
 
 class SelectiveScan(torch.autograd.Function):
@@ -95,8 +95,8 @@ class SelectiveScan(torch.autograd.Function):
         for index, (start, end) in enumerate(chunks):
             if keep:
                 borders[index] = state
-            chunk = _Chunk(inputs, start, end, state, keep_decay=False)
-            y[start:end] = _over_states(inputs.C[start:end].to(state.dtype), chunk.state)
+            chunk = _Chunk(inputs, start, end, state)
+            _over_states(chunk.C, chunk.state, out=y[start:end])
             state = chunk.state[-1].clone()  # a view would keep the whole chunk alive
         ctx.save_for_backward(u, dt, A, B, C, borders)
         ctx.chunks = chunks
@@ -108,7 +108,7 @@ class SelectiveScan(torch.autograd.Function):
         u, dt, A, B, C, borders = ctx.saved_tensors
         need_u, need_dt, need_A, need_B, need_C, need_initial = ctx.needs_input_grad
         inputs = _TimeMajor(u, dt, A, B, C)
-        grad_y = grad_y.transpose(0, 1)
+        grad_y = _time_major(grad_y, A.dtype)
         like_u, like_B = grad_y.shape, inputs.B.shape
         grad_u = borders.new_empty(like_u) if need_u else None
         grad_dt = borders.new_empty(like_u) if need_dt else None
@@ -118,20 +118,21 @@ class SelectiveScan(torch.autograd.Function):
         carry = grad_last.transpose(1, 2)  # gradient of the state after the chunk, (B, N, D)
         for index, (start, end) in _backwards(ctx.chunks):
             before = borders[index]
-            chunk = _Chunk(inputs, start, end, before, keep_decay=True)
+            chunk = _Chunk(inputs, start, end, before)
             here = grad_y[start:end]
             if grad_C is not None:
-                grad_C[start:end] = _over_channels(chunk.state, here)
+                _over_channels(chunk.state, here, out=grad_C[start:end])
             # gradient of every state of the chunk; what flows back through time is added from the end
-            grad_state = inputs.C[start:end].to(before.dtype).unsqueeze(3) * here.unsqueeze(2)
+            grad_state = chunk.C.unsqueeze(3) * here.unsqueeze(2)
             grad_state[-1] += carry
+            decays, grads = chunk.decay.unbind(), grad_state.unbind()
             for t in range(end - start - 2, -1, -1):
-                torch.addcmul(grad_state[t], chunk.decay[t + 1], grad_state[t + 1], out=grad_state[t])
-            carry = chunk.decay[0] * grad_state[0]
+                torch.addcmul(grads[t], decays[t + 1], grads[t + 1], out=grads[t])
+            carry = decays[0] * grads[0]
             if grad_B is not None:
-                grad_B[start:end] = _over_channels(grad_state, chunk.dtu)
+                _over_channels(grad_state, chunk.dtu, out=grad_B[start:end])
             if need_u or need_dt:
-                grad_dtu = _over_states(chunk.B, grad_state)
+                grad_dtu = _over_states(chunk.B, grad_state, out=torch.empty_like(chunk.dtu))
                 if grad_u is not None:
                     torch.mul(grad_dtu, chunk.dt, out=grad_u[start:end])
             if need_dt or need_A:

@@ -20,7 +20,7 @@ MAX_TURNS = 6
 
 # rows, seed and words of each split; every split has a stream of its own
 _SPLITS: dict[str, tuple[int, int, Part]] = {
-    "train": (1536, 1701, "seen"),
+    "train": (640, 1701, "seen"),
     "val": (64, 1702, "held"),
     "test": (128, 1703, "held"),
 }
@@ -98,7 +98,7 @@ def samsum_rows(split: str, n: int | None = None) -> list[dict[str, str]]:
     """The rows of a split, with SAMSum's columns.
 
     Args:
-        split: "train" (512 rows by default), "val" (64) or "test" (128). The last two use people, places,
+        split: "train" (640 rows by default), "val" (64) or "test" (128). The last two use people, places,
             things and phrasings which train never shows.
         n: another number of rows; the shorter list is always the beginning of the longer one.
 

@@ -1,0 +1,149 @@
+"""SAMSum from its three sources, with the official files' traps, and the choice of splits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rouge_score import rouge_scorer
+
+from ssm_tune.errors import UserError
+from ssm_tune.tasks import hub
+from ssm_tune.tasks.base import Dataset, Example, Roles, carve, load_task, make_dataset
+from ssm_tune.tasks.samsum import COUNTS, HUB_COUNTS, SAMSum
+
+TASK = load_task({"_target_": "ssm_tune.tasks.samsum.SAMSum", "name": "samsum", "hub": "some/one", "revision": None})
+ROW = {"id": "13818513", "summary": "Amanda baked cookies.", "dialogue": "Amanda: I baked  cookies.\r\nJerry: Sure!"}
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    return [ROW | {"id": str(number)} for number in range(count)]
+
+
+def write(folder: Path, **splits: Any) -> dict[str, Any]:
+    standard: dict[str, Any] = {"train": rows(30), "val": rows(4), "test": rows(5)}
+    for split, content in (standard | splits).items():
+        (folder / f"{split}.json").write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
+    return {"source": "local", "path": str(folder), "check": "off", "name": None}
+
+
+def test_texts_are_kept_to_the_byte(tmp_path: Path) -> None:
+    empty = ROW | {"id": "13828807", "dialogue": ""}
+    dataset = TASK.load(write(tmp_path, train=[ROW, empty]))
+    first, second = dataset.splits["train"]
+    assert first.prompt == "Amanda: I baked  cookies.\r\nJerry: Sure!###"
+    assert first.target == "Amanda baked cookies."
+    assert second.prompt == "###"
+    assert dataset.name == tmp_path.name
+    assert not dataset.published
+
+
+def test_published_counts_are_checked_and_a_stand_in_must_be_accepted(tmp_path: Path) -> None:
+    data = write(tmp_path)
+    with pytest.raises(UserError, match=r"train has 30 rows, expected 14732; .* add data\.check=off"):
+        TASK.load(data | {"check": "counts"})
+    official = {split: rows(count) for split, count in COUNTS.items()}
+    dataset = TASK.load(write(tmp_path, **official) | {"check": "counts"})
+    assert (dataset.name, dataset.published) == ("samsum", True)
+    assert TASK.load(data | {"name": "dialogsum"}).name == "dialogsum"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[{"id": "1",\n "summary": "x"\n "dialogue": "y"}]', r"train\.json, line 3: not valid JSON"),
+        ("{}", r"train\.json, line 1: expected a JSON list"),
+        ([ROW, ROW | {"id": "7", "summary": None}], r'entry 2 \(id "7", line \d+\): expected an object with the strings'),
+        ([ROW, "text"], "entry 2: expected an object"),
+        ([], "the split train is empty"),
+        ([ROW, ROW], "the id '13818513' stands twice in the split train"),
+    ],
+)
+def test_malformed_files_are_named_with_their_place(content: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        TASK.load(write(tmp_path, train=content))
+
+
+def test_missing_and_misencoded_files_are_named(tmp_path: Path) -> None:
+    data = write(tmp_path)
+    (tmp_path / "val.json").write_bytes('[{"id": "ü"}]'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"val\.json is not UTF-8 \(byte 9\)"):
+        TASK.load(data)
+    (tmp_path / "val.json").unlink()
+    with pytest.raises(UserError, match=r"val\.json is missing: .* train\.json, val\.json, test\.json"):
+        TASK.load(data)
+
+
+def test_the_hubs_missing_dialogue_is_read_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_split(repo: str, revision: str | None, split: str, columns: object) -> list[dict[str, Any]]:
+        asked.append((repo, revision, split))
+        count = HUB_COUNTS[{"validation": "val"}.get(split, split)]
+        return [*rows(count - 1), ROW | {"dialogue": None}]
+
+    monkeypatch.setattr(hub, "load_split", load_split)
+    dataset = TASK.load({"source": "hub", "path": None, "check": "counts", "name": None})
+    assert dataset.published
+    assert dataset.splits["val"][-1].prompt == "###"
+    assert asked == [("some/one", None, split) for split in ("train", "validation", "test")]
+
+
+def test_real_dialogues_in_samsums_layout(shared: Path) -> None:
+    folder = shared / "data" / "dialogsum_samsum_layout"
+    dataset = TASK.load({"source": "local", "path": str(folder), "check": "off", "name": None})
+    assert {split: len(examples) for split, examples in dataset.splits.items()} == {
+        "train": 650, "val": 100, "test": 250
+    }  # fmt: skip
+    assert dataset.name == "dialogsum_samsum_layout"
+
+
+def small() -> Dataset:
+    def examples(prefix: str, count: int) -> list[Example]:
+        return [Example(f"{prefix}{number}", "p", "t", ("t",)) for number in range(count)]
+
+    return make_dataset("x", False, {"train": examples("a", 25), "val": examples("b", 3), "test": examples("c", 3)})
+
+
+def test_roles_under_either_protocol() -> None:
+    assert TASK.roles("paper", small(), None, None) == Roles("train", "test", "test")
+    assert TASK.roles("paper", small(), None, None).selected_on_report
+    assert TASK.roles("standard", small(), None, None) == Roles("train", "val", "test")
+    with pytest.raises(UserError, match="would both pick the epoch and be reported"):
+        TASK.roles("standard", small(), "test", None)
+    with pytest.raises(UserError, match="no split 'train' to use"):
+        TASK.roles("paper", small(), "train", None)
+
+
+def test_without_a_test_split_part_of_train_selects() -> None:
+    full = small()
+    dataset = make_dataset("x", False, {split: full.splits[split] for split in ("train", "val")})
+    assert TASK.roles("standard", dataset, None, None) == Roles("train", "carved", "val")
+    carved = carve(dataset)
+    assert len(carved.splits["carved"]) == 2
+    train, aside = ({e.id for e in carved.splits[name]} for name in ("train", "carved"))
+    assert train | aside == {e.id for e in dataset.splits["train"]}
+    assert not train & aside
+    assert carve(dataset).splits["carved"] == carved.splits["carved"]
+
+
+def test_scores_are_rouge_of_references_as_they_come_back_from_the_tokenizer() -> None:
+    examples = [Example("1", "p", "t", ("I do n't know .",)), Example("2", "p", "t", ("Café, yes",))]
+    outputs = ["I don't know.", "Cafe\u0301 yes"]
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+    expected = [
+        scorer.score(reference, output)["rougeL"].fmeasure
+        for reference, output in zip(["I don't know.", "Café, yes"], outputs, strict=True)
+    ]
+    assert expected[0] == 1.0
+    assert TASK.score(outputs, examples)["rougeL"] == pytest.approx(sum(expected) / 2, abs=1e-12)
+    assert TASK.statistics(outputs[0], examples[0])["rougeL"] == 1.0
+
+
+def test_the_sample_splits_have_the_tasks_columns() -> None:
+    assert isinstance(TASK, SAMSum)
+    dataset = TASK.load({"source": "sample", "path": None, "check": "counts", "name": None})
+    assert dataset.name == "sample"
+    assert set(dataset.splits) == {"train", "val", "test"}

@@ -1,0 +1,43 @@
+"""What the README shows works, and what it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ssm_tune.config import names
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_every_method_and_model_is_named_and_every_count_is_right() -> None:
+    from ssm_tune.config import method_section
+    from ssm_tune.methods.base import load_method
+    from ssm_tune.models.mamba import MambaConfig
+
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| ([\d,]+) \|$", README, re.MULTILINE)
+    assert {row[0] for row in rows} == set(names("method"))
+    for name, *counts in rows:
+        method = load_method(method_section(name))
+        sizes = (MambaConfig(768, 24, 50_280), MambaConfig(2048, 48, 50_280))
+        assert [method.count(size) for size in sizes] == [int(count.replace(",", "")) for count in counts]
+    for name in names("model"):
+        assert name in README
+
+
+def test_every_file_and_target_that_is_named_exists() -> None:
+    for path in re.findall(r"`?((?:conf|scripts|ssm_tune|tests)/[\w./]+)", README):
+        if "/x." not in path:
+            assert (ROOT / path.rstrip(".")).exists(), path
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"\bmake (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# An index with PyTorch's CPU wheels, where the usual one would bring gigabytes of CUDA libraries (README, "Install")
+# An index with PyTorch's CPU wheels, where the usual one would bring gigabytes of CUDA libraries (README, "Two commands")
 TORCH_INDEX ?=
 CELL := method=state_offset task=samsum model=tiny data=sample
 
@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "ssm-tune needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q -c constraints.txt torch --index-url $(TORCH_INDEX))
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --no-deps -c constraints.txt torch --index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 

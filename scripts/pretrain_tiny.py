@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
     # sequences; the rate is the peak: a cosine down to 4% after the warm-up
     "stages": [
         {"first_shard": 0, "shards": 24, "batch": 160, "steps": 6000, "learning_rate": 4e-3, "warm_up": 100},
-        {"first_shard": 100, "shards": 4, "batch": 32, "steps": 500, "learning_rate": 1e-3, "warm_up": 20},
+        {"first_shard": 100, "shards": 4, "batch": 32, "steps": 300, "learning_rate": 1e-3, "warm_up": 20},
     ],
 }
 

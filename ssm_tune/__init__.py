@@ -15,16 +15,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssm_tune.api import attach, generate
+    from ssm_tune.api import attach, generate, load_adapter
     from ssm_tune.models.pretrained import from_pretrained
     from ssm_tune.models.tokenizer import load_tokenizer
 
-__all__ = ["attach", "from_pretrained", "generate", "load_tokenizer"]
+__all__ = ["attach", "from_pretrained", "generate", "load_adapter", "load_tokenizer"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "attach": "ssm_tune.api",
     "generate": "ssm_tune.api",
+    "load_adapter": "ssm_tune.api",
     "from_pretrained": "ssm_tune.models.pretrained",
     "load_tokenizer": "ssm_tune.models.tokenizer",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ssm_tune.methods import base
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.mamba import Mamba
 
-__all__ = ["attach", "generate"]
+__all__ = ["attach", "generate", "load_adapter"]
 
 
 def attach(model: Mamba, method: str, *, seed: int = 42, dtype: torch.dtype | None = None, **options: Any) -> Adapter:
@@ -20,8 +21,20 @@ def attach(model: Mamba, method: str, *, seed: int = 42, dtype: torch.dtype | No
 
     options: the keys of conf/method/NAME.yaml; what is not given is taken from there. seed: of the initial
     values. dtype: of the trained tensors, that of the model where None. The adapter's ``parameters`` are what an
-    optimizer should get, ``save(folder, {})`` keeps them.
+    optimizer should get, ``save(folder)`` keeps them and ``load_adapter`` brings them back.
 
     Raises UserError for an unknown method or option, a value out of range, or a model that has a method already.
     """
     return base.attach(model, base.load_method(method_section(method, options)), seed=seed, dtype=dtype)
+
+
+def load_adapter(model: Mamba, folder: str | Path) -> Adapter:
+    """Attach what ``Adapter.save`` or a run wrote (its adapter/ folder) to a fresh model of the same sizes.
+
+    Raises UserError for files that are missing or damaged, or a model that they do not fit.
+    """
+    description, tensors = base.read_adapter(Path(folder))
+    dtypes = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(("A_log", ".D"))}
+    adapter = base.attach(model, base.load_method(description["method"]), dtype=next(iter(dtypes), None))
+    adapter.restore(tensors, str(folder))
+    return adapter

@@ -46,7 +46,6 @@ def claimed(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"another process is running this cell ({folder})") from error
-        yield
-        lock.unlink(missing_ok=True)
+        yield  # the file stays: taking it away would let two processes hold two files of one name
     finally:
         os.close(descriptor)

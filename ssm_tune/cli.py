@@ -93,7 +93,7 @@ def _guarded(work: Callable[[], Any]) -> int:
         _trace()
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted: no record was written", file=sys.stderr)
+        print("\ninterrupted: the cell that was running left no record", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as with "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

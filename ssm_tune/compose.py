@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hydra
@@ -14,11 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssm_tune.config import checked, conf_dir, names, nearest, register
+from ssm_tune.config import Config, checked, conf_dir, names, nearest, register
 from ssm_tune.errors import UserError
 from ssm_tune.summary import summary
-
-GROUPS = ("model", "task", "method", "data", "tuned")
 
 
 class _Cells:
@@ -39,7 +38,10 @@ class _Cells:
         try:
             self._run(composed)
         except Exception as error:
-            self.error = error
+            # without traceback and causes where others follow: they would keep this cell's model in memory
+            self.error = error.with_traceback(None) if many else error
+            if many:
+                self.error.__context__ = self.error.__cause__ = None
             if many:
                 print(f"ssm-tune: cell {job.job.num + 1} failed: {_explain(error)}", file=sys.stderr)
 
@@ -52,7 +54,7 @@ class _Cells:
             print("this cell is done already (force=true runs it again)", file=sys.stderr)
         if finished.record["status"] == "diverged":
             self.diverged += 1
-            print(f"ssm-tune: the run diverged: {'; '.join(finished.record['notes'])}", file=sys.stderr)
+            print(f"ssm-tune: the run {finished.record['notes'][0]}", file=sys.stderr)
         else:
             print(summary(finished.record))
         print(f"record: {finished.path}", flush=True)
@@ -72,28 +74,37 @@ def run_cells(arguments: list[str]) -> int:
     sys.argv = ["ssm-tune", *arguments]
     try:
         program()
-        if cells.error is not None:
-            raise cells.error
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(_explain(error, arguments)) from error
+    except (ValueError, TypeError) as error:  # as a number for a group gives
+        raise UserError(f"cannot compose the settings: {error}") from error
+    except OSError as error:  # Hydra's own folder of a multirun
+        raise UserError(f"output_dir: cannot write {error.filename} ({error.strerror})") from error
     finally:
         sys.argv = before
+    if isinstance(cells.error, OmegaConfBaseException):
+        raise UserError(_explain(cells.error, arguments)) from cells.error
+    if cells.error is not None:
+        raise cells.error
     return 1 if cells.diverged else 0
 
 
-def _explain(error: BaseException) -> str:
+def _explain(error: BaseException, arguments: list[str] | None = None) -> str:
     """One line for an error of Hydra or OmegaConf, with the nearest valid names."""
-    text = str(error)
-    cause: BaseException | None = error
-    while cause is not None:
-        text += "\n" + str(cause)
-        cause = cause.__cause__
     if isinstance(error, UserError):
         return str(error)
+    text, cause = "", error
+    while cause is not None:
+        text, cause = f"{text}\n{cause}", cause.__cause__  # type: ignore[assignment]
     for pattern, explain in _EXPLANATIONS:
         found = re.search(pattern, text)
         if found:
-            return explain(*found.groups())
+            return str(explain(*found.groups()))
+    for pattern in _UNKNOWN_KEYS:
+        found = re.search(pattern, text)
+        if found:
+            key = found[1].lstrip("+~")
+            return f"there is no setting {key!r}: {nearest(key, _known_keys(arguments or []))}"
     return " ".join(str(error).split())
 
 
@@ -105,56 +116,51 @@ def _missing_choice(group: str) -> str:
     return f"{group} is not given: add {group}=NAME, one of {', '.join(names(group))}"
 
 
-def _unknown_key(key: str) -> str:
-    return f"there is no setting {key!r}: {nearest(key, _known_keys())}"
-
-
-def _unknown_override(key: str) -> str:
-    return _unknown_key(key.lstrip("+~"))
-
-
 def _wrong_value(value: str, wanted: str, key: str) -> str:
-    kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-    return f"{key} must be {kinds.get(wanted, wanted)}, got {value!r}"
+    # OmegaConf's words, and Python's, which it uses for others
+    kinds = {"integer": "int", "boolean": "bool", "string": "str"}
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    kind = kinds.get(wanted.lower(), wanted.lower())
+    return f"{key} must be {words.get(kind, wanted)}, got {value!r}"
 
 
 def _bad_syntax(text: str) -> str:
     return f"cannot read the argument {text!r}: settings are given as key=value (quote values with blanks or commas)"
 
 
-_EXPLANATIONS: list[tuple[str, Any]] = [
+def _not_a_value(key: str) -> str:
+    return f"{key} is a group of settings and takes no plain value"
+
+
+_EXPLANATIONS: list[tuple[str, Callable[..., str]]] = [
     (r"Could not find '(\w+)/([^'\n]+)'", _unknown_choice),
     (r"You must specify '(\w+)'", _missing_choice),
-    (r"Could not override '([^'\n]+)'", _unknown_override),
-    (r"Could not append to config\. An item is already at '([^'\n]+)'", lambda key: f"{key} exists: leave out the +"),
     (r"Value '([^'\n]*)' of type '\w+' could not be converted to (\w+)\s+full_key: (\S+)", _wrong_value),
     (r"Value '([^'\n]*)' is not a valid (\w+).*\s+full_key: (\S+)", _wrong_value),
-    (r"Key '\w+' (?:is not in struct|not in '\w+')\s+full_key: (\S+)", _unknown_key),
     (r"Error parsing override '([^'\n]*)'", _bad_syntax),
-    (r"[Mm]issing mandatory value: (\S+)", lambda key: f"{key} is not given: add {key}=..."),
+    (r"LexerNoViableAltException: ([^\n]*)", _bad_syntax),
+    (r"Error merging override (\w+)=", _not_a_value),
 ]
+_UNKNOWN_KEYS = (r"Could not override '([^'\n]+)'", r"Key '\w+' (?:is not in struct|not in '\w+')\s+full_key: (\S+)")
 
 
-def _known_keys() -> list[str]:
-    """Every setting of the shared schema and of all choices, dotted."""
-    from ssm_tune.config import Config
+def _known_keys(arguments: list[str]) -> list[str]:
+    """Every setting that this command line could take, dotted: the shared ones, those of its model, task, method."""
+    keys = set(_dotted(OmegaConf.to_container(OmegaConf.structured(Config)), ""))
+    chosen = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
+    for group in ("model", "task", "method"):
+        for name in chosen.get(group, "").split(",") if group in chosen else names(group):
+            path = conf_dir() / group / f"{name}.yaml"
+            if path.is_file():
+                section = OmegaConf.to_container(OmegaConf.load(path))
+                assert isinstance(section, dict)
+                keys |= set(_dotted(section.get(group, section), f"{group}."))
+    return sorted(keys)
 
-    keys: set[str] = set()
 
-    def collect(node: Any, prefix: str) -> None:
-        for key, value in node.items():
-            path = f"{prefix}{key}"
-            if isinstance(value, dict):
-                collect(value, path + ".")
-            else:
-                keys.add(path)
-
-    schema = OmegaConf.to_container(OmegaConf.structured(Config))
-    collect({key: value for key, value in dict(schema).items() if value != "???"}, "")  # type: ignore[arg-type]
-    for group in ("model", "method"):
-        for path in (conf_dir() / group).glob("*.yaml"):
-            section = OmegaConf.to_container(OmegaConf.load(path))
-            assert isinstance(section, dict)
-            skipped = ("defaults", "_target_", "name", "published")
-            collect({key: value for key, value in section.items() if key not in skipped}, f"{group}.")
-    return sorted(keys | set(GROUPS))
+def _dotted(node: Any, prefix: str) -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        elif value != "???" and key not in ("defaults", "_target_", "published"):
+            yield f"{prefix}{key}"

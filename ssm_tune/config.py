@@ -83,16 +83,15 @@ class TrainConfig:
         if self.batch_size is not None:
             _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
         if self.learning_rate is not None:
-            finite = 0 < self.learning_rate < float("inf")
-            _require(finite, "train.learning_rate", self.learning_rate, "a positive number")
+            _require(0 < self.learning_rate < 1e6, "train.learning_rate", self.learning_rate, "a positive number")
         if self.max_steps is not None:
             _require(self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
         _one_of("train.adapter_dtype", self.adapter_dtype, ("auto", "bfloat16", "float32"))
         _require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "a positive number")
-        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.weight_decay < 1e6, "train.weight_decay", self.weight_decay, "0 or more")
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "in [0, 1)")
-        _require(self.eps > 0, "train.eps", self.eps, "a positive number")
+        _require(0 < self.eps < 1, "train.eps", self.eps, "a small positive number")
 
 
 @dataclass
@@ -110,6 +109,7 @@ class DecodeConfig:
         for name in ("num_beams", "max_new_tokens", "batch_size"):
             _require(getattr(self, name) >= 1, f"decode.{name}", getattr(self, name), "at least 1")
         _require(self.min_length >= 0, "decode.min_length", self.min_length, "0 or more")
+        _require(abs(self.length_penalty) <= 10, "decode.length_penalty", self.length_penalty, "from -10 to 10")
 
 
 @dataclass
@@ -153,9 +153,18 @@ def checked(composed: DictConfig) -> Config:
     """
     plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
+    known = [item.name for item in fields(Config)]
+    for key in plain.keys() - set(known):
+        raise UserError(f"there is no setting {key!r}: {nearest(str(key), known)}")
+    for group in ("model", "task", "method"):
+        if not isinstance(plain[group], dict):
+            raise UserError(f"there is no {group} {plain[group]!r}: {nearest(str(plain[group]), names(group))}")
     sections = {"data": DataConfig, "splits": SplitConfig, "train": TrainConfig, "decode": DecodeConfig}
-    values: dict[str, Any] = {str(field.name): plain[field.name] for field in fields(Config)}
+    values: dict[str, Any] = {name: plain[name] for name in known}
     for name, section in sections.items():
+        options = [item.name for item in fields(section)]
+        for key in values[name].keys() - set(options):
+            raise UserError(f"there is no setting '{name}.{key}': {nearest(key, options)}")
         values[name] = section(**values[name])
     return Config(**values)
 

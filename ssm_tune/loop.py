@@ -35,7 +35,7 @@ class Diverged(Exception):
 class Progress(Protocol):
     """Where the loop tells how far it is."""
 
-    def start(self, label: str, total: int) -> None: ...
+    def start(self, label: str, total: int, done: int = 0) -> None: ...
     def advance(self, done: int, note: str) -> None: ...
     def stop(self) -> None: ...
 
@@ -141,7 +141,9 @@ def train(
                 {"step": step, "epoch": epoch + 1, "loss": value, "learning_rate": rate, "grad_norm": norm,
                  "tokens": tokens}
             )  # fmt: skip
-            _stop_if_diverged(trained, model.config.vocab_size)
+            if reason := _divergence(trained, model.config.vocab_size):
+                trained.seconds += time.perf_counter() - begun
+                raise Diverged(reason)
             optimizer.step()
             if gate is not None and step == min(STEPS, last):
                 gate.finish(step)
@@ -158,21 +160,22 @@ def train(
                 model.train()
                 begun = time.perf_counter()
                 if step < last and not trained.stopped:
-                    progress.start("training", last)
-                    progress.advance(step, "")
+                    progress.start("training", last, done=step)
             if step == last or trained.stopped:
                 return
         epoch += 1
 
 
-def _stop_if_diverged(trained: Trained, vocabulary: int) -> None:
+def _divergence(trained: Trained, vocabulary: int) -> str | None:
+    """Why the run has gone astray, if it has."""
     recent = [row["loss"] for row in trained.steps[-WINDOW:]]
     step = int(trained.steps[-1]["step"])
     if not math.isfinite(recent[-1]) or not math.isfinite(trained.steps[-1]["grad_norm"]):
-        raise Diverged(f"the loss or its gradient is not finite at step {step}")
+        return f"the loss or its gradient is not finite at step {step}"
     limit = 2 * math.log(vocabulary)  # a uniform guess costs log V
     if len(recent) == WINDOW and sum(recent) / WINDOW > limit:
-        raise Diverged(f"the mean loss of {WINDOW} steps is above {limit:.1f} at step {step}")
+        return f"the mean loss of {WINDOW} steps is above {limit:.1f} at step {step}"
+    return None
 
 
 def decode(

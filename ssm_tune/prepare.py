@@ -12,18 +12,21 @@ import torch
 
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.cell import digest, folder_name
-from ssm_tune.config import Config, method_section
+from ssm_tune.config import Config, method_section, nearest
 from ssm_tune.errors import UserError
 from ssm_tune.loop import TrainSettings, total_steps
 from ssm_tune.methods.base import Method, load_method
 from ssm_tune.models.initial import initialised
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
 from ssm_tune.tasks.base import Dataset, Roles, Task, carve, load_task
 
 BATCH_SIZE = 4
 """The official code's, where conf/tuned names no other."""
+MODEL_KEYS = {"name", "source", "path", "revision", "tokenizer", "tokenizer_revision", "dtype"} | {
+    "d_model", "n_layer", "seed"
+}  # fmt: skip
 SCAN = "reference"
 """The scan in use: plain PyTorch, on every device."""
 
@@ -123,8 +126,8 @@ def prepare(config: Config) -> Prepared:
     decode = DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id)
     return Prepared(
         config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
-        _adapter_dtype(config.train.adapter_dtype, source, dtype),
-        {"data": dataset.hash, "model": model_hash(model), "tokenizer": tokenizer.hash},
+        _adapter_dtype(config, source, dtype),
+        {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
     )  # fmt: skip
 
 
@@ -136,6 +139,8 @@ def choose_device(wanted: str) -> torch.device:
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise UserError("device=cuda: PyTorch sees no CUDA device here; use device=cpu or leave device=auto")
+    # states that decay to nothing become denormal numbers, on which a CPU is many times slower than on zeros
+    torch.set_flush_denormal(True)
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
@@ -157,6 +162,11 @@ def _writable(folder: Path) -> None:
 
 
 def _model_name(section: dict[str, Any]) -> str:
+    for key in section.keys() - MODEL_KEYS:
+        raise UserError(f"there is no setting 'model.{key}': {nearest(key, sorted(MODEL_KEYS))}")
+    for key in ("name", "path", "tokenizer", "revision"):
+        if not isinstance(section[key], str | None):
+            raise UserError(f"model.{key} must be text, got {section[key]!r}")
     if section["name"]:
         return str(section["name"])
     if not section["path"]:
@@ -171,14 +181,14 @@ def load_model(
     if section["source"] == "random":
         tokenizer = load_tokenizer(section["tokenizer"], section["tokenizer_revision"])
         rows = -(-tokenizer.vocab_size // 8) * 8
-        try:
-            sizes = MambaConfig(section["d_model"], section["n_layer"], rows)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"model=random: {error}") from error
-        model = initialised(sizes, section["seed"]).to(device)
+        for name in ("d_model", "n_layer", "seed"):
+            if type(section[name]) is not int or section[name] < (name != "seed"):
+                raise UserError(
+                    f"model.{name} must be a whole number of at least {int(name != 'seed')}, got {section[name]!r}"
+                )
+        model = initialised(MambaConfig(section["d_model"], section["n_layer"], rows), section["seed"]).to(device)
         for name, parameter in model.named_parameters():
-            if not name.endswith(("A_log", ".D")):
-                parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(kept_dtype(name, dtype))
         return model.eval(), tokenizer, None
     path = Path(section["path"]).expanduser() if section["source"] == "folder" else section["path"]
     source = resolve_model(path, section["revision"])
@@ -224,8 +234,10 @@ def _of_cell(table: dict[str, Any] | None, *names: str) -> Any:
     return found
 
 
-def _adapter_dtype(wanted: str, source: str, model: torch.dtype) -> torch.dtype:
+def _adapter_dtype(config: Config, source: str, model: torch.dtype) -> torch.dtype:
+    wanted, tuned = config.train.adapter_dtype, config.tuned
     if wanted == "auto":
-        # the paper's learning rates were found with bfloat16 adapters and moments, which behave differently
-        return torch.bfloat16 if source == "acl2025" and model == torch.bfloat16 else torch.float32
+        # rates that were found with bfloat16 adapters and moments (the paper's) belong to those: they differ in kind
+        narrow = source == tuned["source"] and tuned["adapter_dtype"] == "bfloat16" and model == torch.bfloat16
+        return torch.bfloat16 if narrow else torch.float32
     return DTYPES[wanted]

@@ -20,7 +20,8 @@ class Bars:
         self.bars: Progress | None = None
         self.task: TaskID | None = None
 
-    def start(self, label: str, total: int) -> None:
+    def start(self, label: str, total: int, done: int = 0) -> None:
+        """Begin a phase of ``total`` units, ``done`` of them in an earlier part of it."""
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -31,7 +32,7 @@ class Bars:
             transient=True,
         )
         self.bars.start()
-        self.task = self.bars.add_task(label, total=total, note="")
+        self.task = self.bars.add_task(label, total=total, completed=done, note="")
 
     def advance(self, done: int, note: str) -> None:
         if self.bars is not None and self.task is not None:
@@ -52,20 +53,17 @@ class Lines:
     def __init__(self) -> None:
         self.label, self.total, self.done, self.last = "", 0, 0, 0.0
 
-    def start(self, label: str, total: int) -> None:
-        self.label, self.total, self.done = label, total, 0
+    def start(self, label: str, total: int, done: int = 0) -> None:
+        self.label, self.total, self.done, self.before = label, total, done, done
         self.begun = self.last = time.monotonic()
-        self.skipped = 0
 
     def advance(self, done: int, note: str) -> None:
         self.done += done
-        if not note and self.done == done and done > 1:
-            self.skipped = done  # taken up again in the middle: not done in this phase's time
         now = time.monotonic()
         if now - self.last < LINE_SECONDS:
             return
         self.last = now
-        here = self.done - self.skipped
+        here = self.done - self.before
         left = (now - self.begun) / here * (self.total - self.done) if here > 0 else 0.0
         self.say(f"{self.label} {self.done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "))
 

@@ -77,6 +77,14 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def reset_peak_memory() -> None:
+    """Begin anew what ``peak_memory_bytes`` tells of a CUDA device; of a process the system keeps one peak for all."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_bytes(device: Any) -> int | None:
     """Most memory in use so far: by tensors on a CUDA device, else resident for the whole process.
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.api import load_adapter
 from ssm_tune.errors import UserError
-from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
+from ssm_tune.methods.base import Adapter, read_adapter
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.models.pretrained import DTYPES, model_hash
+from ssm_tune.models.pretrained import model_hash
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.prepare import choose_device, choose_dtype, load_model
 
@@ -29,18 +30,15 @@ def load_tuned(folder: Path, device: str = "auto") -> Tuned:
 
     Raises UserError where a file is missing or damaged, or the model is not the one of the training run.
     """
-    description, tensors = read_adapter(folder)
+    description, _ = read_adapter(folder)
+    place = choose_device(device)
     try:
-        section, method = description["model"], load_method(description["method"])
-        decode, dtype = description["decode"], DTYPES[description["adapter_dtype"]]
-        expected = section["hash"]
+        section, decode, expected = description["model"], description["decode"], description["model"]["hash"]
+        model, tokenizer, _ = load_model(section, place, choose_dtype(section["dtype"], place))
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / 'adapter.json'} lacks {error}: it was not written by a run") from error
-    place = choose_device(device)
-    model, tokenizer, _ = load_model(section, place, choose_dtype(section["dtype"], place))
-    if model_hash(model) != expected:
+    if (model.checkpoint_hash or model_hash(model)) != expected:
         raise UserError(f"{folder} was trained on another {section['name']}: the weights' hash differs")
-    adapter = attach(model, method, dtype=dtype)
-    adapter.restore(tensors, str(folder))
+    adapter = load_adapter(model, folder)
     model.eval()
     return Tuned(model, adapter, tokenizer, decode)

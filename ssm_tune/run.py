@@ -22,8 +22,8 @@ from ssm_tune.loop import Diverged, Trained, decode, train
 from ssm_tune.methods.base import Adapter, attach
 from ssm_tune.prepare import Prepared, name_of, prepare
 from ssm_tune.progress import Bars, Lines, progress
-from ssm_tune.provenance import git_state, hardware, peak_memory_bytes, versions
-from ssm_tune.record import SCHEMA, Record, read_record, references_sha256, write_jsonl, write_record
+from ssm_tune.provenance import git_state, hardware, peak_memory_bytes, reset_peak_memory, versions
+from ssm_tune.record import RECORD_NAME, SCHEMA, Record, read_record, references_sha256, write_jsonl, write_record
 
 
 @dataclass
@@ -69,17 +69,26 @@ def run(config: Config) -> Finished:
     """
     ui = progress()
     begun = time.perf_counter()
+    reset_peak_memory()
     prepared = prepare(config)
     folder = prepared.folder
-    if (folder / "record.json").exists() and not config.force:
-        return Finished(folder / "record.json", read_record(folder), fresh=False)
     with claimed(folder):
+        kept = None if config.force else _kept(folder)
+        if kept is not None and (kept["metrics"]["frozen"] or not config.frozen):
+            return Finished(folder / RECORD_NAME, kept, fresh=False)
         for left in folder.iterdir():  # of a run that was stopped, or that is to be run again
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         state = _State()
         state.seconds["load"] = time.perf_counter() - begun
         _introduce(prepared, ui)
-        return _run(prepared, folder, state, ui)
+        try:
+            return _run(prepared, folder, state, ui)
+        finally:
+            ui.stop()
+
+
+def _kept(folder: Path) -> Record | None:
+    return read_record(folder) if (folder / RECORD_NAME).exists() else None
 
 
 def _run(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> Finished:
@@ -117,7 +126,6 @@ def _run(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> F
     except Diverged as error:
         ui.stop()
         diverged, state.last = str(error), None
-        state.notes.append(f"diverged: {error}")
     if trained.stopped:
         state.notes.append(f"training stopped early: {trained.stopped}")
     state.seconds["train"] = trained.seconds
@@ -125,8 +133,13 @@ def _run(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> F
 
     for chosen in _distinct(state.last, state.best):  # the best last: its weights stay in the model
         adapter.restore(chosen.tensors)
-        if chosen.outputs is None:
-            chosen.outputs = decoded(roles.report, f"{roles.report}, epoch {chosen.epoch}")
+        try:
+            chosen.outputs = chosen.outputs or decoded(roles.report, f"{roles.report}, epoch {chosen.epoch}")
+        except Diverged as error:
+            diverged = str(error)
+            state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
+    if diverged:
+        state.notes.append(f"diverged: {diverged}")
 
     write_jsonl(folder / "steps.jsonl", trained.steps)
     if state.best is not None:
@@ -230,6 +243,9 @@ def _about_model(prepared: Prepared) -> dict[str, Any]:
         "revision": prepared.revision,
         "hash": prepared.hashes["model"],
     }
+    for key in ("path", "tokenizer"):  # of files here: an adapter is used from any folder
+        if model[key] and Path(model[key]).expanduser().exists():
+            model[key] = str(Path(model[key]).expanduser().resolve())
     return {
         "model": model,
         "task": prepared.task.name,

@@ -16,7 +16,6 @@ from ssm_tune.record import Chosen, Record
 SHORT_NAMES = {"train.learning_rate": "lr"}
 HEADINGS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 K = TypeVar("K")
-FALLBACK_COLUMNS = 4  # where a record names no headline metrics
 
 
 class Key(NamedTuple):
@@ -73,7 +72,7 @@ class Table:
     @property
     def title(self) -> str:
         key = self.key
-        return f"{key.task} on {key.data} ({key.data_hash[:8]}), {key.model}, {key.protocol} protocol"
+        return f"{key.task} on {key.data} ({key.data_hash[:8]}), {key.model} ({key.model_hash[:8]}), {key.protocol} protocol"
 
 
 def table_key(record: Record) -> Key:
@@ -127,21 +126,7 @@ def heading(metric: str) -> str:
 
 def _table(key: Key, records: list[Record]) -> Table:
     primary = records[0]["primary_metric"]
-    return Table(key, _columns(records, primary), primary, tuple(rows_for_table(records)), _footnotes(records))
-
-
-def _columns(records: list[Record], primary: str) -> tuple[str, ...]:
-    """The headline metrics of the records; without any the primary metric, then the others as they come."""
-    headline = next((record["headline"] for record in records if record.get("headline")), None)
-    if headline:
-        return tuple(headline)
-    names = [primary]
-    for record in records:
-        best, frozen = record["metrics"]["best"], record["metrics"]["frozen"]
-        names += best["report"] if best else ()
-        names += frozen["values"] if frozen else ()
-    plain = [name for name in dict.fromkeys(names) if not name.endswith("_bootstrap")]
-    return tuple(plain[:FALLBACK_COLUMNS])
+    return Table(key, tuple(records[0]["headline"]), primary, tuple(rows_for_table(records)), _footnotes(records))
 
 
 def _frozen_rows(records: Sequence[Record]) -> list[Row]:
@@ -208,7 +193,7 @@ def _footnotes(records: list[Record]) -> tuple[str, ...]:
     if any(record["splits"]["selected_on_report"] for record in records):
         notes.append("* the epoch was picked on the very split that is reported, which flatters the score")
     if any(record["status"] == "diverged" for record in records):
-        notes.append("diverged: the loss stopped being finite; such runs are in no mean")
+        notes.append("diverged: the loss was not finite or far above guessing; such runs are in no mean")
     dtypes = {record["backend"]["adapter_dtype"] for record in records}
     if len(dtypes) > 1:
         notes.append(f"adapters were trained in {' and in '.join(sorted(dtypes))}: compare such rows with care")

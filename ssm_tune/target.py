@@ -23,9 +23,13 @@ def instantiate(section: dict[str, Any], kind: type[Kind]) -> Kind:
         raise UserError(f"the {label} has no _target_ that names its class")
     module, _, name = target.rpartition(".")
     try:
-        made = getattr(importlib.import_module(module), name)(**options)
-    except (ImportError, AttributeError, TypeError) as error:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"the {label} cannot be made from {target}: {error}") from error
-    if not isinstance(made, kind):
+    if not (isinstance(made, type) and issubclass(made, kind)):  # before the call: the name may come from a file
         raise UserError(f"{target} is no {kind.__name__}")
-    return made
+    try:
+        return made(**options)
+    except TypeError as error:
+        what = str(error).partition("() ")[2] or str(error)
+        raise UserError(f"the {label} cannot be made: {what}") from error

@@ -30,6 +30,22 @@ def in_process(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tupl
 
 
 WRONG = [
+    ([*CELL, "+model.sise=3"], "there is no setting 'model.sise'"),
+    ([*CELL, "+train.foo=3"], "there is no setting 'train.foo'"),
+    (["method=bitfit", "task=samsum", "method.rank=3"], "no setting 'method.rank': "),
+    (["method=lora", "task=samsum", "task.revison=x"], "no setting 'task.revison': did you mean task.revision"),
+    (["method=lora", "task=samsum", "train=5"], "train is a group of settings"),
+    (["method=lora", "task=samsum", "model=5"], "cannot compose the settings"),
+    ([*CELL, "method.learning_rate=inf"], "method.learning_rate must be a positive number, got inf"),
+    ([*CELL, "+method.foo=3"], "unexpected keyword argument 'foo'"),
+    (["method=lora", *CELL[1:], "method.targets=[dt_proj,q_proj]"], "'q_proj' matches no projection"),
+    (["method=lora", *CELL[1:], "method.targets=dt_proj"], "method.targets must be a list"),
+    ([*CELL, "decode.length_penalty=11"], "decode.length_penalty must be from -10 to 10"),
+    (
+        [*CELL[:2], "data=sample", "model=random", "model.tokenizer=tiny", "model.seed=abc"],
+        "model.seed must be a whole",
+    ),
+    ([*CELL[:2], "data=sample", "model=local", "model.path=5"], "model.path must be text, got 5"),
     (["method=state_ofset", "task=samsum"], "no method 'state_ofset': did you mean state_offset"),
     (["method=lora", "task=samsumm"], "no task 'samsumm': did you mean samsum"),
     (["method=lora", "task=samsum", "model=mamba_130"], "no model 'mamba_130': did you mean mamba_130m"),
@@ -164,7 +180,7 @@ def test_ctrl_c_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     child.send_signal(signal.SIGINT)
     rest = child.stderr.read()
     assert child.wait(60) == 130
-    assert "interrupted: no record was written" in rest
+    assert "left no record" in rest
     assert "Traceback" not in rest
     assert not list(tmp_path.rglob("record.json"))
     assert not list(tmp_path.rglob("predictions*"))

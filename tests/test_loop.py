@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from small import small_model
+from small import Silent, small_model
 
 from ssm_tune.batching import Encoded, collate, epoch_batches
 from ssm_tune.config import method_section
@@ -17,12 +17,6 @@ from ssm_tune.methods.base import attach, load_method
 SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 3) for i in range(10)]
 
 SAME = [Encoded([1, 2, 3], 1)] * 4
-
-
-class Silent:
-    def start(self, label: str, total: int) -> None: ...
-    def advance(self, done: int, note: str) -> None: ...
-    def stop(self) -> None: ...
 
 
 def settings(**changes: object) -> TrainSettings:

@@ -21,8 +21,8 @@ class AdditionalScan(Method):
 
     a_init: what the new A_log entries start as.
         "official": 16.0, as the official code has it. A = -e^16 forgets everything within one step, and A_log
-        gets no gradient: the new states are memoryless. Most likely a slip (16 for log 16), yet the published
-        numbers were made with it, so it is the default.
+        gets next to no gradient: the new states are memoryless, wherever the step size is not tiny. Most likely a
+        slip (16 for log 16), yet the published numbers were made with it, so it is the default.
         "s4d": log(N + 1), log(N + 2), ..., which continues the S4D-real start of the pretrained states.
     """
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write, encode_json
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.target import instantiate
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
@@ -48,11 +48,11 @@ class Method(ABC):
     """Name patterns of parameters that can only move from the second step on (a partner starts at zero)."""
 
     def __post_init__(self) -> None:
-        self.require("learning_rate", float, lambda rate: rate > 0, "a positive number")
+        self.require("learning_rate", float, lambda rate: 0 < rate < 1e6, "a positive number")
 
     @property
     def still(self) -> tuple[str, ...]:
-        """Name patterns of parameters that are expected to get no gradient at all."""
+        """Name patterns of parameters that may stay where they are: their gradient is zero, or nearly."""
         return ()
 
     @property
@@ -119,14 +119,14 @@ class Adapter:
                 )
             parameter.copy_(given)
 
-    def save(self, folder: Path, about: dict[str, Any]) -> None:
+    def save(self, folder: Path | str, about: dict[str, Any] | None = None) -> None:
         """Write ``adapter.safetensors`` and ``adapter.json``: method, options and what ``about`` tells of the model.
 
         Raises UserError where a file cannot be written.
         """
-        kind = type(self.method)
+        folder, kind = Path(folder), type(self.method)
         target = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
-        description = {"method": target | dataclasses.asdict(self.method), **about}
+        description = {"method": target | dataclasses.asdict(self.method), **(about or {})}
         weights = safetensors.torch.save(self.tensors())
         atomic_write(folder / WEIGHTS, [weights])
         atomic_write(folder / DESCRIPTION, [encode_json(description, indent=2), b"\n"])
@@ -150,10 +150,7 @@ def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype |
     method.fill(model, generator)
     adapter = Adapter(method, model)
     for name, parameter in adapter.parameters.items():
-        # A_log and D are exponentiated or added at every step: float32 at least, as in the published checkpoints
-        target = dtype or model.dtype
-        if name.endswith(("A_log", ".D")) and target == torch.bfloat16:
-            target = torch.float32
+        target = kept_dtype(name, dtype or model.dtype)
         parameter.data = parameter.data.to(device=model.device, dtype=target)
     expected = method.count(model.config)
     if adapter.trainable != expected:
@@ -175,7 +172,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
         raise UserError(f"the adapter in {folder} cannot be read: {error}") from error
     if not isinstance(description, dict) or "method" not in description:
         raise UserError(f"{folder / DESCRIPTION} is no adapter's description: it names no method")

@@ -12,6 +12,8 @@ from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, kaiming
 from ssm_tune.models.mamba import Mamba, MambaConfig
 
+TARGETS = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")
+
 
 def _targets(config: MambaConfig) -> dict[str, tuple[str, int, int, int]]:
     """Every target that exists: its projection, the projection's input width, and the rows of the output it covers.
@@ -74,20 +76,19 @@ class LoRA(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "targets", list(self.targets))  # a plain list, whatever the config library gives
         self.require_count("rank")
-        self.require("alpha", float, lambda alpha: alpha > 0, "a positive number")
+        self.require("alpha", float, lambda alpha: 0 < alpha < 1e6, "a positive number")
         self.require("dropout", float, lambda share: 0 <= share < 1, "a number in [0, 1)")
-        if not self.targets or len(set(self.targets)) != len(self.targets):
-            raise UserError(f"method.targets must name at least one projection, each once, got {self.targets}")
+        if not isinstance(self.targets, list) or not self.targets or len(set(self.targets)) != len(self.targets):
+            raise UserError(f"method.targets must be a list of at least one projection, each once, got {self.targets}")
+        for name in self.targets:
+            if name not in TARGETS:
+                raise UserError(f"method.targets: {name!r} matches no projection; there are {', '.join(TARGETS)}")
         if "x_proj" in self.targets and any(name.startswith("x_proj.") for name in self.targets):
             raise UserError("method.targets names x_proj and a part of it: take the whole or its parts")
 
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         known = _targets(model.config)
-        for name in self.targets:
-            if name not in known:
-                raise UserError(f"method.targets: {name!r} matches no projection; there are {', '.join(known)}")
         for mixer in model.mixers:
             updates = mixer.injection.updates
             for name in self.targets:

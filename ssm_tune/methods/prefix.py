@@ -27,7 +27,7 @@ class Prefix(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_count("tokens")
-        self.require("init_std", float, lambda std: std > 0, "a positive number")
+        self.require("init_std", float, lambda std: 0 < std < 1e6, "a positive number")
 
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:

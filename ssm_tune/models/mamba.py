@@ -71,6 +71,14 @@ class Cache:
         self.ssm = [state.index_select(0, index) for state in self.ssm]
 
 
+def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which the parameter ``name`` is kept beside others in ``dtype``: A_log and D in float32 at least.
+
+    They act on every step of the recurrence, and the published checkpoints keep them so.
+    """
+    return torch.promote_types(dtype, torch.float32) if name.endswith(("A_log", ".D")) else dtype
+
+
 class Projection(nn.Linear):
     """A linear map whose weight may be kept in another dtype than the activations (an adapter's float32)."""
 
@@ -187,10 +195,8 @@ class MambaMixer(nn.Module):
         x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
         window = torch.cat([conv, x.unsqueeze(1)], dim=1)  # (R, K, D)
         weight = self.conv1d.weight.squeeze(1).to(x.dtype).t()
-        x = (window * weight).sum(1)
-        if self.conv1d.bias is not None:
-            x = x + self.conv1d.bias.to(x.dtype)
-        x = F.silu(x)
+        assert self.conv1d.bias is not None
+        x = F.silu((window * weight).sum(1) + self.conv1d.bias.to(x.dtype))
         dt, A, B, C = self._scan_inputs(x)
         wide = state_dtype(x.dtype)
         dt = F.softplus(dt.to(wide) + self.dt_proj.bias.to(wide))
@@ -262,10 +268,12 @@ class Mamba(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the activations: that of the frozen projections, or what ``compute_dtype`` was set to."""
+        """Dtype of the activations: that of the frozen projections, or what ``compute_in`` was told."""
         return self._compute_dtype or self.mixers[0].in_proj.weight.dtype
 
     _compute_dtype: torch.dtype | None = None
+    checkpoint_hash: str | None = None
+    """sha256 of the tensors that the model was loaded from, in their own dtypes; None for one that was not."""
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Keep activations in ``dtype`` even where trained weights are kept in a wider one."""

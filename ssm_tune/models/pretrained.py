@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
 from ssm_tune.models.checkpoint import WEIGHTS, read_config, read_tensors
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.models.source import PretrainedSource, resolve
 
 DTYPES = {
@@ -22,7 +22,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_ALWAYS_WIDE = (".mixer.A_log", ".mixer.D")
 _EMBEDDING, _HEAD = "backbone.embedding.weight", "lm_head.weight"
 
 # From the hub: safetensors if the repository has them, else the pickled form.
@@ -55,11 +54,12 @@ def from_pretrained(
     """
     dtype, device = _dtype(dtype), _device(device)
     config, tensors = load_checkpoint(resolve_model(path_or_name, revision).folder)
-    wide = torch.promote_types(dtype, torch.float32)
+    found = _hash(tensors)
     for name, tensor in tensors.items():
-        kind = wide if name.endswith(_ALWAYS_WIDE) else dtype
-        tensors[name] = tensor.to(device=device, dtype=kind).contiguous()
-    return _build(config, tensors).eval()
+        tensors[name] = tensor.to(device=device, dtype=kept_dtype(name, dtype)).contiguous()
+    model = _build(config, tensors).eval()
+    model.checkpoint_hash = found
+    return model
 
 
 def load_checkpoint(folder: str | Path) -> tuple[MambaConfig, dict[str, Tensor]]:
@@ -107,12 +107,17 @@ def save_pretrained(model: Mamba, folder: str | Path) -> None:
 
 
 def model_hash(model: Mamba) -> str:
-    """sha256, in hex, of the pretrained tensors: sorted names, dtypes, shapes and bytes.
+    """sha256, in hex, of the base's present tensors: sorted names, dtypes, shapes and bytes.
 
-    The same for every file layout and after a method was attached, as long as the base's own values stay.
+    The same after a method was attached, as long as the base's own values stay. ``Mamba.checkpoint_hash`` is that of
+    the tensors as the checkpoint holds them, whatever dtype they were loaded in.
     """
+    return _hash(_canonical(model))
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(_canonical(model).items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

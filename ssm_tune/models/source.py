@@ -6,6 +6,7 @@ Knows names, folders and revisions, nothing of what the files hold; imports no t
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -93,6 +94,8 @@ def _download(repository: str, revision: str | None, wanted: Sequence[Sequence[s
 
 def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import errors, snapshot_download  # a slow import that local work does not need
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries are told by the one line below
 
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))

@@ -43,19 +43,24 @@ class SAMSum(Task):
         folder = Path(data["path"]).expanduser()
         rows = {split: _read(folder / file) for split, file in FILES.items()}
         if data["check"] == "off":
-            return _dataset(data["name"] or folder.resolve().name, False, rows)
+            name = data["name"] or folder.resolve().name
+            if name in (self.name, "sample"):
+                raise UserError(f"unchecked data cannot go by the name {name!r}: add data.name=NAME of their own")
+            return _dataset(name, False, rows)
         return _dataset(self.name, True, _checked(rows, COUNTS, str(folder)))
 
     def _from_hub(self) -> dict[str, list[dict[str, str]]]:
         from ssm_tune.tasks.hub import load_split
 
-        rows = {}
+        rows: dict[str, list[dict[str, str]]] = {}
         for split, hub_split in HUB_SPLITS.items():
-            # the copy on the hub turned the one empty dialogue (id 13828807) into a missing value
-            rows[split] = [
-                {column: row[column] or "" for column in COLUMNS}
-                for row in load_split(self.hub, self.revision, hub_split, COLUMNS)
-            ]
+            rows[split] = []
+            for row in load_split(self.hub, self.revision, hub_split, COLUMNS):
+                if row["id"] is None or row["summary"] is None:
+                    raise UserError(f"{self.hub}, {hub_split}: the row with id {row['id']} lacks an id or a summary")
+                # the copy on the hub turned the one empty dialogue (id 13828807) into a missing value
+                texts = {"dialogue": row["dialogue"] or "", "summary": row["summary"]}
+                rows[split].append({"id": str(row["id"]), **texts})
         return rows
 
     def published_roles(self) -> Roles:
@@ -99,6 +104,8 @@ def _read(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path} is missing: SAMSum's folder holds {', '.join(FILES.values())}")
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import small_model
+from small import Silent, small_model
 
 from ssm_tune.batching import Encoded
 from ssm_tune.config import method_section, names
@@ -24,12 +24,6 @@ VARIANTS = [(name, {}) for name in METHODS] + [
 ]
 IDS = ["-".join([name, *(f"{key}={value}" for key, value in options.items())]) for name, options in VARIANTS]
 every_variant = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
-
-
-class Silent:
-    def start(self, label: str, total: int) -> None: ...
-    def advance(self, done: int, note: str) -> None: ...
-    def stop(self) -> None: ...
 
 
 def attached(name: str, options: dict, dtype: torch.dtype = torch.float32, seed: int = 1) -> Adapter:  # type: ignore[type-arg]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import peft
 import pytest
 import torch
 from small import small_model
 from torch import nn
 
+import ssm_tune
 from ssm_tune.config import method_section
 from ssm_tune.errors import UserError
 from ssm_tune.gate import TrainingGate
@@ -191,3 +194,39 @@ def test_the_gate_names_what_did_not_move_and_what_should_not_have() -> None:
         adapter.model.backbone.norm_f.weight[3] += 1e-6
     with pytest.raises(UserError, match=r"the frozen backbone\.norm_f\.weight changed"):
         gate.finish(3)
+
+
+def test_additional_scan_may_move_its_memoryless_states_where_steps_are_tiny() -> None:
+    """Pretrained models have step sizes near zero, where exp(dt A) is not quite zero even at A = -e^16."""
+    model = small_model()
+    with torch.no_grad():
+        for mixer in model.mixers:
+            mixer.dt_proj.bias.fill_(-18.0)
+    adapter = attach(model, load_method(method_section("additional_scan")))
+    gate = TrainingGate(adapter)
+    optimizer = torch.optim.AdamW(adapter.parameters.values(), lr=1e-2)
+    for step in (1, 2, 3):
+        optimizer.zero_grad()
+        step_of(model)
+        gate.after_backward(step)
+        optimizer.step()
+    gate.finish(3)
+    still = [name for name in adapter.parameters if name in gate.still]
+    assert any(not torch.equal(adapter.parameters[name], gate.start[name]) for name in still)
+
+
+def test_a_target_that_is_no_method_is_not_called(tmp_path: Path) -> None:
+    section = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
+    with pytest.raises(UserError, match=r"os\.mkdir is no Method"):
+        load_method(section)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_saved_adapter_loads_through_the_api(tmp_path: Path) -> None:
+    adapter = attach(small_model(), load_method(method_section("lora", {"rank": 2})))
+    nn.init.normal_(next(iter(adapter.parameters.values())))
+    adapter.save(tmp_path)
+    loaded = ssm_tune.load_adapter(small_model(), tmp_path)
+    assert all(torch.equal(loaded.parameters[name], value) for name, value in adapter.parameters.items())
+    with pytest.raises(UserError, match="has shape"):
+        ssm_tune.load_adapter(Mamba(MambaConfig(24, 2, 64)), tmp_path)

@@ -55,7 +55,10 @@ def test_published_counts_are_checked_and_a_stand_in_must_be_accepted(tmp_path: 
     [
         ('[{"id": "1",\n "summary": "x"\n "dialogue": "y"}]', r"train\.json, line 3: not valid JSON"),
         ("{}", r"train\.json, line 1: expected a JSON list"),
-        ([ROW, ROW | {"id": "7", "summary": None}], r'entry 2 \(id "7", line \d+\): expected an object with the strings'),
+        (
+            [ROW, ROW | {"id": "7", "summary": None}],
+            r'entry 2 \(id "7", line \d+\): expected an object with the strings',
+        ),
         ([ROW, "text"], "entry 2: expected an object"),
         ([], "the split train is empty"),
         ([ROW, ROW], "the id '13818513' stands twice in the split train"),

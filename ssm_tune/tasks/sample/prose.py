@@ -3,7 +3,7 @@
 It teaches what a summary needs, carrying names, things, places and times from a chat into a narrative, but in
 other forms and other words: after a chat comes a report, a diary, a letter or a note, never a summary of the
 task's. It comes in two stages: the second adds reports in the present tense, and right behind a chat ``###``
-stands before a few words to file it under.
+stands before a word for its topic.
 """
 
 from __future__ import annotations
@@ -68,12 +68,9 @@ def marked(world: World) -> str:
 
 
 def tagged(world: World) -> str:
-    """A chat, ``###`` right behind it, and two or three words to file it under."""
-    draw = world.draw
-    told = chat(draw, new_event(world))
-    facts_told = [fact for fact in told.event.facts.values() if isinstance(fact, str) and fact in told.text]
-    tags = draw.sample(facts_told, min(len(facts_told), draw.between(1, 2))) or [told.event.people["a"].name]
-    return f"{told.text}###{draw.choice(('File: ', 'Tags: ', 'Topic: '))}{', '.join(tags)}"
+    """A chat, ``###`` right behind it, and what it was about, in a word."""
+    told = chat(world.draw, new_event(world))
+    return f"{told.text}###Topic: {told.event.kind.replace('_', ' ')}"
 
 
 def chat_then_retelling(world: World) -> str:

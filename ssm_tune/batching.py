@@ -29,11 +29,10 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids, targets: (B, L) int64, right-padded with ``pad`` and IGNORE; labels: number of target tokens."""
+    """input_ids, targets: (B, L) int64, right-padded with ``pad`` and IGNORE."""
 
     input_ids: Tensor
     targets: Tensor
-    labels: int
 
 
 def encode_prompts(examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[int]]:
@@ -62,8 +61,7 @@ def collate(sequences: Sequence[Encoded], pad: int, device: torch.device) -> Bat
         start = end - sequence.labels
         input_ids[row, :end] = torch.tensor(sequence.tokens[:-1])
         targets[row, start:end] = torch.tensor(sequence.tokens[start + 1 :])
-    labels = sum(sequence.labels for sequence in sequences)
-    return Batch(input_ids.to(device), targets.to(device), labels)
+    return Batch(input_ids.to(device), targets.to(device))
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import (
     Any,
     Literal,
-    NotRequired,
     TypedDict,
     cast,
     get_args,
@@ -155,7 +154,7 @@ class Record(TypedDict):
     config: dict[str, Any]
     config_hash: str
     primary_metric: str
-    headline: NotRequired[list[str]]  # the metrics that tables show, in their order; all of them where absent
+    headline: list[str]  # the metrics that tables show, in their order
     splits: Splits
     metrics: Metrics
     signatures: dict[str, str]

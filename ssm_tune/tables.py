@@ -72,7 +72,8 @@ class Table:
     @property
     def title(self) -> str:
         key = self.key
-        return f"{key.task} on {key.data} ({key.data_hash[:8]}), {key.model} ({key.model_hash[:8]}), {key.protocol} protocol"
+        data, model = f"{key.data} ({key.data_hash[:8]})", f"{key.model} ({key.model_hash[:8]})"
+        return f"{key.task} on {data}, {model}, {key.protocol} protocol"
 
 
 def table_key(record: Record) -> Key:

@@ -34,7 +34,6 @@ def test_an_epoch_reads_every_example_at_most_once_in_whole_batches(count: int, 
 def test_labels_are_the_last_tokens_shifted_once(sizes: list[tuple[int, int]]) -> None:
     sequences = [Encoded(list(range(10, 10 + prompt + labels)), labels) for prompt, labels in sizes]
     batch = collate(sequences, pad=0, device=torch.device("cpu"))
-    assert batch.labels == sum(labels for _, labels in sizes)
     for row, (prompt, labels) in enumerate(sizes):
         length = prompt + labels - 1
         tokens = sequences[row].tokens

@@ -89,8 +89,7 @@ def required_fields(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, .
     }
     found = []
     for key, inner in value.items():
-        if (*path, key) != ("headline",):
-            found.append((*path, key))
+        found.append((*path, key))
         if isinstance(inner, dict) and (key not in open_objects):
             found += required_fields(inner, (*path, key))
     return found

@@ -156,18 +156,6 @@ def test_frozen_time_is_the_run_that_took_it_not_the_cache() -> None:
     assert frozen.seconds.mean == 4.0
 
 
-def test_columns_without_headline_start_with_the_primary_metric() -> None:
-    record = make_record(primary_metric="matthews")
-    del record["headline"]
-    for which in ("best", "last"):
-        values = {"accuracy": 0.7, "accuracy_bootstrap": 0.7, "matthews": 0.4}
-        record["metrics"][which] |= {"selection": values, "report": values}
-    record["metrics"]["frozen"]["values"] = {"accuracy": 0.5, "matthews": 0.0}
-    table = tables_from_records([record])[0]
-    assert table.metrics == ("matthews", "accuracy")
-    assert "40.00" in printed(table)
-
-
 def full_table() -> Table:
     rng = random.Random(0)
     records = [

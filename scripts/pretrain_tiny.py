@@ -1,6 +1,6 @@
 """Make the embedded model from nothing: the sample world's plain text -> tokenizer -> pretrained Mamba.
 
-    python scripts/pretrain_tiny.py            # some 8 minutes on an H200, days on two CPU cores
+    python scripts/pretrain_tiny.py            # some 7 minutes on an H200, days on two CPU cores
     python scripts/pretrain_tiny.py --check    # only: do data and settings still give the recorded hash?
 
 Two stages, as large models are trained: many tokens of plain text, then a short second stage on a slightly

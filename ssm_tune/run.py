@@ -6,50 +6,22 @@ import dataclasses
 import math
 import shutil
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ssm_tune.batching import encode_training
-from ssm_tune.cell import claimed, digest
+from ssm_tune.cell import claimed
 from ssm_tune.config import Config
 from ssm_tune.errors import UserError
 from ssm_tune.frozen import frozen_outputs
 from ssm_tune.loop import Diverged, Trained, decode, train
-from ssm_tune.methods.base import Adapter, attach
-from ssm_tune.prepare import Prepared, name_of, prepare
+from ssm_tune.methods.base import attach
+from ssm_tune.outcome import Evaluated, State, about_model, make_record, total_parameters
+from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Bars, Lines, progress
-from ssm_tune.provenance import git_state, hardware, peak_memory_bytes, reset_peak_memory, versions
-from ssm_tune.record import RECORD_NAME, SCHEMA, Record, read_record, references_sha256, write_jsonl, write_record
-
-
-@dataclass
-class _Evaluated:
-    """The adapter after an epoch: its scores on the selection split and, once decoded, its report outputs."""
-
-    epoch: int
-    step: int
-    selection: dict[str, float]
-    tensors: dict[str, Tensor]
-    outputs: list[str] | None = None
-
-
-@dataclass
-class _State:
-    """What a run gathers on its way."""
-
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    best: _Evaluated | None = None
-    last: _Evaluated | None = None
-    seconds: dict[str, float | None] = field(
-        default_factory=lambda: {"load": 0.0, "frozen": None, "train": None, "evaluate": 0.0}
-    )
-    generated: int = 0
-    notes: list[str] = field(default_factory=list)
+from ssm_tune.provenance import reset_peak_memory
+from ssm_tune.record import RECORD_NAME, Record, read_record, references_sha256, write_jsonl, write_record
 
 
 @dataclass(frozen=True)
@@ -78,7 +50,7 @@ def run(config: Config) -> Finished:
             return Finished(folder / RECORD_NAME, kept, fresh=False)
         for left in folder.iterdir():  # of a run that was stopped, or that is to be run again
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        state = _State()
+        state = State()
         state.seconds["load"] = time.perf_counter() - begun
         _introduce(prepared, ui)
         try:
@@ -91,14 +63,14 @@ def _kept(folder: Path) -> Record | None:
     return read_record(folder) if (folder / RECORD_NAME).exists() else None
 
 
-def _run(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> Finished:
+def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Finished:
     task, roles, report = prepared.task, prepared.roles, prepared.dataset.splits[prepared.roles.report]
     begun = time.perf_counter()
     frozen = _frozen_score(prepared, folder, state, ui) if prepared.config.frozen else None
 
     base = sum(parameter.numel() for parameter in prepared.model.parameters())
     adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
-    ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {_total(adapter):,} parameters")
+    ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {total_parameters(adapter):,} parameters")
 
     def decoded(split: str, label: str) -> list[str]:
         started = time.perf_counter()
@@ -112,7 +84,7 @@ def _run(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> F
     def evaluate(epoch: int, step: int) -> None:
         outputs = decoded(roles.selection, f"epoch {epoch}: {roles.selection}")
         scores = task.score(outputs, prepared.dataset.splits[roles.selection])
-        here = _Evaluated(epoch, step, scores, adapter.tensors(), outputs if roles.selected_on_report else None)
+        here = Evaluated(epoch, step, scores, adapter.tensors(), outputs if roles.selected_on_report else None)
         state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": scores})
         if state.best is None or scores[task.primary] > state.best.selection[task.primary]:
             state.best = here
@@ -144,11 +116,11 @@ def _run(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> F
     write_jsonl(folder / "steps.jsonl", trained.steps)
     if state.best is not None:
         _write_predictions(folder / "predictions.jsonl", prepared, state.best.outputs or [])
-        adapter.save(folder / "adapter", _about_model(prepared))
+        adapter.save(folder / "adapter", about_model(prepared))
     if state.last is not None and state.last is not state.best:
         _write_predictions(folder / "predictions-last.jsonl", prepared, state.last.outputs or [])
     total = time.perf_counter() - begun + (state.seconds["load"] or 0.0)
-    record = _record(prepared, adapter, state, trained, frozen, base, total, diverged, len(report))
+    record = make_record(prepared, adapter, state, trained, frozen, base, total, diverged, len(report))
     return Finished(write_record(folder, record), record, fresh=True, diverged=diverged)
 
 
@@ -169,7 +141,7 @@ def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
     )
 
 
-def _frozen_score(prepared: Prepared, folder: Path, state: _State, ui: Bars | Lines) -> dict[str, Any]:
+def _frozen_score(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> dict[str, Any]:
     """The untrained model's score on the report split, decoded or from the cache."""
     split = prepared.roles.report
     examples = prepared.dataset.splits[split]
@@ -208,7 +180,7 @@ def _write_predictions(path: Path, prepared: Prepared, outputs: list[str]) -> No
     )
 
 
-def _fill_train_losses(state: _State, trained: Trained) -> None:
+def _fill_train_losses(state: State, trained: Trained) -> None:
     """Each evaluation's mean training loss since the one before."""
     before = 0
     for row in state.epochs:
@@ -218,8 +190,8 @@ def _fill_train_losses(state: _State, trained: Trained) -> None:
         before = row["step"]
 
 
-def _distinct(*evaluated: _Evaluated | None) -> list[_Evaluated]:
-    found: list[_Evaluated] = []
+def _distinct(*evaluated: Evaluated | None) -> list[Evaluated]:
+    found: list[Evaluated] = []
     for one in evaluated:
         if one is not None and all(one is not other for other in found):
             found.append(one)
@@ -228,103 +200,3 @@ def _distinct(*evaluated: _Evaluated | None) -> list[_Evaluated]:
 
 def _points(scores: dict[str, float], names: tuple[str, ...]) -> str:
     return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in names)
-
-
-def _total(adapter: Adapter) -> int:
-    return sum(parameter.numel() for parameter in adapter.model.parameters())
-
-
-def _about_model(prepared: Prepared) -> dict[str, Any]:
-    """What an adapter's description says of the model that it belongs to."""
-    model = {
-        **prepared.config.model,
-        "name": prepared.model_name,
-        "dtype": prepared.backend["dtype"],
-        "revision": prepared.revision,
-        "hash": prepared.hashes["model"],
-    }
-    for key in ("path", "tokenizer"):  # of files here: an adapter is used from any folder
-        if model[key] and Path(model[key]).expanduser().exists():
-            model[key] = str(Path(model[key]).expanduser().resolve())
-    return {
-        "model": model,
-        "task": prepared.task.name,
-        "decode": prepared.decoding,
-        "adapter_dtype": name_of(prepared.adapter_dtype),
-    }
-
-
-def _resolved(prepared: Prepared) -> dict[str, Any]:
-    """The configuration as it was run: nothing left to ``auto``, without the table of tuned rates."""
-    config = dataclasses.asdict(prepared.config)
-    del config["tuned"]
-    config["protocol"] = prepared.protocol
-    config["device"] = prepared.backend["device"]
-    config["model"]["dtype"] = prepared.backend["dtype"]
-    config["model"]["revision"] = prepared.revision
-    config["splits"] = {"selection": prepared.roles.selection, "report": prepared.roles.report}
-    config["train"]["learning_rate"] = prepared.train.learning_rate
-    config["train"]["batch_size"] = prepared.train.batch_size
-    config["train"]["adapter_dtype"] = prepared.backend["adapter_dtype"]
-    return config
-
-
-def _chosen(evaluated: _Evaluated | None, prepared: Prepared) -> dict[str, Any] | None:
-    if evaluated is None:
-        return None
-    examples = prepared.dataset.splits[prepared.roles.report]
-    return {
-        "epoch": evaluated.epoch,
-        "step": evaluated.step,
-        "selection": evaluated.selection,
-        "report": prepared.task.score(evaluated.outputs or [], examples),
-    }
-
-
-def _record(
-    prepared: Prepared,
-    adapter: Adapter,
-    state: _State,
-    trained: Trained,
-    frozen: dict[str, Any] | None,
-    base: int,
-    total_seconds: float,
-    diverged: str | None,
-    reported: int,
-) -> Record:
-    config, method = _resolved(prepared), prepared.method
-    if not method.published:
-        state.notes.append(f"{method.name}: no official configuration is published; its defaults are ours")
-    best = _chosen(state.best, prepared)
-    last = best if state.last is state.best else _chosen(state.last, prepared)
-    total = _total(adapter)
-    record: Any = {
-        "schema": SCHEMA,
-        "status": "diverged" if diverged else "completed",
-        "cell": prepared.cell,
-        "config": config,
-        "config_hash": digest(config),
-        "cell_hash": prepared.key,
-        "primary_metric": prepared.task.primary,
-        "headline": list(prepared.task.headline),
-        "splits": {**dataclasses.asdict(prepared.roles), "selected_on_report": prepared.roles.selected_on_report},
-        "metrics": {"frozen": frozen, "best": best, "last": last, "epochs": state.epochs},
-        "signatures": prepared.task.signatures(reported),
-        "parameters": {
-            "trainable": adapter.trainable, "total": total, "base": base, "share": adapter.trainable / total
-        },
-        "learning_rate": {"value": prepared.train.learning_rate, "source": prepared.learning_rate_source},
-        "steps": len(trained.steps),
-        "tokens": {"train": trained.tokens, "generated": state.generated},
-        "seconds": {**state.seconds, "total": total_seconds},
-        "peak_memory_bytes": peak_memory_bytes(prepared.model.device),
-        "backend": prepared.backend,
-        "hashes": prepared.hashes,
-        "versions": versions(),
-        "git": git_state(Path(__file__).parent),
-        "hardware": hardware(),
-        "notes": state.notes,
-        "started": state.started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
-    return record

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,44 +14,6 @@ __all__ = ["selective_scan", "state_dtype"]
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of states and sums: float64 for float64 inputs, float32 for all others."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-@overload
-def selective_scan(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = ...,
-    z: Tensor | None = ...,
-    *,
-    dt_bias: Tensor | None = ...,
-    dt_softplus: bool = ...,
-    initial_state: Tensor | None = ...,
-    state_offset: Tensor | None = ...,
-    output_offset: Tensor | None = ...,
-    return_last_state: Literal[False] = ...,
-) -> Tensor: ...
-
-
-@overload
-def selective_scan(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = ...,
-    z: Tensor | None = ...,
-    *,
-    dt_bias: Tensor | None = ...,
-    dt_softplus: bool = ...,
-    initial_state: Tensor | None = ...,
-    state_offset: Tensor | None = ...,
-    output_offset: Tensor | None = ...,
-    return_last_state: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
 
 
 def selective_scan(

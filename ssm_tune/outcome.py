@@ -1,0 +1,144 @@
+"""What a run gathers on its way, and the record made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ssm_tune.cell import digest
+from ssm_tune.loop import Trained
+from ssm_tune.methods.base import Adapter
+from ssm_tune.prepare import Prepared, name_of
+from ssm_tune.provenance import git_state, hardware, peak_memory_bytes, versions
+from ssm_tune.record import SCHEMA, Record
+
+
+@dataclass
+class Evaluated:
+    """The adapter after an epoch: its scores on the selection split and, once decoded, its report outputs."""
+
+    epoch: int
+    step: int
+    selection: dict[str, float]
+    tensors: dict[str, Tensor]
+    outputs: list[str] | None = None
+
+
+@dataclass
+class State:
+    """What a run gathers on its way."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    best: Evaluated | None = None
+    last: Evaluated | None = None
+    seconds: dict[str, float | None] = field(
+        default_factory=lambda: {"load": 0.0, "frozen": None, "train": None, "evaluate": 0.0}
+    )
+    generated: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def about_model(prepared: Prepared) -> dict[str, Any]:
+    """What an adapter's description says of the model that it belongs to."""
+    model = {
+        **prepared.config.model,
+        "name": prepared.model_name,
+        "dtype": prepared.backend["dtype"],
+        "revision": prepared.revision,
+        "hash": prepared.hashes["model"],
+    }
+    for key in ("path", "tokenizer"):  # of files here: an adapter is used from any folder
+        if model[key] and Path(model[key]).expanduser().exists():
+            model[key] = str(Path(model[key]).expanduser().resolve())
+    return {
+        "model": model,
+        "task": prepared.task.name,
+        "decode": prepared.decoding,
+        "adapter_dtype": name_of(prepared.adapter_dtype),
+    }
+
+
+def _resolved(prepared: Prepared) -> dict[str, Any]:
+    """The configuration as it was run: nothing left to ``auto``, without the table of tuned rates."""
+    config = dataclasses.asdict(prepared.config)
+    del config["tuned"]
+    config["protocol"] = prepared.protocol
+    config["device"] = prepared.backend["device"]
+    config["model"]["dtype"] = prepared.backend["dtype"]
+    config["model"]["revision"] = prepared.revision
+    config["splits"] = {"selection": prepared.roles.selection, "report": prepared.roles.report}
+    config["train"]["learning_rate"] = prepared.train.learning_rate
+    config["train"]["batch_size"] = prepared.train.batch_size
+    config["train"]["adapter_dtype"] = prepared.backend["adapter_dtype"]
+    return config
+
+
+def _chosen(evaluated: Evaluated | None, prepared: Prepared) -> dict[str, Any] | None:
+    if evaluated is None:
+        return None
+    examples = prepared.dataset.splits[prepared.roles.report]
+    return {
+        "epoch": evaluated.epoch,
+        "step": evaluated.step,
+        "selection": evaluated.selection,
+        "report": prepared.task.score(evaluated.outputs or [], examples),
+    }
+
+
+def total_parameters(adapter: Adapter) -> int:
+    return sum(parameter.numel() for parameter in adapter.model.parameters())
+
+
+def make_record(
+    prepared: Prepared,
+    adapter: Adapter,
+    state: State,
+    trained: Trained,
+    frozen: dict[str, Any] | None,
+    base: int,
+    total_seconds: float,
+    diverged: str | None,
+    reported: int,
+) -> Record:
+    config, method = _resolved(prepared), prepared.method
+    if not method.published:
+        state.notes.append(f"{method.name}: no official configuration is published; its defaults are ours")
+    best = _chosen(state.best, prepared)
+    last = best if state.last is state.best else _chosen(state.last, prepared)
+    total = total_parameters(adapter)
+    record: Any = {
+        "schema": SCHEMA,
+        "status": "diverged" if diverged else "completed",
+        "cell": prepared.cell,
+        "config": config,
+        "config_hash": digest(config),
+        "cell_hash": prepared.key,
+        "primary_metric": prepared.task.primary,
+        "headline": list(prepared.task.headline),
+        "splits": {**dataclasses.asdict(prepared.roles), "selected_on_report": prepared.roles.selected_on_report},
+        "metrics": {"frozen": frozen, "best": best, "last": last, "epochs": state.epochs},
+        "signatures": prepared.task.signatures(reported),
+        "parameters": {
+            "trainable": adapter.trainable, "total": total, "base": base, "share": adapter.trainable / total
+        },
+        "learning_rate": {"value": prepared.train.learning_rate, "source": prepared.learning_rate_source},
+        "steps": len(trained.steps),
+        "tokens": {"train": trained.tokens, "generated": state.generated},
+        "seconds": {**state.seconds, "total": total_seconds},
+        "peak_memory_bytes": peak_memory_bytes(prepared.model.device),
+        "backend": prepared.backend,
+        "hashes": prepared.hashes,
+        "versions": versions(),
+        "git": git_state(Path(__file__).parent),
+        "hardware": hardware(),
+        "notes": state.notes,
+        "started": state.started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    return record

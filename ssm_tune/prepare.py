@@ -139,8 +139,6 @@ def choose_device(wanted: str) -> torch.device:
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise UserError("device=cuda: PyTorch sees no CUDA device here; use device=cpu or leave device=auto")
-    # states that decay to nothing become denormal numbers, on which a CPU is many times slower than on zeros
-    torch.set_flush_denormal(True)
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ssm_tune.batching import encode_training
 from ssm_tune.cell import claimed
 from ssm_tune.config import Config
@@ -39,7 +41,15 @@ def run(config: Config) -> Finished:
 
     Raises UserError for whatever the user can mend; nothing that looks complete is left then.
     """
-    ui = progress()
+    # states that decay to nothing become denormal numbers, on which a CPU is slower than on zeros
+    torch.set_flush_denormal(True)
+    try:
+        return _claim_and_run(config, progress())
+    finally:
+        torch.set_flush_denormal(False)  # it is a state of the processor, not ours to keep
+
+
+def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
     begun = time.perf_counter()
     reset_peak_memory()
     prepared = prepare(config)

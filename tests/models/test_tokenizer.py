@@ -43,7 +43,7 @@ def write(folder: Path, special: tuple[str, ...] = (EOS,), **changes: Any) -> Pa
     return file
 
 
-# ---------------------------------------------------------------- the GPT-NeoX tokenizer, PROTOCOL.md 2.1
+# ---------------------------------------------------------------- the GPT-NeoX tokenizer
 
 
 def test_ids_of_the_protocol(real: Tokenizer) -> None:

@@ -33,7 +33,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ssm_tune.models.initial import initialised
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.models.pretrained import from_pretrained, save_pretrained
 from ssm_tune.tasks.base import END, SEPARATOR
 from ssm_tune.tasks.sample.prose import corpus
@@ -197,8 +197,7 @@ def run_stage(number: int, model: Mamba, tokenizer: Tokenizer, shards: Shards) -
     print(f"stage {number}: {len(tokens):,} tokens of text", flush=True)
     pretrain(model, SETTINGS["stages"][number - 1], tokens)
     for name, parameter in model.named_parameters():
-        if not name.endswith(("A_log", ".D")):
-            parameter.data = parameter.data.to(torch.bfloat16).float()
+        parameter.data = parameter.data.to(kept_dtype(name, torch.bfloat16)).float()
     loss = validation_loss(model, pack(tokenizer, shards[-1]), model.device)
     print(f"stage {number}: validation loss {loss:.4f} nats a token", flush=True)
     return loss
@@ -208,8 +207,7 @@ def save(model: Mamba, tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     narrow = copy.deepcopy(model)
     for name, parameter in narrow.named_parameters():
-        if not name.endswith(("A_log", ".D")):
-            parameter.data = parameter.data.to(torch.bfloat16)
+        parameter.data = parameter.data.to(kept_dtype(name, torch.bfloat16))
     save_pretrained(narrow, folder)
     tokenizer.save(str(folder / "tokenizer.json"))
 

@@ -4,9 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # An index with PyTorch's CPU wheels, where the usual one would bring gigabytes of CUDA libraries (README, "Two commands")
 TORCH_INDEX ?=
+# WordNet, for METEOR, where "make wordnet" has put it
+ifneq ($(wildcard $(VENV)/wordnet/dict),)
+export WNSEARCHDIR := $(abspath $(VENV)/wordnet/dict)
+endif
 CELL := method=state_offset task=samsum model=tiny data=sample
 
-.PHONY: help demo test check tables clean
+.PHONY: help demo wordnet test check tables clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -27,6 +31,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: $(VENV)/installed  ## install, tune the embedded model on generated dialogues, show table and picture
 	$(BIN)/ssm-tune $(CELL)
 	$(BIN)/ssm-tune table --task samsum --data sample --model tiny --figure results/figures/samsum-sample-tiny.png
+
+wordnet: $(VENV)/wordnet/dict/data.noun  ## get WordNet, which METEOR (task=dart) needs: Debian's package or nltk's copy
+
+$(VENV)/wordnet/dict/data.noun: | $(VENV)/installed
+	scripts/get_wordnet.sh $(VENV)/wordnet $(abspath $(BIN)/python)
 
 test: $(VENV)/installed-dev  ## install what the tests need and run them
 	$(BIN)/python -m pytest

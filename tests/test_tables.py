@@ -247,10 +247,10 @@ def test_smoothing_is_the_running_mean() -> None:
 
 
 def test_nothing_here_imports_torch() -> None:
-    modules = ("tables", "render", "figures", "record", "files", "provenance", "metrics.text",
+    modules = ("tables", "render", "figures", "record", "files", "provenance", "metrics.rouge",
                "commands.score", "commands.table")  # fmt: skip
     program = "import sys\n" + "".join(f"import ssm_tune.{name}\n" for name in modules)
-    program += "from ssm_tune.metrics.text import rouge; rouge(['a'], ['a'])\n"
+    program += "from ssm_tune.metrics.rouge import rouge; rouge(['a'], ['a'])\n"
     program += "print([name for name in ('torch', 'matplotlib', 'hydra') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""From examples to batches: encode, mask the prompt, shift the labels once, pad on the right.
+"""From tokens to batches: mask the prompt, shift the labels once, pad on the right.
 
 Terms of the protocol: an example's sequence is prefix + prompt + completion; the model's input is the sequence
 without its last token; position t of the input predicts token t + 1, and only completion tokens carry the loss.
@@ -12,19 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssm_tune.models.tokenizer import Tokenizer
-from ssm_tune.tasks.base import Example, Task
+from ssm_tune.encoding import Encoded
 
 IGNORE = -100
 """Target of positions without loss."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One training example in tokens: the whole sequence, and how many of its last tokens carry the loss."""
-
-    tokens: list[int]
-    labels: int
 
 
 @dataclass(frozen=True)
@@ -35,20 +26,13 @@ class Batch:
     targets: Tensor
 
 
-def encode_prompts(examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[int]]:
-    """The tokens that decoding starts from: prefix and prompt, each encoded on its own."""
-    prefixes = tokenizer.encode_batch([example.prefix for example in examples])
-    prompts = tokenizer.encode_batch([example.prompt for example in examples])
-    return [prefix + prompt for prefix, prompt in zip(prefixes, prompts, strict=True)]
-
-
-def encode_training(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> list[Encoded]:
-    """Whole sequences with their completions, encoded apart from the prompts."""
-    prompts = encode_prompts(examples, tokenizer)
-    completions = tokenizer.encode_batch([task.completion(example) for example in examples])
-    return [
-        Encoded(prompt + completion, len(completion)) for prompt, completion in zip(prompts, completions, strict=True)
-    ]
+def pad_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts padded on the right with token 0, (B, L), and their lengths, (B,); both int64."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    input_ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, : len(prompt)] = torch.tensor(prompt)
+    return input_ids.to(device), lengths.to(device)
 
 
 def collate(sequences: Sequence[Encoded], pad: int, device: torch.device) -> Batch:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ssm_tune.batching import pad_prompts
 from ssm_tune.beam import DecodeSettings, search
 from ssm_tune.errors import UserError
 
@@ -58,11 +59,7 @@ def _decode(
 ) -> list[list[int]]:
     """Outputs of prompts that are decoded together."""
     lengths = [len(prompt) for prompt in prompts]
-    padded = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        padded[row, : len(prompt)] = torch.tensor(prompt)
-    device = model.device
-    logits, cache = model.prefill(padded.to(device), torch.tensor(lengths, device=device))
+    logits, cache = model.prefill(*pad_prompts(prompts, model.device))
     state = search(lengths, settings)
     while (move := state.advance(logits)) is not None:
         report(state.finished)

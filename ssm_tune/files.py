@@ -128,3 +128,10 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
             raise UserError(f"{path} line {number}: expected a JSON object, found {type(row).__name__}")
         rows.append(row)
     return rows
+
+
+def cache_dir() -> Path:
+    """The folder of what can be made again: SSM_TUNE_CACHE, else ``ssm-tune`` in the user's cache folder."""
+    if chosen := os.environ.get("SSM_TUNE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ssm-tune"

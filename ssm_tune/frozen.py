@@ -22,6 +22,7 @@ def frozen_outputs(prepared: Prepared, decode: Callable[[], list[str]]) -> tuple
         "task": prepared.task.name,
         "version": prepared.task.version,
         "split": prepared.roles.report,
+        "protocol": prepared.protocol,
         "decode": prepared.decoding,
         "hashes": prepared.hashes,
         "backend": {name: prepared.backend[name] for name in ("device", "scan", "dtype")},

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.batching import IGNORE, Encoded, collate, encode_prompts, epoch_batches
+from ssm_tune.batching import IGNORE, collate, epoch_batches, pad_prompts
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.decoding import generate
+from ssm_tune.encoding import Encoded, encode_prompts
 from ssm_tune.errors import UserError
 from ssm_tune.gate import STEPS, TrainingGate
 from ssm_tune.methods.base import Adapter
@@ -176,6 +177,36 @@ def _divergence(trained: Trained, vocabulary: int) -> str | None:
     if len(recent) == WINDOW and sum(recent) / WINDOW > limit:
         return f"the mean loss of {WINDOW} steps is above {limit:.1f} at step {step}"
     return None
+
+
+@torch.no_grad()
+def classify(
+    model: Mamba,
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    settings: DecodeSettings,
+    progress: Progress,
+    label: str,
+) -> tuple[list[str], int]:
+    """The most likely next token after every prompt, over the whole vocabulary, as text; nothing is generated.
+
+    Raises Diverged where logits are not finite.
+    """
+    prompts = encode_prompts(examples, tokenizer)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # rows of a batch alike in length
+    answers = [""] * len(prompts)
+    model.eval()
+    progress.start(label, len(examples))
+    for start in range(0, len(order), settings.batch_size):
+        rows = order[start : start + settings.batch_size]
+        logits, _ = model.prefill(*pad_prompts([prompts[i] for i in rows], model.device))
+        if not bool(logits.isfinite().all()):
+            raise Diverged(f"logits are not finite after a prompt of {label}")
+        for i, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
+            answers[i] = tokenizer.decode([token])
+        progress.advance(len(rows), "")
+    progress.stop()
+    return answers, 0
 
 
 def decode(

@@ -16,17 +16,26 @@ from ssm_tune.methods.base import Adapter
 from ssm_tune.prepare import Prepared, name_of
 from ssm_tune.provenance import git_state, hardware, peak_memory_bytes, versions
 from ssm_tune.record import SCHEMA, Record
+from ssm_tune.tasks.base import Scored
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's outputs on a split and what they score."""
+
+    outputs: list[str]
+    scored: Scored
 
 
 @dataclass
 class Evaluated:
-    """The adapter after an epoch: its scores on the selection split and, once decoded, its report outputs."""
+    """The adapter after an epoch: its scores on the selection split and, once made, its answers to the report split."""
 
     epoch: int
     step: int
     selection: dict[str, float]
     tensors: dict[str, Tensor]
-    outputs: list[str] | None = None
+    report: Answers | None = None
 
 
 @dataclass
@@ -79,15 +88,14 @@ def _resolved(prepared: Prepared) -> dict[str, Any]:
     return config
 
 
-def _chosen(evaluated: Evaluated | None, prepared: Prepared) -> dict[str, Any] | None:
-    if evaluated is None:
+def _chosen(evaluated: Evaluated | None) -> dict[str, Any] | None:
+    if evaluated is None or evaluated.report is None:
         return None
-    examples = prepared.dataset.splits[prepared.roles.report]
     return {
         "epoch": evaluated.epoch,
         "step": evaluated.step,
         "selection": evaluated.selection,
-        "report": prepared.task.score(evaluated.outputs or [], examples),
+        "report": evaluated.report.scored.values,
     }
 
 
@@ -104,13 +112,12 @@ def make_record(
     base: int,
     total_seconds: float,
     diverged: str | None,
-    reported: int,
 ) -> Record:
     config, method = _resolved(prepared), prepared.method
     if not method.published:
         state.notes.append(f"{method.name}: no official configuration is published; its defaults are ours")
-    best = _chosen(state.best, prepared)
-    last = best if state.last is state.best else _chosen(state.last, prepared)
+    best = _chosen(state.best)
+    last = best if state.last is state.best else _chosen(state.last)
     total = total_parameters(adapter)
     record: Any = {
         "schema": SCHEMA,
@@ -119,11 +126,11 @@ def make_record(
         "config": config,
         "config_hash": digest(config),
         "cell_hash": prepared.key,
-        "primary_metric": prepared.task.primary,
-        "headline": list(prepared.task.headline),
+        "primary_metric": prepared.dataset.primary,
+        "headline": list(prepared.dataset.headline),
         "splits": {**dataclasses.asdict(prepared.roles), "selected_on_report": prepared.roles.selected_on_report},
         "metrics": {"frozen": frozen, "best": best, "last": last, "epochs": state.epochs},
-        "signatures": prepared.task.signatures(reported),
+        "signatures": prepared.task.signatures(prepared.dataset.splits[prepared.roles.report]),
         "parameters": {
             "trainable": adapter.trainable, "total": total, "base": base, "share": adapter.trainable / total
         },
@@ -134,6 +141,7 @@ def make_record(
         "peak_memory_bytes": peak_memory_bytes(prepared.model.device),
         "backend": prepared.backend,
         "hashes": prepared.hashes,
+        "origin": prepared.dataset.origin,
         "versions": versions(),
         "git": git_state(Path(__file__).parent),
         "hardware": hardware(),

@@ -20,7 +20,8 @@ from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
-from ssm_tune.tasks.base import Dataset, Roles, Task, carve, load_task
+from ssm_tune.tasks.base import Dataset, Roles, Task, carve, load_task, published_data
+from ssm_tune.tokens import training_sequences
 
 BATCH_SIZE = 4
 """The official code's, where conf/tuned names no other."""
@@ -33,7 +34,10 @@ SCAN = "reference"
 
 @dataclass
 class Prepared:
-    """A cell, ready to run. ``revision``: the hub commit of the weights, if they come from there."""
+    """A cell, ready to run.
+
+    revision: the hub commit of the weights, if they come from there; notes: what the record's reader must know.
+    """
 
     config: Config
     task: Task
@@ -50,6 +54,7 @@ class Prepared:
     learning_rate_source: str
     adapter_dtype: torch.dtype
     hashes: dict[str, str]
+    notes: list[str]
 
     @property
     def cell(self) -> dict[str, Any]:
@@ -81,6 +86,7 @@ class Prepared:
                 "cell": self.cell,
                 "version": self.task.version,
                 "roles": dataclasses.asdict(self.roles),
+                "primary": self.dataset.primary,
                 "train": dataclasses.asdict(self.train),
                 "decode": self.decoding,
                 "numbers": numbers,
@@ -112,10 +118,11 @@ def prepare(config: Config) -> Prepared:
     device = choose_device(config.device)
     dtype = choose_dtype(config.model["dtype"], device)
     _writable(Path(config.output_dir))
-    dataset = task.load(dataclasses.asdict(config.data))
+    data = dataclasses.asdict(config.data)
     protocol = config.protocol
     if protocol == "auto":
-        protocol = "paper" if dataset.published else "standard"
+        protocol = "paper" if published_data(data) else "standard"
+    dataset = task.load(data, protocol)
     roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
     if roles.selection == "carved":
         dataset = carve(dataset)
@@ -123,12 +130,36 @@ def prepare(config: Config) -> Prepared:
     train, source = _train_settings(config, protocol, name, task, method)
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)
+    dataset, notes = _within_limit(dataset, task, protocol, tokenizer)
+    total_steps(len(dataset.splits[roles.train]), train)
     decode = DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id)
     return Prepared(
         config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
         _adapter_dtype(config, source, dtype),
         {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
+        notes,
     )  # fmt: skip
+
+
+def _within_limit(dataset: Dataset, task: Task, protocol: str, tokenizer: Tokenizer) -> tuple[Dataset, list[str]]:
+    """The data set without the examples that the protocol finds too long, and what to say of it."""
+    limit = task.max_tokens(protocol)
+    if limit is None:
+        return dataset, []
+    splits, notes = {}, []
+    for name, examples in dataset.splits.items():
+        prefixes = {prefix: len(tokenizer.encode(prefix)) for prefix in {example.prefix for example in examples}}
+        lengths = training_sequences(examples, task, tokenizer).lengths()
+        splits[name] = [
+            example
+            for example, length in zip(examples, lengths, strict=True)
+            if length - prefixes[example.prefix] <= limit
+        ]
+        if dropped := len(examples) - len(splits[name]):
+            notes.append(f"{dropped} of {len(examples)} examples of {name} are left out: longer than {limit} tokens")
+        if not splits[name]:
+            raise UserError(f"{dataset.name}: every example of {name} is longer than {limit} tokens in this tokenizer")
+    return dataclasses.replace(dataset, splits=splits), notes
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from ssm_tune.batching import encode_training
 from ssm_tune.cell import claimed
 from ssm_tune.config import Config
 from ssm_tune.errors import UserError
 from ssm_tune.frozen import frozen_outputs
-from ssm_tune.loop import Diverged, Trained, decode, train
+from ssm_tune.loop import Diverged, Trained, classify, decode, train
 from ssm_tune.methods.base import attach
-from ssm_tune.outcome import Evaluated, State, about_model, make_record, total_parameters
+from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, total_parameters
 from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Bars, Lines, progress
 from ssm_tune.provenance import reset_peak_memory
 from ssm_tune.record import RECORD_NAME, Record, read_record, references_sha256, write_jsonl, write_record
+from ssm_tune.tokens import training_sequences
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
             return Finished(folder / RECORD_NAME, kept, fresh=False)
         for left in folder.iterdir():  # of a run that was stopped, or that is to be run again
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        state = State()
+        state = State(notes=list(prepared.notes))
         state.seconds["load"] = time.perf_counter() - begun
         _introduce(prepared, ui)
         try:
@@ -84,24 +84,24 @@ def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Fi
 
     def decoded(split: str, label: str) -> list[str]:
         started = time.perf_counter()
-        outputs, tokens = decode(
-            prepared.model, prepared.dataset.splits[split], prepared.tokenizer, prepared.decode, ui, label
-        )
+        outputs, tokens = _answers(prepared, split, ui, label)
         state.generated += tokens
         state.seconds["evaluate"] = (state.seconds["evaluate"] or 0.0) + time.perf_counter() - started
         return outputs
 
     def evaluate(epoch: int, step: int) -> None:
         outputs = decoded(roles.selection, f"epoch {epoch}: {roles.selection}")
-        scores = task.score(outputs, prepared.dataset.splits[roles.selection])
-        here = Evaluated(epoch, step, scores, adapter.tensors(), outputs if roles.selected_on_report else None)
-        state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": scores})
-        if state.best is None or scores[task.primary] > state.best.selection[task.primary]:
+        scored = task.score(outputs, prepared.dataset.splits[roles.selection])
+        reported = Answers(outputs, scored) if roles.selected_on_report else None
+        here = Evaluated(epoch, step, scored.values, adapter.tensors(), reported)
+        state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": scored.values})
+        primary = prepared.dataset.primary
+        if state.best is None or scored.values[primary] > state.best.selection[primary]:
             state.best = here
         state.last = here
-        ui.say(f"epoch {epoch}  {roles.selection}: {_points(scores, task.headline)}")
+        ui.say(f"epoch {epoch}  {roles.selection}: {_points(scored.values, prepared.dataset.headline)}")
 
-    sequences = encode_training(prepared.dataset.splits[roles.train], task, prepared.tokenizer)
+    sequences = training_sequences(prepared.dataset.splits[roles.train], task, prepared.tokenizer)
     trained, diverged = Trained(), None
     try:
         train(adapter, sequences, prepared.train, prepared.tokenizer.eos_id, evaluate, ui, trained)
@@ -116,7 +116,9 @@ def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Fi
     for chosen in _distinct(state.last, state.best):  # the best last: its weights stay in the model
         adapter.restore(chosen.tensors)
         try:
-            chosen.outputs = chosen.outputs or decoded(roles.report, f"{roles.report}, epoch {chosen.epoch}")
+            if chosen.report is None:
+                outputs = decoded(roles.report, f"{roles.report}, epoch {chosen.epoch}")
+                chosen.report = Answers(outputs, task.score(outputs, report))
         except Diverged as error:
             diverged = str(error)
             state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
@@ -125,12 +127,12 @@ def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Fi
 
     write_jsonl(folder / "steps.jsonl", trained.steps)
     if state.best is not None:
-        _write_predictions(folder / "predictions.jsonl", prepared, state.best.outputs or [])
+        _write_predictions(folder / "predictions.jsonl", prepared, state.best.report)
         adapter.save(folder / "adapter", about_model(prepared))
     if state.last is not None and state.last is not state.best:
-        _write_predictions(folder / "predictions-last.jsonl", prepared, state.last.outputs or [])
+        _write_predictions(folder / "predictions-last.jsonl", prepared, state.last.report)
     total = time.perf_counter() - begun + (state.seconds["load"] or 0.0)
-    record = make_record(prepared, adapter, state, trained, frozen, base, total, diverged, len(report))
+    record = make_record(prepared, adapter, state, trained, frozen, base, total, diverged)
     return Finished(write_record(folder, record), record, fresh=True, diverged=diverged)
 
 
@@ -142,6 +144,8 @@ def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
         f"{prepared.task.name} from {prepared.dataset.name} ({sizes}); protocol {prepared.protocol}: "
         f"{roles.selection} picks the epoch, {roles.report} is reported"
     )
+    for note in prepared.notes:
+        ui.say(f"note: {note}")
     if roles.selected_on_report:
         ui.say("note: the reported split also picks the epoch, as in the official code; the score is flattered")
     ui.say(
@@ -158,23 +162,30 @@ def _frozen_score(prepared: Prepared, folder: Path, state: State, ui: Bars | Lin
     begun = time.perf_counter()
 
     def fresh() -> list[str]:
-        label = f"frozen model: {split}"
         try:
-            return decode(prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label)[0]
+            return _answers(prepared, split, ui, f"frozen model: {split}")[0]
         except Diverged as error:
             raise UserError(f"the frozen {prepared.model_name} cannot be used: {error}") from error
 
     outputs, cached = frozen_outputs(prepared, fresh)
     if not cached:
         state.seconds["frozen"] = time.perf_counter() - begun
-    values = prepared.task.score(outputs, examples)
-    _write_predictions(folder / "predictions-frozen.jsonl", prepared, outputs)
-    ui.say(f"frozen model  {split}: {_points(values, prepared.task.headline)}{'  (kept)' if cached else ''}")
-    return {"split": split, "values": values}
+    scored = prepared.task.score(outputs, examples)
+    _write_predictions(folder / "predictions-frozen.jsonl", prepared, Answers(outputs, scored))
+    points = _points(scored.values, prepared.dataset.headline)
+    ui.say(f"frozen model  {split}: {points}{'  (kept)' if cached else ''}")
+    return {"split": split, "values": scored.values}
 
 
-def _write_predictions(path: Path, prepared: Prepared, outputs: list[str]) -> None:
+def _answers(prepared: Prepared, split: str, ui: Bars | Lines, label: str) -> tuple[list[str], int]:
+    """The model's answer to every example of a split, as the task's mode has it, and the tokens generated."""
+    answer = classify if prepared.task.mode == "classify" else decode
+    return answer(prepared.model, prepared.dataset.splits[split], prepared.tokenizer, prepared.decode, ui, label)
+
+
+def _write_predictions(path: Path, prepared: Prepared, answers: Answers | None) -> None:
     """A line an example of the report split: its id, the output, its scores; of the data only a hash."""
+    assert answers is not None  # both epochs that are kept have answered the report split
     examples = prepared.dataset.splits[prepared.roles.report]
     write_jsonl(
         path,
@@ -182,10 +193,12 @@ def _write_predictions(path: Path, prepared: Prepared, outputs: list[str]) -> No
             {
                 "id": example.id,
                 "output": output,
-                "statistics": prepared.task.statistics(output, example),
+                "statistics": statistics,
                 "references_sha256": references_sha256(example.references),
             }
-            for example, output in zip(examples, outputs, strict=True)
+            for example, output, statistics in zip(
+                examples, answers.outputs, answers.scored.statistics, strict=True
+            )
         ),
     )
 
@@ -209,4 +222,5 @@ def _distinct(*evaluated: Evaluated | None) -> list[Evaluated]:
 
 
 def _points(scores: dict[str, float], names: tuple[str, ...]) -> str:
-    return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in names)
+    # a split may lack a metric: the part of train that selects has no matched and mismatched half
+    return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in names if name in scores)

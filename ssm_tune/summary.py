@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssm_tune.tables import heading
+
 
 def summary(record: Any) -> str:
     """Frozen and tuned scores, trainable share and time of a completed record, for a terminal."""
     metrics, parameters = record["metrics"], record["parameters"]
     names = record["headline"]
     split = record["splits"]["report"]
-    lines = [f"{'scores on ' + split:<26}" + "".join(f"{name:>12}" for name in names)]
+    lines = [f"{'scores on ' + split:<26}" + "".join(f"{heading(name):>{_width(name)}}" for name in names)]
     if metrics["frozen"]:
         lines.append(_row("frozen model", metrics["frozen"]["values"], names))
     cell = record["cell"]
@@ -25,4 +27,8 @@ def summary(record: Any) -> str:
 
 
 def _row(label: str, values: dict[str, float], names: list[str]) -> str:
-    return f"{label:<26}" + "".join(f"{100 * values[name]:>12.2f}" for name in names)
+    return f"{label:<26}" + "".join(f"{100 * values[name]:>{_width(name)}.2f}" for name in names)
+
+
+def _width(name: str) -> int:
+    return max(12, len(heading(name)) + 2)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from ssm_tune.errors import UserError
 from ssm_tune.target import instantiate
@@ -23,23 +26,45 @@ CARVE_SEED = 123
 
 @dataclass(frozen=True)
 class Example:
-    """One example as text. The model reads ``prefix`` + ``prompt`` (encoded apart) and learns ``target``."""
+    """One example as text. The model reads ``prefix`` + ``prompt`` (encoded apart) and learns ``target``.
+
+    group: what is set aside or scored together (Spider's database, MNLI's matched or mismatched half).
+    context: what scoring needs beside texts (Spider's schema and database); no part of the texts' hash.
+    """
 
     id: str
     prompt: str
     target: str
     references: tuple[str, ...]
     prefix: str = ""
+    group: str = ""
+    context: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits of examples. ``name`` is the published name only for the published data; ``hash`` covers all texts."""
+    """Splits of examples, as one protocol sees them.
+
+    name: the published name for the published data alone. hash: of all texts, and of what else scores depend on.
+    primary: the metric that picks the best epoch and leads tables, higher is better; headline: what tables show.
+    origin: where the data come from, for the record (hub id and commit, say).
+    """
 
     name: str
     published: bool
     splits: dict[str, list[Example]]
     hash: str
+    primary: str
+    headline: tuple[str, ...]
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """values: corpus scores; statistics: for each example its own, in the examples' order. Fractions of 1."""
+
+    values: dict[str, float]
+    statistics: list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -60,29 +85,26 @@ class Task(ABC):
 
     version: ClassVar[int] = 1
     """Raised whenever a change alters prompts, targets or scores."""
-    primary: ClassVar[str]
-    """The metric that picks the best epoch and leads tables; higher is better."""
-    headline: ClassVar[tuple[str, ...]]
-    """The metrics that tables show."""
+    mode: ClassVar[Literal["classify", "generate"]] = "generate"
+    """classify: the answer is one token, read off one forward pass; generate: a text, decoded to its end."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     @abstractmethod
-    def load(self, data: dict[str, Any]) -> Dataset:
-        """Read the data that the ``data`` section asks for. Raises UserError where it is amiss."""
+    def load(self, data: dict[str, Any], protocol: str) -> Dataset:
+        """Read the data that the ``data`` section asks for, as ``protocol`` (paper or standard) sees them.
+
+        Raises UserError where they are amiss, or where something that scoring will need is missing.
+        """
 
     @abstractmethod
-    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-        """Corpus scores, fractions of 1, of one output an example."""
+    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
+        """Scores of one output an example, under both protocols' names where the outputs allow it."""
 
     @abstractmethod
-    def statistics(self, output: str, example: Example) -> dict[str, float]:
-        """The scores of one output."""
-
-    @abstractmethod
-    def signatures(self, count: int) -> dict[str, str]:
-        """For each metric family how it was computed, in one line."""
+    def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
+        """For each metric family how it is computed over these examples, in one line."""
 
     @abstractmethod
     def published_roles(self) -> Roles:
@@ -90,7 +112,11 @@ class Task(ABC):
 
     def completion(self, example: Example) -> str:
         """The text that the model learns to write after the prompt."""
-        return example.target + END
+        return example.target if self.mode == "classify" else example.target + END
+
+    def max_tokens(self, protocol: str) -> int | None:
+        """Examples with more tokens in prompt and completion together are left out under ``protocol``."""
+        return None
 
     def roles(self, protocol: str, dataset: Dataset, selection: str | None, report: str | None) -> Roles:
         """Split roles under a protocol, with the user's wishes where given.
@@ -122,27 +148,46 @@ class Task(ABC):
 
 
 def carve(dataset: Dataset) -> Dataset:
-    """Move min(10%, 1,000) examples of train, drawn with a fixed seed, into a split "carved" for selection."""
+    """Move min(10%, 1,000) examples of train, drawn with a fixed seed, into a split "carved" for selection.
+
+    Groups are moved whole, so that selection sees databases or entries that training does not.
+    """
     train = dataset.splits["train"]
     count = min(len(train) // 10, 1000)
-    if count == 0:
+    groups = list(dict.fromkeys(example.group or example.id for example in train))
+    if count == 0 or len(groups) < 2:
         raise UserError(f"{dataset.name}: {len(train)} training examples are too few to set some aside for selection")
-    order = sorted(range(len(train)), key=_draws(CARVE_SEED, len(train)).__getitem__)
-    aside = set(order[:count])
+    sizes = Counter(example.group or example.id for example in train)
+    aside: set[str] = set()
+    for group in _shuffled(groups, CARVE_SEED)[:-1]:  # one group at least is left to train on
+        if sum(sizes[name] for name in aside) >= count:
+            break
+        aside.add(group)
     splits = dict(dataset.splits)
-    splits["carved"] = [train[i] for i in sorted(aside)]
-    splits["train"] = [example for i, example in enumerate(train) if i not in aside]
-    return Dataset(dataset.name, dataset.published, splits, dataset.hash)
+    splits["carved"] = [example for example in train if (example.group or example.id) in aside]
+    splits["train"] = [example for example in train if (example.group or example.id) not in aside]
+    return dataclasses.replace(dataset, splits=splits)
 
 
-def _draws(seed: int, count: int) -> list[float]:
+def _shuffled(items: list[str], seed: int) -> list[str]:
     generator = random.Random(seed)
-    return [generator.random() for _ in range(count)]
+    return sorted(items, key={item: generator.random() for item in items}.__getitem__)
 
 
-def make_dataset(name: str, published: bool, splits: dict[str, list[Example]]) -> Dataset:
-    """A Dataset with its hash. Raises UserError for an empty split or an id that stands twice in one."""
-    digest = hashlib.sha256()
+def make_dataset(
+    name: str,
+    published: bool,
+    splits: dict[str, list[Example]],
+    primary: str,
+    headline: tuple[str, ...],
+    origin: dict[str, str] | None = None,
+    extra: str = "",
+) -> Dataset:
+    """A Dataset with its hash. Raises UserError for an empty split or an id that stands twice in one.
+
+    extra: what scores depend on beside texts, as a hash of its own (the contents of Spider's databases).
+    """
+    digest = hashlib.sha256(extra.encode())
     for split, examples in sorted(splits.items()):
         if not examples:
             raise UserError(f"{name}: the split {split} is empty")
@@ -153,7 +198,27 @@ def make_dataset(name: str, published: bool, splits: dict[str, list[Example]]) -
             seen.add(example.id)
             row = [split, example.id, example.prefix, example.prompt, example.target, *example.references]
             digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
-    return Dataset(name, published, splits, digest.hexdigest())
+    return Dataset(name, published, splits, digest.hexdigest(), primary, headline, origin or {})
+
+
+def published_data(data: dict[str, Any]) -> bool:
+    """Whether the ``data`` section asks for a published data set, whose counts are then checked."""
+    return data["source"] == "hub" or (data["source"] == "local" and data["check"] != "off")
+
+
+def data_name(data: dict[str, Any], task: str) -> str:
+    """The data's name in records and tables: the task's own for the published data alone.
+
+    Raises UserError where a stand-in would take that name.
+    """
+    if data["source"] == "sample":
+        return "sample"
+    if published_data(data):
+        return task
+    name = data["name"] or Path(data["path"]).expanduser().resolve().name
+    if name in (task, "sample"):
+        raise UserError(f"unchecked data cannot go by the name {name!r}: add data.name=NAME of their own")
+    return str(name)
 
 
 def load_task(section: dict[str, Any]) -> Task:

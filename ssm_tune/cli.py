@@ -16,7 +16,8 @@ from typing import Any
 from ssm_tune.errors import UserError
 
 SUBCOMMANDS = {
-    "score": "recompute the metrics of a run's stored predictions (no torch, no GPU)",
+    "data": "fetch the published data once, for work offline; show examples as the model sees them",
+    "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "table": "print the results so far as a table; draw learning curves and scores",
     "generate": "answer a prompt with a tuned model",
 }

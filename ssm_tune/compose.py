@@ -89,6 +89,18 @@ def run_cells(arguments: list[str]) -> int:
     return 1 if cells.diverged else 0
 
 
+def compose(arguments: list[str]) -> Config:
+    """The configuration that a command line of settings stands for, without running it. Raises UserError."""
+    register()
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return checked(hydra.compose("config", arguments))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, arguments)) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"cannot compose the settings: {error}") from error
+
+
 def _explain(error: BaseException, arguments: list[str] | None = None) -> str:
     """One line for an error of Hydra or OmegaConf, with the nearest valid names."""
     if isinstance(error, UserError):

@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see."""
+"""The one exception that users are meant to see, and how it tells of others."""
 
 
 class UserError(Exception):
@@ -6,3 +6,9 @@ class UserError(Exception):
 
     Only ``cli.py`` turns it into exit status 2; everything else raises it.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's kind and the first line of its text, for a message of one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -187,6 +187,7 @@ def classify(
     settings: DecodeSettings,
     progress: Progress,
     label: str,
+    clean_up: bool = True,
 ) -> tuple[list[str], int]:
     """The most likely next token after every prompt, over the whole vocabulary, as text; nothing is generated.
 
@@ -203,7 +204,7 @@ def classify(
         if not bool(logits.isfinite().all()):
             raise Diverged(f"logits are not finite after a prompt of {label}")
         for i, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
-            answers[i] = tokenizer.decode([token])
+            answers[i] = tokenizer.decode([token], clean_up)
         progress.advance(len(rows), "")
     progress.stop()
     return answers, 0
@@ -216,6 +217,7 @@ def decode(
     settings: DecodeSettings,
     progress: Progress,
     label: str,
+    clean_up: bool = True,
 ) -> tuple[list[str], int]:
     """The model's answer to every example, as text, and the number of tokens generated.
 
@@ -235,4 +237,4 @@ def decode(
     except FloatingPointError as error:
         raise Diverged(str(error)) from error
     progress.stop()
-    return [tokenizer.decode(row) for row in tokens], sum(len(row) for row in tokens)
+    return [tokenizer.decode(row, clean_up) for row in tokens], sum(len(row) for row in tokens)

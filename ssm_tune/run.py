@@ -144,6 +144,8 @@ def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
         f"{prepared.task.name} from {prepared.dataset.name} ({sizes}); protocol {prepared.protocol}: "
         f"{roles.selection} picks the epoch, {roles.report} is reported"
     )
+    if prepared.dataset.origin:
+        ui.say("data: " + "; ".join(f"{what} {value}" for what, value in prepared.dataset.origin.items()))
     for note in prepared.notes:
         ui.say(f"note: {note}")
     if roles.selected_on_report:
@@ -179,8 +181,9 @@ def _frozen_score(prepared: Prepared, folder: Path, state: State, ui: Bars | Lin
 
 def _answers(prepared: Prepared, split: str, ui: Bars | Lines, label: str) -> tuple[list[str], int]:
     """The model's answer to every example of a split, as the task's mode has it, and the tokens generated."""
-    answer = classify if prepared.task.mode == "classify" else decode
-    return answer(prepared.model, prepared.dataset.splits[split], prepared.tokenizer, prepared.decode, ui, label)
+    task, examples = prepared.task, prepared.dataset.splits[split]
+    answer = classify if task.mode == "classify" else decode
+    return answer(prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label, task.clean_up)
 
 
 def _write_predictions(path: Path, prepared: Prepared, answers: Answers | None) -> None:
@@ -196,9 +199,7 @@ def _write_predictions(path: Path, prepared: Prepared, answers: Answers | None) 
                 "statistics": statistics,
                 "references_sha256": references_sha256(example.references),
             }
-            for example, output, statistics in zip(
-                examples, answers.outputs, answers.scored.statistics, strict=True
-            )
+            for example, output, statistics in zip(examples, answers.outputs, answers.scored.statistics, strict=True)
         ),
     )
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.batching import IGNORE, Encoded, collate, encode_prompts, encode_training, epoch_batches, epoch_order
+from ssm_tune.batching import IGNORE, collate, epoch_batches, epoch_order
+from ssm_tune.encoding import Encoded, encode_prompts, encode_training
 from ssm_tune.models.tokenizer import load_tokenizer
 from ssm_tune.tasks.base import END, Example, load_task
 

@@ -44,21 +44,33 @@ class Source:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print stored and recomputed metrics; 0 when all are equal, 1 when any differs.
+    """Print stored and recomputed metrics; 0 when all are equal, 1 when any differs. With --task, score files.
 
     Raises:
         UserError: the run, its predictions or its data are missing or do not belong together.
     """
-    options = _parser().parse_args(argv)
-    record = read_record(options.path)
-    folder = options.path if options.path.is_dir() else options.path.parent
+    options = _parser().parse_intermixed_args(argv)
+    if options.task is not None:
+        from ssm_tune.commands import score_files
+
+        return score_files.main(options)
+    for name in ("predictions", "references", "gold"):
+        if getattr(options, name) is not None:
+            raise UserError(f"score --{name} needs --task TASK")
+    if len(options.words) != 1:
+        raise UserError("score needs one run folder, or --task TASK with files (see ssm-tune score --help)")
+    path = Path(options.words[0])
+    record = read_record(path)
+    folder = path if path.is_dir() else path.parent
     task, dataset = load_data(record, options.data_path)
     comparisons: list[Comparison] = []
     changed: dict[str, list[str]] = {}
     for source in sources(folder, record):
         rows = matched(read_jsonl(source.path), dataset.splits[source.split], source)
-        comparisons += compared(source, task.score([row["output"] for row, _ in rows], [one for _, one in rows]))
-        changed[source.name] = [one.id for row, one in rows if _differs(row, task.statistics(row["output"], one))]
+        scored = task.score([row["output"] for row, _ in rows], [one for _, one in rows])
+        comparisons += compared(source, scored.values)
+        statistics = zip(rows, scored.statistics, strict=True)
+        changed[source.name] = [one.id for (row, one), fresh in statistics if _differs(row, fresh)]
     equal = all(one.equal for one in comparisons) and not any(changed.values())
     if options.json:
         print(json.dumps({"equal": equal, "metrics": [asdict(one) for one in comparisons],
@@ -82,7 +94,7 @@ def load_data(record: Record, data_path: str | None = None) -> "tuple[Task, Data
     try:
         task = load_task(config["task"])
         data = config["data"] | ({"path": data_path} if data_path else {})
-        dataset = task.load(data)
+        dataset = task.load(data, record["cell"]["protocol"])
     except KeyError as error:
         raise UserError(f"the record's config has no section {error}: it was edited") from error
     if dataset.hash != record["hashes"]["data"]:
@@ -159,11 +171,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="ssm-tune score",
         description="Recompute a run's metrics from its stored predictions and compare them with its record. "
         "The references come from the data that the record's config names. Exit status: 0 equal, "
-        "1 different, 2 the run or its data cannot be used.",
+        "1 different, 2 the run or its data cannot be used. Or, with --task, score predictions of any origin.",
     )
-    parser.add_argument("path", type=Path, metavar="PATH", help="a run folder, or its record.json")
-    parser.add_argument("--data-path", metavar="DIR", help="where local data lie now, if not where the run read them")
+    parser.add_argument("words", nargs="*", metavar="PATH", help="a run folder, or its record.json; with --task: "
+                        "settings of the task, key=value")  # fmt: skip
+    parser.add_argument("--data-path", metavar="DIR", help="where local data lie now, if not where the run read them; "
+                        "for Spider's files the folder with tables.json and, if there, database/")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    files = parser.add_argument_group("without a run")
+    files.add_argument("--task", help="whose metrics to compute")
+    files.add_argument("--predictions", type=Path, metavar="FILE", help='one a line, or .jsonl with "output"')
+    files.add_argument("--references", type=Path, metavar="FILE", action="append", help="one a line (given several "
+                       'times: several references), or .jsonl with "references"; "id" in both matches')  # fmt: skip
+    files.add_argument("--gold", type=Path, metavar="FILE", help="Spider's: query, tab, db_id a line")
     return parser
 
 

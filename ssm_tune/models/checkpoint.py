@@ -17,9 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssm_tune.errors import UserError
+from ssm_tune.errors import UserError, first_line
 from ssm_tune.models.mamba import MambaConfig
-from ssm_tune.models.source import first_line
 
 WEIGHTS = (
     "model.safetensors",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tokenizers
 
-from ssm_tune.errors import UserError
-from ssm_tune.models.source import PretrainedSource, first_line, resolve
+from ssm_tune.errors import UserError, first_line
+from ssm_tune.models.source import PretrainedSource, resolve
 from ssm_tune.text import clean_up as without_blanks
 
 EOS = "<|endoftext|>"

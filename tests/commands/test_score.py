@@ -12,8 +12,8 @@ from rouge_score import rouge_scorer
 
 from ssm_tune.commands import score as command
 from ssm_tune.errors import UserError
-from ssm_tune.metrics import text
-from ssm_tune.metrics.text import rouge, rouge_statistics
+from ssm_tune.metrics import rouge as metric
+from ssm_tune.metrics.rouge import rouge, rouge_scored
 from ssm_tune.record import read_record, references_sha256, write_jsonl, write_record
 from ssm_tune.tasks import base
 
@@ -29,19 +29,16 @@ OUTPUTS = {
 
 
 class FakeTask:
-    def load(self, data: dict[str, Any]) -> Any:
+    def load(self, data: dict[str, Any], protocol: str) -> Any:
         return SimpleNamespace(name="fake", splits={"test": EXAMPLES}, hash=data["hash"])
 
-    def score(self, outputs: Sequence[str], examples: Sequence[base.Example]) -> dict[str, float]:
-        return rouge(outputs, [example.references for example in examples])
-
-    def statistics(self, output: str, example: base.Example) -> dict[str, float]:
-        return rouge_statistics(output, example.references)
+    def score(self, outputs: Sequence[str], examples: Sequence[base.Example]) -> base.Scored:
+        return base.Scored(*rouge_scored(outputs, [example.references for example in examples]))
 
 
 @pytest.fixture(autouse=True)
 def fake_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "BOOTSTRAP_RESAMPLES", 20)  # seeded all the same, and fast
+    monkeypatch.setattr(metric, "BOOTSTRAP_RESAMPLES", 20)  # seeded all the same, and fast
     monkeypatch.setattr(base, "load_task", lambda section: {"fake": FakeTask()}[section["name"]])
 
 
@@ -209,3 +206,17 @@ def test_a_run_that_diverged_before_its_first_score(run: Path) -> None:
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         command.main([str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one run folder, or --task"),
+        (["a", "b"], "one run folder"),
+        (["a", "--predictions", "b"], "score --predictions needs --task"),
+        (["--gold", "b"], "score --gold needs --task"),
+    ],
+)
+def test_arguments_that_say_too_little(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        command.main(arguments)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from checkpoints import oracle, write_state_spaces_bin
+from hub_server import COMMIT, Client, Repository, Server, closed_port, serving
 
 from ssm_tune.errors import UserError
 from ssm_tune.models import source
 from ssm_tune.models.source import PretrainedSource, resolve
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WANTED = [["config.json", "model.safetensors", "model-*.safetensors"], ["config.json", "pytorch_model.bin"]]
 REPOSITORIES = {
     "org/both": {
@@ -29,78 +24,31 @@ REPOSITORIES = {
         "model.safetensors": b"S",
         "pytorch_model.bin": b"B",
         "run.py": b"code",
+        "other/config.json": b"{}",
     },
     "org/pickled": {"config.json": b"{}", "pytorch_model.bin": b"B"},
     "org/shards": {"config.json": b"{}", "model-00001-of-00001.safetensors": b"S", "pytorch_model.bin": b"B"},
+    "org/bare": {"config.json": b"{}", "README.md": b"words"},
 }
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The calls that snapshot_download makes: a revision's commit, its tree, and files."""
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0].strip("/")
-        api = path.startswith("api/models/")
-        parts = path.removeprefix("api/models/").split("/")
-        repository, kind, revision = "/".join(parts[:2]), parts[2], parts[3] if len(parts) > 3 else "main"
-        files = REPOSITORIES.get(repository)
-        if repository == "org/gated":
-            self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        elif files is None:
-            self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", COMMIT):
-            self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        elif not api:
-            self.file(files["/".join(parts[4:])])
-        elif kind == "tree":
-            self.json([self.entry(name, content) for name, content in files.items()])
-        else:
-            self.json({"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]})
-
-    do_HEAD = do_GET
-
-    def entry(self, name: str, content: bytes) -> dict[str, Any]:
-        return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-
-    def file(self, content: bytes) -> None:
-        etag = f'"{hashlib.sha1(content).hexdigest()}"'
-        self.answer(200, content, {"X-Repo-Commit": COMMIT, "ETag": etag})
-
-    def json(self, value: object) -> None:
-        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
+@pytest.fixture
+def server() -> Iterator[Server]:
+    known = {("model", name): Repository(files) for name, files in REPOSITORIES.items()}
+    known["model", "org/gated"] = Repository({}, error=(403, "GatedRepo"))
+    with serving(known) as server:
+        yield server
 
 
-@contextlib.contextmanager
-def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def closed_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+@pytest.fixture
+def client(server: Server, tmp_path: Path) -> Client:
+    return Client(tmp_path / "home", server.endpoint)
 
 
 ASK = """
 import json, sys
 from ssm_tune.errors import UserError
 from ssm_tune.models.source import resolve
-assert "torch" not in sys.modules
 for name, revision in json.loads(sys.argv[1]):
     try:
         found = resolve(name, revision, json.loads(sys.argv[2]))
@@ -108,25 +56,24 @@ for name, revision in json.loads(sys.argv[1]):
     except UserError as error:
         answer = [str(error)]
     print("answer", json.dumps(answer))
+assert "torch" not in sys.modules
 """
 
 
-def ask(endpoint: str, cache: Path, *questions: tuple[str, str | None]) -> list[list[Any]]:
+def answers(out: str) -> list[Any]:
+    return [json.loads(line[7:]) for line in out.splitlines() if line.startswith("answer ")]
+
+
+def ask(client: Client, *questions: tuple[str, str | None], blocked: bool = False, **more: str) -> list[list[Any]]:
     """Resolve in a fresh process, as the client reads its endpoint once, when imported."""
-    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    kept.pop("HF_TOKEN", None)
-    environment = {**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    command = [sys.executable, "-c", ASK, json.dumps(questions), json.dumps(WANTED)]
-    root = Path(source.__file__).parents[2]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("answer ")]
-    for question, answer in zip(questions, answers, strict=True):
+    status, out, err = client.run(ASK, json.dumps(questions), json.dumps(WANTED), blocked=blocked, **more)
+    assert status == 0, err
+    for question, answer in zip(questions, answers(out), strict=True):
         print(question, answer)
-    return answers
+    return answers(out)
 
 
-def test_from_the_hub_and_then_from_its_cache(tmp_path: Path) -> None:
+def test_from_the_hub_and_then_from_its_cache(client: Client, server: Server) -> None:
     questions = [("org/both", None), ("org/both", COMMIT), ("org/pickled", "main"), ("org/shards", None)]
     expected = [
         [COMMIT, ["config.json", "model.safetensors"]],  # safetensors preferred, code never fetched
@@ -134,31 +81,110 @@ def test_from_the_hub_and_then_from_its_cache(tmp_path: Path) -> None:
         [COMMIT, ["config.json", "pytorch_model.bin"]],
         [COMMIT, ["config.json", "model-00001-of-00001.safetensors"]],
     ]
-    with hub() as endpoint:
-        assert ask(endpoint, tmp_path, *questions) == expected
-    assert ask(closed_port(), tmp_path, *questions) == expected
+    assert ask(client, *questions) == expected
+    server.log.clear()
+    assert ask(client, *questions, blocked=True) == expected
+    assert server.log == []
 
 
-def test_what_the_hub_does_not_have(tmp_path: Path) -> None:
-    questions = [("org/none", None), ("org/both", "v9"), ("org/gated", None)]
-    with hub() as endpoint:
-        none, revision, gated = (answer[0] for answer in ask(endpoint, tmp_path, *questions))
+def test_what_the_hub_does_not_have(client: Client) -> None:
+    questions = [("org/none", None), ("org/both", "v9"), ("org/gated", None), ("org/bare", None)]
+    none, revision, gated, bare = (answer[0] for answer in ask(client, *questions))
     assert "org/none" in none
     assert "no such repository" in none
     assert "org/both" in revision
     assert "no revision 'v9'" in revision
     assert "org/gated" in gated
     assert "hf auth login" in gated
-    assert not any("\n" in message for message in (none, revision, gated))
+    assert "org/bare has none of model.safetensors, model-*.safetensors, pytorch_model.bin" in bare
+    assert not any("\n" in message for message in (none, revision, gated, bare))
 
 
 def test_an_unreachable_hub_names_the_way_to_work_offline(tmp_path: Path) -> None:
-    ((message,),) = ask(closed_port(), tmp_path, ("org/both", None))
+    ((message,),) = ask(Client(tmp_path, closed_port()), ("org/both", None))
     assert "org/both" in message
     assert "cannot be reached" in message
     assert "model=tiny data=sample" in message
     assert "local folder" in message
     assert "\n" not in message
+
+
+OTHER_PROGRAM = """
+from huggingface_hub import snapshot_download
+snapshot_download("org/both")
+"""
+
+
+def test_what_another_program_downloaded_is_used_without_a_network(client: Client) -> None:
+    status, _, err = client.run(OTHER_PROGRAM)
+    assert status == 0, err
+    ((commit, names),) = ask(client, ("org/both", None), HF_HUB_OFFLINE="1")
+    assert commit == COMMIT
+    assert {"config.json", "model.safetensors"} <= set(names)
+
+
+LOAD = """
+import json, sys, torch
+from ssm_tune.errors import UserError
+from ssm_tune.models.pretrained import from_pretrained
+for line in sys.stdin:
+    try:
+        model = from_pretrained("org/mamba")
+        with torch.no_grad():
+            answer = model(torch.arange(20)[None])[0].double().abs().sum().item()
+    except UserError as error:
+        answer = str(error)
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@contextmanager
+def loading(client: Client, blocked: bool = False) -> Iterator[Callable[[], Any]]:
+    """A process that calls from_pretrained as often as it is asked to: a number made of the logits, or the error."""
+    with client.start(LOAD, blocked=blocked) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def load() -> Any:
+            process.stdin.write("again\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            print(answer)
+            return json.loads(answer)
+
+        yield load
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def test_a_checkpoint_from_a_good_hub_and_a_bad_one(client: Client, server: Server, tmp_path: Path) -> None:
+    """from_pretrained: refused with one line, each for its own reason, then loaded, then loaded without a network."""
+    model = oracle()
+    write_state_spaces_bin(model, tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in sorted((tmp_path / "model").iterdir())}
+    server.repositories["model", "org/mamba"] = Repository(files)
+    with torch.no_grad():
+        expected = model(torch.arange(20)[None]).logits[0].double().abs().sum().item()
+
+    with loading(Client(client.home, closed_port())) as load:
+        assert "cannot be reached" in load()
+    faults = server.faults
+    with loading(client) as load:
+        faults.lost = {"pytorch_model.bin"}
+        assert "the hub lists pytorch_model.bin but does not have it" in load()
+        faults.lost, faults.altered = set(), {"pytorch_model.bin"}
+        message = load()
+        assert "pytorch_model.bin is damaged" in message
+        assert "model=tiny" in message
+        assert not list(client.home.rglob("snapshots/*/pytorch_model.bin"))
+        faults.altered, faults.cut = set(), {"pytorch_model.bin": -1}
+        assert "cannot be reached and its cache here lacks pytorch_model.bin" in load()
+        faults.cut = {"pytorch_model.bin": 1}
+        assert load() == pytest.approx(expected, rel=1e-4)
+    server.log.clear()
+    with loading(client, blocked=True) as load:
+        assert load() == pytest.approx(expected, rel=1e-4)
+    assert server.log == []
 
 
 @pytest.fixture

@@ -1,0 +1,178 @@
+"""``ssm-tune data``: fetch published data once, and look at examples as the model sees them. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssm_tune.compose import compose
+from ssm_tune.config import Config, names, nearest
+from ssm_tune.encoding import Encoded, encode_training
+from ssm_tune.errors import UserError
+from ssm_tune.hub import used_files
+from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
+from ssm_tune.tasks.base import Dataset, Example, Task, load_task, published_data
+
+METHOD = "method=full"
+"""Every configuration names one; data do not depend on it."""
+VISIBLE = str.maketrans({" ": "·", "\t": "→", "\r": "␍", "\n": "⏎"})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fetch or show. Raises UserError for an unknown task or split, and where data cannot be had."""
+    options = _parser().parse_intermixed_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # texts hold what an old terminal's encoding may not
+    words = [one for one in options.words if "=" not in one]
+    settings = [one for one in options.words if "=" in one]
+    if options.action == "fetch":
+        return fetch(words, settings)
+    if len(words) != 1:
+        raise UserError("data show needs one task: ssm-tune data show TASK")
+    return show(words[0], settings, options)
+
+
+def fetch(tasks: Sequence[str], settings: Sequence[str]) -> int:
+    """Download, verify and count each task's published data; 2 where any could not be had, after all were tried."""
+    wanted = names("task") if "all" in tasks else [_known(task) for task in tasks]
+    if not wanted:
+        raise UserError(f"data fetch needs tasks: all, or of {', '.join(names('task'))}")
+    failed = 0
+    for name in wanted:
+        try:
+            config = compose([METHOD, f"task={name}", "data=hub", *settings])
+            _fetch(load_task(config.task), config)
+        except UserError as error:
+            if len(wanted) == 1:
+                raise
+            failed += 1
+            print(f"ssm-tune: {name}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _fetch(task: Task, config: Config) -> None:
+    used_files()
+    dataset = task.load(dataclasses.asdict(config.data), "paper")
+    files = used_files()
+    print(task.name)
+    for repo, commit in dict.fromkeys((repo, commit) for repo, commit, _ in files):
+        print(f"  {repo} at commit {commit}")
+    for (_, _, name), path in files.items():
+        print(f"  {path.stat().st_size:>14,} bytes  {name}")
+    for split, examples in dataset.splits.items():
+        print(f"  {len(examples):>14,} rows   {split}")
+    print(flush=True)
+
+
+def show(name: str, settings: Sequence[str], options: argparse.Namespace) -> int:
+    """Print the first examples of a split, or the statistics of all."""
+    if options.n < 1:
+        raise UserError(f"--n must be at least 1, got {options.n}")
+    source = options.data or ("local" if options.data_path else "hub")
+    chosen = [METHOD, f"task={_known(name)}", f"data={source}"]
+    if options.data_path:
+        chosen.append(f"data.path={_quoted(options.data_path)}")
+    if options.check:
+        chosen.append(f"data.check={options.check}")
+    config = compose([*chosen, *settings])
+    data = dataclasses.asdict(config.data)
+    protocol = options.protocol or ("paper" if published_data(data) else "standard")
+    task = load_task(config.task)
+    dataset = task.load(data, protocol)
+    if options.split not in (None, *dataset.splits):
+        there = ", ".join(dataset.splits)
+        raise UserError(f"{dataset.name} has no split {options.split!r}; there are {there}")
+    tokenizer = _tokenizer(options.tokenizer, source, config)
+    if options.statistics:
+        _print_statistics(task, dataset, [options.split] if options.split else list(dataset.splits), tokenizer)
+        return 0
+    split = options.split or "train"
+    examples = dataset.splits[split][: options.n]
+    for number, (example, encoded) in enumerate(zip(examples, encode_training(examples, task, tokenizer), strict=True)):
+        print(f"{dataset.name}, {split}, example {number + 1} of {len(dataset.splits[split]):,}: id {example.id}")
+        _print_example(task, example, encoded, tokenizer)
+    return 0
+
+
+def _print_example(task: Task, example: Example, encoded: Encoded, tokenizer: Tokenizer) -> None:
+    for part, text in (("prefix", example.prefix), ("prompt", example.prompt), ("answer", task.completion(example))):
+        if text:
+            lines = text.translate(VISIBLE).replace("⏎", "⏎\n").removesuffix("\n").split("\n")
+            print(*(f"  {part if at == 0 else '':<8}{line}" for at, line in enumerate(lines)), sep="\n")
+    start = len(encoded.tokens) - encoded.labels
+    tokens = [tokenizer.decode([token], clean_up=False).translate(VISIBLE) for token in encoded.tokens]
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+    shown = tokens[:start] + [f"{bold}[{token}]{plain}" for token in tokens[start:]]
+    print(f"  {'tokens':<8}{' '.join(shown)}")
+    print(f"  {'':<8}{len(tokens)} tokens, {encoded.labels} of them with loss: those in [brackets]\n")
+
+
+def _print_statistics(task: Task, dataset: Dataset, splits: Sequence[str], tokenizer: Tokenizer) -> None:
+    """A row a split; sequences are prefix, prompt and completion, as in training."""
+    print(f"{dataset.name}: sequences in the tokenizer {tokenizer.hash[:12]}")
+    print(
+        f"{'split':<8}{'examples':>12}{'tokens':>14}{'longest':>10}{'seconds':>10}{'examples/s':>12}  id of the longest"
+    )
+    for split in splits:
+        examples = dataset.splits[split]
+        total, longest, where = 0, 0, ""
+        begun = time.perf_counter()
+        for example, encoded in zip(examples, encode_training(examples, task, tokenizer), strict=True):
+            total += len(encoded.tokens)
+            if len(encoded.tokens) > longest:
+                longest, where = len(encoded.tokens), example.id
+        seconds = time.perf_counter() - begun
+        rate = len(examples) / seconds
+        print(f"{split:<8}{len(examples):>12,}{total:>14,}{longest:>10,}{seconds:>10.2f}{rate:>12,.0f}  {where}")
+
+
+def _tokenizer(wanted: str | None, source: str, config: Config) -> Tokenizer:
+    """The one asked for; tiny's for the sample world, as its demonstration; else that of the configuration's model."""
+    if wanted:
+        return load_tokenizer(wanted)
+    if source == "sample":
+        return load_tokenizer("tiny")
+    model = config.model
+    if model["tokenizer"]:
+        return load_tokenizer(model["tokenizer"], model["tokenizer_revision"])
+    path = Path(model["path"]).expanduser() if model["source"] == "folder" else model["path"]
+    return load_tokenizer(path, model["revision"])
+
+
+def _known(task: str) -> str:
+    if task not in names("task"):
+        raise UserError(f"there is no task {task!r}: {nearest(task, names('task'))}")
+    return task
+
+
+def _quoted(value: str) -> str:
+    """A value as Hydra reads it, whatever it holds."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssm-tune data",
+        description="fetch: download the published data of tasks from the hub, check hashes and counts, and print "
+        "what was had; runs then need no network. show: print examples as the model sees them, with visible blanks "
+        "and line ends, and their tokens. Settings (task.instruction=..., model=...) are taken as a run takes them.",
+    )
+    parser.add_argument("action", choices=("fetch", "show"))
+    parser.add_argument("words", nargs="*", metavar="TASK|key=value", help="tasks (fetch: or all), and settings")
+    shown = parser.add_argument_group("show")
+    shown.add_argument("--n", type=int, default=3, help="how many examples (default: 3)")
+    shown.add_argument("--split", help="(default: train; with --statistics all)")
+    shown.add_argument("--data", choices=("hub", "local", "sample"), help="(default: local with --data-path, else hub)")
+    shown.add_argument("--data-path", metavar="DIR", help="folder of the official files")
+    shown.add_argument("--check", choices=("counts", "off"), help="off: accept other counts than the published ones")
+    shown.add_argument("--protocol", choices=("paper", "standard"), help="(default: as a run on these data)")
+    shown.add_argument(
+        "--tokenizer", metavar="NAME_OR_PATH", help="(default: of the task's default model; sample: tiny)"
+    )
+    shown.add_argument("--statistics", action="store_true", help="a table of examples, tokens and speed instead")
+    return parser

@@ -87,6 +87,8 @@ class Task(ABC):
     """Raised whenever a change alters prompts, targets or scores."""
     mode: ClassVar[Literal["classify", "generate"]] = "generate"
     """classify: the answer is one token, read off one forward pass; generate: a text, decoded to its end."""
+    clean_up: ClassVar[bool] = True
+    """Whether outputs are stored after the official clean-up of blanks (text.clean_up), or as they were written."""
 
     def __init__(self, name: str) -> None:
         self.name = name

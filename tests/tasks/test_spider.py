@@ -183,13 +183,18 @@ def test_scores_under_both_protocols_names(folder: Path) -> None:
     assert {"exact", "paper_exact", "execution", "paper_execution"} <= set(task.signatures(val))
 
 
-def test_a_gold_that_the_clean_up_would_break_keeps_its_blanks_in_the_papers_scores(folder: Path) -> None:
-    query = "SELECT Name FROM Singer WHERE Country = 'Spain'"  # " 's" loses its blank, and ='spain' is no comparison
+def test_outputs_are_cleaned_up_for_the_papers_metrics_alone(folder: Path) -> None:
+    query = "select name from singer where country = 'spain'"  # " 's" loses its blank, and ='spain' is no comparison
     (folder / "dev.json").write_text(json.dumps([row("dev_db", query)]))
     task = task_of()
     val = task.load(local(folder), "paper").splits["val"]
-    values = task.score([query.lower()], val).values
-    assert (values["paper_exact"], values["exact"], values["paper_execution"]) == (1.0, 1.0, 1.0)
+    values = task.score([query], val).values
+    assert (values["exact"], values["official_execution"], values["execution"]) == (1.0, 1.0, 1.0)
+    # as in the official code, where the same gold query would even have been mistaken for the one before
+    assert (values["paper_exact"], values["paper_execution"]) == (0.0, 0.0)
+    values = task.score([query.replace("= 's", "=  's")], val).values
+    assert (values["paper_exact"], values["paper_execution"]) == (1.0, 1.0)
+    assert not task.clean_up
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""Tables, columns and keys of a database: what Spider's tables.json says, or what the database itself says."""
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ssm_tune.errors import UserError
+from ssm_tune.metrics.sql.databases import open_to_read
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One entry of tables.json, names as written there.
+
+    columns: (index of the table, name); the first is (-1, "*"). types, primary_keys and foreign_keys speak of
+    columns by their place in it; a foreign key is (column, the column it refers to).
+    """
+
+    db_id: str
+    tables: tuple[str, ...]
+    columns: tuple[tuple[int, str], ...]
+    types: tuple[str, ...] = ()
+    primary_keys: tuple[int, ...] = ()
+    foreign_keys: tuple[tuple[int, int], ...] = ()
+
+    @cached_property
+    def columns_of(self) -> dict[str, tuple[str, ...]]:
+        """Lower-case names of the columns of every table, by its lower-case name."""
+        found: dict[str, list[str]] = {table.lower(): [] for table in self.tables}
+        for table, name in self.columns:
+            if table >= 0:
+                found[self.tables[table].lower()].append(name.lower())
+        return {table: tuple(names) for table, names in found.items()}
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """ "table.column" in lower case for every place in ``columns``, "*" for the first."""
+        return tuple(
+            f"{self.tables[table].lower()}.{name.lower()}" if table >= 0 else "*" for table, name in self.columns
+        )
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name that may stand for something: "*", "table" and "table.column", in lower case."""
+        return frozenset(self.columns_of) | frozenset(self.column_names) | {"*"}
+
+    @cached_property
+    def folded(self) -> dict[str, str]:
+        """For each column in a foreign key, the first column of its group: columns a join makes equal.
+
+        Pairs are merged greedily, in their order: a pair joins the first group that shares a column with it, and
+        two groups that a later pair connects stay two. That is the official evaluator's way.
+        """
+        groups: list[set[int]] = []
+        for pair in self.foreign_keys:
+            group = next((one for one in groups if not one.isdisjoint(pair)), None)
+            if group is None:
+                groups.append(group := set())
+            group.update(pair)
+        return {self.column_names[place]: self.column_names[min(group)] for group in groups for place in sorted(group)}
+
+
+def read_schemas(path: Path) -> dict[str, Schema]:
+    """The schemas of a tables.json by db_id, in the order of the file.
+
+    Raises:
+        UserError: the file is missing, not UTF-8, not JSON (or cut short), or an entry is not a schema.
+    """
+    entries = _read_json(path)
+    if not isinstance(entries, list):
+        raise UserError(
+            f"{path}: a tables.json is one list of schemas, this is not; take the one of the Spider archive"
+        )
+    schemas: dict[str, Schema] = {}
+    for number, entry in enumerate(entries, 1):
+        try:
+            schema = _schema(entry)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UserError(f"{path}: entry {number} is no schema of Spider's form ({error!r})") from error
+        if schema.db_id in schemas:
+            raise UserError(f"{path}: two schemas for db_id {schema.db_id!r}; remove one")
+        schemas[schema.db_id] = schema
+    return schemas
+
+
+def find_schema(schemas: dict[str, Schema], db_id: str) -> Schema:
+    """The schema of a database.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if db_id not in schemas:
+        known = ", ".join(sorted(schemas)[:5]) + (", ..." if len(schemas) > 5 else "")
+        raise UserError(f"no schema for db_id {db_id!r} in tables.json, which has {len(schemas)} ({known or 'none'})")
+    return schemas[db_id]
+
+
+def schema_of_database(path: Path, db_id: str) -> Schema:
+    """The schema that an SQLite file declares: its tables in their order, types, primary and foreign keys.
+
+    Raises:
+        UserError: the file is missing or SQLite cannot read it.
+    """
+    tables: list[str] = []
+    columns: list[tuple[int, str]] = [(-1, "*")]
+    types, primary, references = ["text"], [], []
+    try:
+        with closing(open_to_read(path)) as connection:
+            for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                for _, name, kind, _, _, key in connection.execute("SELECT * FROM pragma_table_info(?)", (table,)):
+                    primary += [len(columns)] if key else []
+                    columns.append((len(tables), name))
+                    types.append(_kind(kind))
+                query = 'SELECT "from", "table", "to" FROM pragma_foreign_key_list(?)'
+                references += [(len(tables), *row) for row in connection.execute(query, (table,))]
+                tables.append(table)
+    except sqlite3.Error as error:
+        raise UserError(f"{path}: SQLite cannot read this database ({error}); restore the file") from error
+    places = {(tables[table].lower(), name.lower()): place for place, (table, name) in enumerate(columns) if place}
+    keys = []
+    for table, child, other, parent in references:
+        # a key without a column refers to the primary key; one to a table that is not there refers to nothing
+        if parent is None:
+            parent = next((columns[one][1] for one in primary if tables[columns[one][0]].lower() == other.lower()), "")
+        pair = ((tables[table].lower(), child.lower()), (other.lower(), parent.lower()))
+        if pair[1] in places:
+            keys.append((places[pair[0]], places[pair[1]]))
+    return Schema(db_id, tuple(tables), tuple(columns), tuple(types), tuple(primary), tuple(keys))
+
+
+def _kind(declared: str) -> str:
+    """tables.json's word for an SQLite type."""
+    declared = declared.lower()
+    words = {"bool": "boolean", "date": "time", "time": "time", "year": "time", "char": "text", "text": "text",
+             "clob": "text", "int": "number", "real": "number", "num": "number", "dec": "number", "doub": "number",
+             "floa": "number"}  # fmt: skip
+    return next((kind for word, kind in words.items() if word in declared), "others")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UserError(f"no {path}: Spider's schemas are read from there; it is part of the Spider archive") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); take it from the Spider archive again") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not JSON, or is cut short ({error}); take it from the Spider archive again"
+        ) from error
+
+
+def _schema(entry: dict[str, Any]) -> Schema:
+    """Checks what the rest relies on: names are texts, and every index points at something."""
+    tables = tuple(_text(name) for name in entry["table_names_original"])
+    columns = tuple((int(table), _text(name)) for table, name in entry["column_names_original"])
+    types = tuple(_text(kind) for kind in entry["column_types"])
+    primary = tuple(int(place) for place in entry["primary_keys"])
+    foreign = tuple((int(child), int(parent)) for child, parent in entry["foreign_keys"])
+    if any(not -1 <= table < len(tables) for table, _ in columns):
+        raise ValueError("a column of a table that is not there")
+    if len(types) != len(columns):
+        raise ValueError(f"{len(types)} types for {len(columns)} columns")
+    if any(not 0 <= place < len(columns) for place in (*primary, *(place for pair in foreign for place in pair))):
+        raise ValueError("a key of a column that is not there")
+    return Schema(_text(entry["db_id"]), tables, columns, types, primary, foreign)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where a text should be")
+    return value

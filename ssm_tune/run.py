@@ -23,6 +23,7 @@ from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Bars, Lines, progress
 from ssm_tune.provenance import reset_peak_memory
 from ssm_tune.record import RECORD_NAME, Record, read_record, references_sha256, write_jsonl, write_record
+from ssm_tune.tables import heading
 from ssm_tune.tokens import training_sequences
 
 
@@ -224,4 +225,4 @@ def _distinct(*evaluated: Evaluated | None) -> list[Evaluated]:
 
 def _points(scores: dict[str, float], names: tuple[str, ...]) -> str:
     # a split may lack a metric: the part of train that selects has no matched and mismatched half
-    return "  ".join(f"{name} {100 * scores[name]:.2f}" for name in names if name in scores)
+    return "  ".join(f"{heading(name)} {100 * scores[name]:.2f}" for name in names if name in scores)

@@ -14,7 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 from ssm_tune.record import Chosen, Record
 
 SHORT_NAMES = {"train.learning_rate": "lr"}
-HEADINGS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
+HEADINGS = {
+    "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum",
+    "meteor": "METEOR", "meteor_no_synonyms": "METEOR w/o synonyms", "bleu": "BLEU", "sacrebleu": "sacreBLEU",
+    "accuracy_matched": "matched", "accuracy_mismatched": "mismatched", "outside_labels": "no label",
+    "f1": "F1", "matthews": "Matthews", "exact": "exact match",
+}  # fmt: skip
 K = TypeVar("K")
 
 
@@ -122,7 +127,8 @@ def settings(record: Record) -> dict[str, Any]:
 
 def heading(metric: str) -> str:
     """A metric's name as people write it."""
-    return HEADINGS.get(metric, metric)
+    name = metric.removeprefix("paper_")
+    return HEADINGS.get(name, name) + (" (paper)" if name != metric else "")
 
 
 def _table(key: Key, records: list[Record]) -> Table:

@@ -116,7 +116,7 @@ class Glue(Task):
                 self._check(where, remedy, splits, origin)
         metrics = tuple(name if protocol == "standard" else f"paper_{name}" for name in self.metrics)
         halves = tuple(f"accuracy_{part.group}" for part in self.parts if part.group)
-        headline = metrics + halves if protocol == "standard" else metrics
+        headline = (metrics + halves if protocol == "standard" else metrics) + ("outside_labels",)
         name, published = data_name(data, self.name), published_data(data)
         return make_dataset(name, published, splits, metrics[0], headline, origin)
 

@@ -309,9 +309,9 @@ def test_protocols_choose_metrics_and_splits(
     write_member(tmp_path, member, [(str(n), "b", n) for n in range(30)])
     task = task_of(member)
     standard, paper = (task.load(local(tmp_path), protocol) for protocol in ("standard", "paper"))
-    assert (standard.primary, standard.headline) == (primary, headline)
+    assert (standard.primary, standard.headline) == (primary, (*headline, "outside_labels"))
     assert paper.primary == f"paper_{primary}"
-    assert paper.headline == tuple(f"paper_{name}" for name in headline if "matched" not in name)
+    assert paper.headline == (*(f"paper_{name}" for name in headline if "matched" not in name), "outside_labels")
     assert standard.hash == paper.hash
     assert task.roles("paper", paper, None, None) == Roles("train", "val", "val")
     assert task.roles("standard", standard, None, None) == Roles("train", "carved", "val")

@@ -53,8 +53,9 @@ def spider_scores(
     compares these, with their blanks cleaned up (the predictions themselves where absent). Values, all in 0..1:
     ``exact`` (official exact set match) and ``execution`` (the same answer, see ``same_answer``) against golds;
     ``official_execution`` (the old official execution match) against golds; ``paper_exact`` and ``paper_execution``
-    (official rules) of paper_predictions against paper_golds. Each also as "<name>_<level>" over the examples whose gold has that
-    hardness, levels without examples left out. Where any database has no file, no execution is among them.
+    (official rules) of paper_predictions against paper_golds. Each also as "<name>_<level>" over the examples whose
+    gold has that hardness, levels without examples left out. Where any database has no file, no execution is among
+    them.
 
     Every query runs apart from this process, reading only, for at most ``time_limit`` seconds, and may have at most
     100,000 rows (``sandbox.Limits``): a prediction that wants more is wrong. The level is always that of golds.

@@ -1,10 +1,11 @@
 """Make the embedded model from nothing: the sample world's plain text -> tokenizer -> pretrained Mamba.
 
-    python scripts/pretrain_tiny.py            # some 7 minutes on an H200, days on two CPU cores
+    python scripts/pretrain_tiny.py            # some 12 minutes on an H200, days on two CPU cores
     python scripts/pretrain_tiny.py --check    # only: do data and settings still give the recorded hash?
 
-Two stages, as large models are trained: many tokens of plain text, then a short second stage on a slightly
-different mix (tasks/sample/prose.py). The text is unlabelled: the tasks' examples are not part of it.
+Three stages, as large models are trained: many tokens of plain text, then a second, shorter stage on a mix of what
+all tasks need and a third, short one on another mix (tasks/sample/prose.py). The text is unlabelled: the tasks'
+examples are not part of it.
 
 Writes config.json, model.safetensors (bfloat16; A_log and D float32), tokenizer.json and pretraining.json, which
 records the settings, their hash together with that of the text, and the validation losses.
@@ -52,7 +53,8 @@ SETTINGS: dict[str, Any] = {
     # sequences; the rate is the peak: a cosine down to 4% after the warm-up
     "stages": [
         {"first_shard": 0, "shards": 24, "batch": 160, "steps": 6000, "learning_rate": 4e-3, "warm_up": 100},
-        {"first_shard": 100, "shards": 4, "batch": 32, "steps": 300, "learning_rate": 1e-3, "warm_up": 20},
+        {"first_shard": 100, "shards": 20, "batch": 256, "steps": 3400, "learning_rate": 3e-3, "warm_up": 100},
+        {"first_shard": 200, "shards": 12, "batch": 160, "steps": 1600, "learning_rate": 2e-3, "warm_up": 50},
     ],
 }
 
@@ -60,7 +62,7 @@ Shards = list[list[str]]
 
 
 def stage_text(number: int) -> Shards:
-    """The documents of each shard of a stage (1 or 2)."""
+    """The documents of each shard of a stage (from 1)."""
     stage = SETTINGS["stages"][number - 1]
     seeds = range(stage["first_shard"], stage["first_shard"] + stage["shards"])
     with ProcessPoolExecutor() as pool:
@@ -216,27 +218,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare the hash of data and settings and stop")
     parser.add_argument("--out", type=Path, default=TARGET, metavar="DIR")
-    parser.add_argument("--stage-one", type=Path, metavar="DIR", help="keep stage one here, or take it from here")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep each stage's model here and go on from the last")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    stages = [stage_text(1), stage_text(2)]
+    stages = [stage_text(number) for number in range(1, len(SETTINGS["stages"]) + 1)]
     found = data_hash(stages)
     if options.check:
         recorded = json.loads((options.out / "pretraining.json").read_text(encoding="utf-8"))["hash"]
         print(f"data and settings: {found}\nrecorded:          {recorded}")
         return 0 if found == recorded else 1
     tokenizer = train_tokenizer([document for documents in stages[0][:4] for document in documents])
-    kept = options.stage_one
-    if kept is not None and (kept / "model.safetensors").is_file():
-        model = from_pretrained(kept, "float32", options.device)
-        losses = [validation_loss(model, pack(tokenizer, stages[0][-1]), model.device)]
-    else:
-        config = MambaConfig(SETTINGS["d_model"], SETTINGS["n_layer"], SETTINGS["vocabulary"])
-        model = initialised(config, SETTINGS["seed"]).to(options.device)
-        losses = [run_stage(1, model, tokenizer, stages[0])]
+    config = MambaConfig(SETTINGS["d_model"], SETTINGS["n_layer"], SETTINGS["vocabulary"])
+    model, losses = initialised(config, SETTINGS["seed"]).to(options.device), []
+    for number, shards in enumerate(stages, start=1):
+        kept = options.keep / f"stage-{number}" if options.keep else None
+        if kept is not None and (kept / "model.safetensors").is_file():
+            model = from_pretrained(kept, "float32", options.device)
+            losses.append(validation_loss(model, pack(tokenizer, shards[-1]), model.device))
+            continue
+        losses.append(run_stage(number, model, tokenizer, shards))
         if kept is not None:
             save(model, tokenizer, kept)
-    losses.append(run_stage(2, model, tokenizer, stages[1]))
     save(model, tokenizer, options.out)
     about = {
         "settings": SETTINGS,

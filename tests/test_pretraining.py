@@ -9,7 +9,10 @@ from pathlib import Path
 
 from ssm_tune.models.pretrained import from_pretrained
 from ssm_tune.models.tokenizer import load_tokenizer
+from ssm_tune.tasks.sample.databases import write_spider
 from ssm_tune.tasks.sample.dialogues import samsum_rows
+from ssm_tune.tasks.sample.glue import glue_rows
+from ssm_tune.tasks.sample.triples import dart_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,3 +38,23 @@ def test_the_separator_is_one_token_wherever_a_dialogue_ends() -> None:
     for row in samsum_rows("test"):
         assert tokenizer.encode(row["dialogue"] + "###") == [*tokenizer.encode(row["dialogue"]), separator]
         assert tokenizer.decode(tokenizer.encode(row["summary"]), clean_up=False) == row["summary"]
+
+
+def test_labels_and_separators_of_the_other_tasks_are_one_token(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer("tiny")
+    (separator,) = tokenizer.encode("###")
+    assert [len(tokenizer.encode(digit)) for digit in "012"] == [1, 1, 1]
+    texts = [
+        value
+        for member in ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")
+        for row in glue_rows(member, "val")
+        for value in row.values()
+        if isinstance(value, str)
+    ]
+    texts += [" | ".join(" : ".join(triple) for triple in row["tripleset"]) for row in dart_rows("test")]
+    write_spider(tmp_path)
+    for entry in json.loads((tmp_path / "dev.json").read_text(encoding="utf-8")):
+        texts += [entry["question"], entry["query"]]
+    for text in texts:
+        assert tokenizer.encode(text + "###") == [*tokenizer.encode(text), separator]
+        assert tokenizer.decode(tokenizer.encode(text), clean_up=False) == text

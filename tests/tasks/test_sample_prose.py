@@ -18,8 +18,12 @@ from ssm_tune.tasks.sample.prose import corpus, documents
 from ssm_tune.tasks.sample.recounts import first_person, recount
 from ssm_tune.tasks.sample.world import World
 
-# of the first 2,000 documents of seed 0; a change of it is a change of the pretraining text
-SHA256 = "bd0dd900b1c19819c4c0525f59781668ba13b5b92987287a99cf9e3653c0ca98"
+# of the first 2,000 documents of seed 0 in each stage; a change of it is a change of the pretraining text
+SHA256 = {
+    1: "bd0dd900b1c19819c4c0525f59781668ba13b5b92987287a99cf9e3653c0ca98",
+    2: "6ecad4d374b04cecdcc43dd6ddd377b0c9f061c4a681d0d9e9525325f3da210b",
+    3: "4ad68d032d7852a48e3cad21e7087582c35d0cd31c8c542fb13e803c55efbfd6",
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +31,11 @@ def texts() -> list[str]:
     return corpus(1, 2_000_000)
 
 
-def test_documents_never_change() -> None:
-    text = "\0".join(islice(documents(0), 2000))
-    assert hashlib.sha256(text.encode()).hexdigest() == SHA256
-    assert text != "\0".join(islice(documents(1), 2000))
+@pytest.mark.parametrize("stage", list(SHA256))
+def test_documents_never_change(stage: int) -> None:
+    text = "\0".join(islice(documents(0, stage), 2000))
+    assert hashlib.sha256(text.encode()).hexdigest() == SHA256[stage]
+    assert text != "\0".join(islice(documents(1, stage), 2000))
 
 
 def test_corpus_is_the_beginning_of_the_stream() -> None:
@@ -46,6 +51,32 @@ def test_documents_are_clean(texts: list[str]) -> None:
         assert 10 <= len(text) <= 1300, text
         assert not re.search(r"[{}\[\]]|<[=+]?\w+>|\bNone\b|  |\bcan not\b|\b(\w+) \1\b", text), text
         assert not re.search(r"\b[Aa] [aeio]\w|\b[Aa]n [^aeiou]\w", text), text  # no English a/an mistake
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_documents_of_later_stages_are_clean(stage: int) -> None:
+    # pupils' mistakes are meant: articles and order may be wrong there
+    for text in corpus(1, 1_000_000, stage):
+        assert text == text.strip()
+        assert text.isascii()
+        assert 10 <= len(text) <= 1300, text
+        assert not re.search(r"[{}\[\]]|<[=+]?\w+>|\bNone\b|  |\bcan not\b", text), text
+
+
+def test_later_stages_remark_on_what_was_said_asked_and_written() -> None:
+    sorts = {
+        "remark": r"###(True|Right|False|Wrong|Unknown)\b",
+        "question": r"\?\n?###|\?\n\w+: .*\?",
+        "mistake": r"(Better: |mistake|Bad English|Not correct)",
+        "query": r"(?i)\bselect .* from \w+",
+        "triples": r"^\w+ : [A-Z_]+ : ",
+        "topic": r"###Topic: ",
+    }
+    for stage, expected in ((2, {"remark", "mistake", "query", "triples", "topic"}), (3, set(sorts))):
+        texts = corpus(1, 1_000_000, stage)
+        for sort in expected:
+            found = sum(bool(re.search(sorts[sort], text, re.MULTILINE)) for text in texts)
+            assert found > 0.02 * len(texts), (stage, sort)
 
 
 def test_every_word_of_the_world_occurs(texts: list[str]) -> None:

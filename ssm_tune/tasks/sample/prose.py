@@ -1,16 +1,19 @@
 """Plain, unlabelled text of the sample world: what the embedded tiny model is pretrained on.
 
-It teaches what a summary needs, carrying names, things, places and times from a chat into a narrative, but in
-other forms and other words: after a chat comes a report, a diary, a letter or a note, never a summary of the
-task's. It comes in two stages: the second adds reports in the present tense, and right behind a chat ``###``
-stands before a word for its topic.
+It teaches what the tasks need, in other forms and other words than theirs: to carry names, things, places and
+times from a chat into a report (never a summary), to say triples in sentences, to see whether a claim agrees with
+what was said, to notice mistakes and moods, to query tables. A task's instruction, a label's digit, a reference or
+a question of Spider's rows occurs nowhere.
+
+It comes in three stages: the first is chats and what came of them, for the most part; the second, a mix of what all
+tasks need; the third puts remarks under headings of all sorts, with ``###`` between what is remarked on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import facts
+from . import facts, remarks
 from .dialogues import chat, new_event
 from .draw import Draw
 from .recounts import CONNECTORS, first_person, note, recount, third_person
@@ -111,21 +114,29 @@ _SHARES: dict[int, dict[Callable[[World], str], float]] = {
         facts.figures: 1.5,
     },
     2: {
-        chat_then_recount: 20,
-        chat_then_retelling: 24,
-        tagged: 24,
-        headed: 6,
-        recount_then_chat: 4,
-        chat_alone: 3,
-        story: 4,
-        news: 4,
-        plans: 3,
-        facts.facts: 3,
-        facts.schema: 1,
-        facts.query: 1.5,
-        facts.opinion: 1,
-        facts.questions: 1,
-        facts.figures: 0.5,
+        chat_then_recount: 6,
+        chat_then_retelling: 10,
+        tagged: 9,
+        story: 2,
+        news: 2,
+        facts.facts: 7,
+        facts.figures: 1,
+        remarks.hearsay: 32,
+        remarks.asked_again: 11,
+        remarks.answered: 13,
+        remarks.pairs: 8,
+        remarks.exercise: 8,
+        remarks.judged: 5,
+        remarks.catalogue: 18,
+    },
+    3: {
+        chat_then_retelling: 14,
+        tagged: 12,
+        facts.facts: 6,
+        remarks.sheet: 80,
+        remarks.hearsay: 4,
+        remarks.answered: 4,
+        remarks.catalogue: 14,
     },
 }
 

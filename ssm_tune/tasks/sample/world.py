@@ -9,7 +9,7 @@ from typing import Any
 from .draw import Draw
 from .grammar import Tense
 from .values import Clause, Job, draw_facts
-from .words import HOBBIES, JOBS, PETS, TOWNS, Part, pool
+from .words import Part, pool
 
 _TIES = ("friend", "neighbour", "colleague", "cousin")
 
@@ -120,8 +120,11 @@ class World:
 
     def _person(self, name: str, female: bool) -> Person:
         draw = self.draw
-        age, job, town = draw.between(19, 70), Job(draw.choice(JOBS)), draw.choice(TOWNS)
-        return Person(name, female, age, job, town, draw.choice(HOBBIES), draw.choice(PETS))
+        age, (job, town, hobby, pet) = (
+            draw.between(19, 70),
+            (draw.choice(pool(name, self.part)) for name in ("jobs", "towns", "hobbies", "pets")),
+        )
+        return Person(name, female, age, Job(job), town, hobby, pet)
 
     def event(self, kind: str, sources: Mapping[str, str], cast: str = "abc") -> Event:
         """An event whose facts come from ``values.draw_facts``, among different people of this world."""

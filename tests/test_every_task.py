@@ -1,0 +1,65 @@
+"""Every task of conf/task goes through a whole run on the sample world, and its predictions score the same again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ssm_tune.cli import main
+from ssm_tune.config import names
+from ssm_tune.record import read_jsonl, read_record
+from ssm_tune.tasks.base import Task, load_task
+
+TASKS = names("task")
+QUICK = ["model=tiny", "data=sample", "train.max_steps=2", "decode.num_beams=1", "decode.max_new_tokens=3"]
+PAPERS = {
+    "glue_cola", "glue_mnli", "glue_mrpc", "glue_qnli", "glue_qqp", "glue_rte", "glue_sst2", "dart", "samsum", "spider"
+}  # fmt: skip
+
+
+def test_the_papers_tasks_are_there() -> None:
+    assert set(TASKS) >= PAPERS
+
+
+@pytest.mark.parametrize("protocol", ["paper", "standard"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_and_its_score(
+    task: str, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frozen = f"frozen={'true' if protocol == 'standard' else 'false'}"
+    assert main([f"task={task}", "method=state_offset_y", f"protocol={protocol}", frozen, *QUICK]) == 0
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("record: "))
+    record = read_record(path)
+    best = record["metrics"]["best"]
+    assert best is not None
+    assert record["primary_metric"] in best["report"]
+    assert set(record["headline"]) <= set(best["report"])
+    lowest = {"matthews": -1, "paper_matthews": -1}
+    assert all(lowest.get(name, 0) <= value <= 1 for name, value in best["report"].items())
+    assert record["splits"]["selected_on_report"] == (protocol == "paper")
+    assert record["signatures"]
+    rows = read_jsonl(path.parent / "predictions.jsonl")
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert all(row["statistics"] for row in rows)
+    assert main(["score", str(path.parent), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["equal"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_same_outputs_carry_both_protocols_metrics(task: str) -> None:
+    """What either protocol leads with can be computed from outputs of the other, where they share the examples."""
+    from omegaconf import OmegaConf
+
+    from ssm_tune.config import conf_dir
+
+    section = OmegaConf.to_container(OmegaConf.load(conf_dir() / "task" / f"{task}.yaml"), resolve=False)["task"]  # type: ignore[index]
+    made: Task = load_task(section)
+    data = {"source": "sample", "path": None, "check": "counts", "name": None}
+    datasets = {protocol: made.load(data, protocol) for protocol in ("paper", "standard")}
+    leading = {one.primary for one in datasets.values()} | {name for one in datasets.values() for name in one.headline}
+    for dataset in datasets.values():
+        examples = dataset.splits["val"][:8]
+        assert leading <= set(made.score([example.target for example in examples], examples).values)

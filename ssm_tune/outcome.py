@@ -142,6 +142,7 @@ def make_record(
         "backend": prepared.backend,
         "hashes": prepared.hashes,
         "origin": prepared.dataset.origin,
+        "left_out": prepared.left_out,
         "versions": versions(),
         "git": git_state(Path(__file__).parent),
         "hardware": hardware(),

@@ -36,7 +36,8 @@ SCAN = "reference"
 class Prepared:
     """A cell, ready to run.
 
-    revision: the hub commit of the weights, if they come from there; notes: what the record's reader must know.
+    revision: the hub commit of the weights, if they come from there. left_out: by split, the ids of examples that the
+    protocol finds too long. notes: what the record's reader must know.
     """
 
     config: Config
@@ -54,6 +55,7 @@ class Prepared:
     learning_rate_source: str
     adapter_dtype: torch.dtype
     hashes: dict[str, str]
+    left_out: dict[str, list[str]]
     notes: list[str]
 
     @property
@@ -124,42 +126,47 @@ def prepare(config: Config) -> Prepared:
         protocol = "paper" if published_data(data) else "standard"
     dataset = task.load(data, protocol)
     roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
+    task.check_scoring(dataset.splits[roles.report])
     if roles.selection == "carved":
         dataset = carve(dataset)
     name = _model_name(config.model)
     train, source = _train_settings(config, protocol, name, task, method)
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)
-    dataset, notes = _within_limit(dataset, task, protocol, tokenizer)
+    dataset, left_out, notes = _within_limit(dataset, task, protocol, tokenizer)
     total_steps(len(dataset.splits[roles.train]), train)
     decode = DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id)
     return Prepared(
         config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
         _adapter_dtype(config, source, dtype),
         {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
-        notes,
+        left_out, notes,
     )  # fmt: skip
 
 
-def _within_limit(dataset: Dataset, task: Task, protocol: str, tokenizer: Tokenizer) -> tuple[Dataset, list[str]]:
-    """The data set without the examples that the protocol finds too long, and what to say of it."""
+def _within_limit(
+    dataset: Dataset, task: Task, protocol: str, tokenizer: Tokenizer
+) -> tuple[Dataset, dict[str, list[str]], list[str]]:
+    """The data set without the examples that the protocol finds too long, their ids, and what to say of it."""
     limit = task.max_tokens(protocol)
     if limit is None:
-        return dataset, []
-    splits, notes = {}, []
+        return dataset, {}, []
+    splits, left_out, notes = {}, {}, []
     for name, examples in dataset.splits.items():
         prefixes = {prefix: len(tokenizer.encode(prefix)) for prefix in {example.prefix for example in examples}}
         lengths = training_sequences(examples, task, tokenizer).lengths()
-        splits[name] = [
-            example
+        long = {
+            example.id
             for example, length in zip(examples, lengths, strict=True)
-            if length - prefixes[example.prefix] <= limit
-        ]
-        if dropped := len(examples) - len(splits[name]):
-            notes.append(f"{dropped} of {len(examples)} examples of {name} are left out: longer than {limit} tokens")
+            if length - prefixes[example.prefix] > limit
+        }
+        splits[name] = [example for example in examples if example.id not in long]
+        if long:
+            left_out[name] = sorted(long)
+            notes.append(f"{len(long)} of {len(examples)} examples of {name} are left out: longer than {limit} tokens")
         if not splits[name]:
             raise UserError(f"{dataset.name}: every example of {name} is longer than {limit} tokens in this tokenizer")
-    return dataclasses.replace(dataset, splits=splits), notes
+    return dataclasses.replace(dataset, splits=splits), left_out, notes
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import (
     Any,
     Literal,
+    NotRequired,
     TypedDict,
     cast,
     get_args,
@@ -166,6 +167,8 @@ class Record(TypedDict):
     peak_memory_bytes: int | None
     backend: Backend
     hashes: Hashes
+    origin: NotRequired[dict[str, str]]  # where the data come from: hub id and commit, say
+    left_out: NotRequired[dict[str, list[str]]]  # by split, ids of examples longer than the protocol takes
     versions: dict[str, str]
     git: dict[str, Any] | None
     hardware: dict[str, Any]

@@ -77,6 +77,8 @@ def _kept(folder: Path) -> Record | None:
 def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Finished:
     task, roles, report = prepared.task, prepared.roles, prepared.dataset.splits[prepared.roles.report]
     begun = time.perf_counter()
+    # before anything slow: a text that cannot be tokenised ends the run
+    sequences = training_sequences(prepared.dataset.splits[roles.train], task, prepared.tokenizer)
     frozen = _frozen_score(prepared, folder, state, ui) if prepared.config.frozen else None
 
     base = sum(parameter.numel() for parameter in prepared.model.parameters())
@@ -102,7 +104,6 @@ def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Fi
         state.last = here
         ui.say(f"epoch {epoch}  {roles.selection}: {_points(scored.values, prepared.dataset.headline)}")
 
-    sequences = training_sequences(prepared.dataset.splits[roles.train], task, prepared.tokenizer)
     trained, diverged = Trained(), None
     try:
         train(adapter, sequences, prepared.train, prepared.tokenizer.eos_id, evaluate, ui, trained)

@@ -32,6 +32,7 @@ class Key(NamedTuple):
     model: str
     model_hash: str
     protocol: str
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,10 @@ class Table:
 def table_key(record: Record) -> Key:
     """The table that a record belongs to."""
     cell, hashes = record["cell"], record["hashes"]
-    return Key(cell["task"], cell["data"], hashes["data"], cell["model"], hashes["model"], cell["protocol"])
+    return Key(
+        cell["task"], cell["data"], hashes["data"], cell["model"], hashes["model"], cell["protocol"],
+        record["primary_metric"],
+    )  # fmt: skip
 
 
 def tables_from_records(records: Iterable[Record]) -> list[Table]:

@@ -63,3 +63,24 @@ def test_the_same_outputs_carry_both_protocols_metrics(task: str) -> None:
     for dataset in datasets.values():
         examples = dataset.splits["val"][:8]
         assert leading <= set(made.score([example.target for example in examples], examples).values)
+
+
+def test_examples_that_the_protocol_finds_too_long_are_counted_and_left_out_again_when_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ssm_tune.tasks import spider
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(spider, "MAX_TOKENS", 150)
+    assert main(["task=spider", "method=state_offset_y", "protocol=paper", "frozen=false", *QUICK]) == 0
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("record: "))
+    record = read_record(path)
+    left_out = record["left_out"]
+    assert left_out["val"]
+    assert left_out["train"]
+    notes = " ".join(record["notes"])
+    assert f"{len(left_out['val'])} of 120 examples of val are left out: longer than 150 tokens" in notes
+    rows = read_jsonl(path.parent / "predictions.jsonl")
+    assert not {row["id"] for row in rows} & set(left_out["val"])
+    assert len(rows) + len(left_out["val"]) == 120
+    assert main(["score", str(path.parent), "--json"]) == 0

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -77,6 +78,8 @@ class Pool:
         self.size = workers or min(_processors(), 8)
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
+        self._waiting: deque[Job] = deque()
+        self._fatal: set[Job] = set()
 
     def __enter__(self) -> "Pool":
         return self
@@ -95,12 +98,10 @@ class Pool:
         Raises:
             UserError: no worker can be started.
         """
-        waiting = iter(dict.fromkeys(jobs))
-        pending = next(waiting, None)
-        while pending or any(worker.job for worker in self._workers):
-            while pending and (worker := self._idle()):
-                worker.start(pending)
-                pending = next(waiting, None)
+        self._waiting = deque(dict.fromkeys(jobs))
+        while self._waiting or any(worker.job for worker in self._workers):
+            while self._waiting and (worker := self._idle()):
+                worker.start(self._waiting.popleft())
             for key, _ in self._selector.select(self._patience()):
                 if done := self._hear(key.data):
                     yield done
@@ -136,7 +137,10 @@ class Pool:
         return job, Result(**answer)
 
     def _bury(self, worker: "_Worker") -> tuple[Job, Result] | None:
-        """Ends a worker that is late or dead, and says what that means for its job."""
+        """Ends a worker that is late or dead, and says what that means for its job.
+
+        A job whose worker died is run once more: something else may have killed that one.
+        """
         late = worker.late
         self._selector.unregister(worker.answers)
         self._workers.remove(worker)
@@ -151,7 +155,11 @@ class Pool:
         status = worker.process.returncode
         if late or status == -signal.SIGALRM:  # its own alarm may be the first to go off
             return worker.job, Result(error="time limit", timed_out=True)
-        return worker.job, Result(error=f"the process that ran it died (exit status {status})")
+        if worker.job not in self._fatal:
+            self._fatal.add(worker.job)
+            self._waiting.appendleft(worker.job)
+            return None
+        return worker.job, Result(error=f"the process that ran it died twice (exit status {status})")
 
 
 _WORKER = Path(__file__).with_name("worker.py")

@@ -60,6 +60,8 @@ def spider_scores(
     Every query runs apart from this process, reading only, for at most ``time_limit`` seconds, and may have at most
     100,000 rows (``sandbox.Limits``): a prediction that wants more is wrong. The level is always that of golds.
 
+    ``timed_out`` is the share of predictions that met the time limit, where queries ran.
+
     Returns:
         values, and for each example the same names without levels (1.0 or 0.0), with "timed_out" (the prediction
         met the time limit) where queries ran.
@@ -183,7 +185,8 @@ def _executions(
     name = f"gold query of database {example.database.db_id!r}"
     for query, result in ((example.gold, gold), (example.paper_gold, paper_gold)):
         if result.rows is None:
-            raise UserError(f"{name} fails ({result.error}): {_line(query)}")
+            longer = "; allow more with task.time_limit=SECONDS" if result.timed_out else ""
+            raise UserError(f"{name} fails ({result.error}{longer}): {_line(query)}")
     try:
         ordered = has_order(example.gold)
     except ValueError as error:
@@ -208,6 +211,8 @@ def _means(statistics: Sequence[dict[str, float]], levels: Sequence[str]) -> dic
             of_level = [one[name] for one, its in zip(statistics, levels, strict=True) if its == level]
             if of_level:
                 values[f"{name}_{level}"] = math.fsum(of_level) / len(of_level)
+    if "timed_out" in statistics[0]:
+        values["timed_out"] = math.fsum(one["timed_out"] for one in statistics) / len(statistics)
     return values
 
 

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         from ssm_tune.config import nearest
 
         return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
-    return _guarded(lambda: _cells(arguments))
+    return _guarded(lambda: _cells(arguments), "interrupted: the cell that was running left no record")
 
 
 def _help() -> str:
@@ -86,15 +86,15 @@ def _cells(arguments: list[str]) -> int:
     return run_cells(arguments)
 
 
-def _guarded(work: Callable[[], Any]) -> int:
-    """Run ``work`` with every error as one line on stderr."""
+def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
+    """Run ``work`` with every error as one line on stderr. interrupted: what Ctrl-C leaves to say."""
     try:
         return int(work() or 0)
     except UserError as error:
         _trace()
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted: the cell that was running left no record", file=sys.stderr)
+        print(f"\n{interrupted}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as with "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -51,6 +51,10 @@ class DataConfig:
             raise UserError("data=local needs the folder of the official files: add data.path=DIR")
         if self.source != "local" and self.path:
             raise UserError(f"data.path is only read with data=local, not with data={self.source}")
+        if self.source != "local" and self.check == "off":
+            raise UserError(f"data.check=off is only read with data=local, not with data={self.source}")
+        if self.name is not None and self.check != "off":
+            raise UserError("data.name is for stand-ins, data=local data.check=off; other data have their own names")
 
 
 @dataclass

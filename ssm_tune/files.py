@@ -4,6 +4,7 @@ A file is written beside its place, flushed to the disk and renamed. JSON has no
 written as null.
 """
 
+import codecs
 import errno
 import json
 import math
@@ -111,13 +112,13 @@ def write_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file.
+    """The objects of a JSON lines file; a byte order mark at its start is left out.
 
     Raises:
         UserError: missing file; a line that is no JSON object, named by its number.
     """
     rows = []
-    content = read_bytes(Path(path))
+    content = read_bytes(Path(path)).removeprefix(codecs.BOM_UTF8)
     lines = content.split(b"\n")
     for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
         try:

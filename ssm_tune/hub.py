@@ -1,6 +1,6 @@
 """Files from the Hugging Face hub: pinned to a commit, checked against the hub's own hashes, then at hand offline.
 
-The files lie in the user's ordinary hub cache. A manifest of ours, one for each repository and revision asked for,
+The files lie in the user's ordinary hub cache. A manifest of ours, one for each endpoint, repository and revision,
 keeps the commit and the hub's list of files, and which of them were found good; with it a later call needs no
 network. Deleting it (``hub`` in our cache folder) makes the next call ask the hub anew. Imports no torch; the hub's
 client and pyarrow are imported where they are needed.
@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssm_tune.errors import UserError, first_line
@@ -105,12 +106,13 @@ def read_table(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, 
 def _read_one(path: Path, columns: list[str]) -> list[dict[str, Any]]:
     import pyarrow
 
-    if path.suffix not in (".parquet", ".csv"):
+    kind = path.suffix.lower()
+    if kind not in (".parquet", ".csv"):
         raise UserError(f"{path}: neither .parquet nor .csv")
     try:
-        return _read_parquet(path, columns) if path.suffix == ".parquet" else _read_csv(path, columns)
+        return _read_parquet(path, columns) if kind == ".parquet" else _read_csv(path, columns)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as {path.suffix[1:]} ({first_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as {kind[1:]} ({first_line(error)})") from error
 
 
 def _read_parquet(path: Path, columns: list[str]) -> list[dict[str, Any]]:
@@ -168,6 +170,7 @@ def _manifest(kind: Kind, repo: str, revision: str | None) -> Manifest:
             raise
         except Exception:  # the client's transport errors changed with its http library: no common base
             if cached := in_hub_cache(kind, repo, revision):
+                _tell_of_cache(repo, cached.commit)
                 return cached
             raise
     if revision is not None and COMMIT.fullmatch(revision) and info.sha != revision:
@@ -175,9 +178,21 @@ def _manifest(kind: Kind, repo: str, revision: str | None) -> Manifest:
     entries = {
         file.rfilename: Entry(file.lfs["sha256"] if file.lfs else None, file.blob_id) for file in info.siblings or []
     }
+    for name in entries:
+        if "\\" in name or name.startswith("/") or ".." in PurePosixPath(name).parts:
+            raise UserError(
+                f"{repo}: the hub lists a file {name!r}, which would lie outside its folder; {WAY_ON[kind]}"
+            )
     manifest = Manifest(kind, repo, revision, info.sha, entries)
     manifest.remember()
     return manifest
+
+
+@cache
+def _tell_of_cache(repo: str, commit: str) -> None:
+    log.warning(
+        "%s: the hub cannot be reached; taken is what another program left in its cache, commit %s", repo, commit
+    )
 
 
 def _fetched(manifest: Manifest, names: Sequence[str]) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from ssm_tune.errors import UserError, first_line
 from ssm_tune.files import atomic_write, cache_dir, decode_json, encode_json
 
 Kind = Literal["model", "dataset"]
-VERSION = 1
+VERSION = 2
 """Of the manifest's layout."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -49,14 +49,14 @@ class Manifest:
         if other is not None and other.commit == self.commit:
             self.verified = {**other.verified, **self.verified}
         try:
-            content = encode_json({"version": VERSION, **asdict(self)}, indent=1)
+            content = encode_json({"version": VERSION, "endpoint": _endpoint(), **asdict(self)}, indent=1)
             atomic_write(_path(self.kind, self.repo, self.revision), [content])
         except UserError as error:
             log.warning("%s will be asked of the hub again: %s", self.repo, error)
 
 
 def remembered(kind: Kind, repo: str, revision: str | None) -> Manifest | None:
-    """The manifest that was written for exactly this request; a damaged one is told of and counts as none."""
+    """The manifest that was written for exactly this request and endpoint; a damaged one is told of, counts as none."""
     path = _path(kind, repo, revision)
     try:
         content = path.read_bytes()
@@ -64,7 +64,8 @@ def remembered(kind: Kind, repo: str, revision: str | None) -> Manifest | None:
         return None
     try:
         kept = decode_json(content)
-        if (kept.pop("version"), kept["kind"], kept["repo"], kept["revision"]) != (VERSION, kind, repo, revision):
+        request = (kept.pop("version"), kept.pop("endpoint"), kept["kind"], kept["repo"], kept["revision"])
+        if request != (VERSION, _endpoint(), kind, repo, revision):
             raise ValueError("it belongs to something else")
         kept["entries"] = {name: Entry(**entry) for name, entry in kept["entries"].items()}
         kept["verified"] = dict(kept["verified"])
@@ -75,8 +76,16 @@ def remembered(kind: Kind, repo: str, revision: str | None) -> Manifest | None:
 
 
 def _path(kind: Kind, repo: str, revision: str | None) -> Path:
-    asked = hashlib.sha256((revision or "").encode()).hexdigest()[:12]  # a revision may hold any character
+    # a revision may hold any character, and a mirror may say other things of it than the hub
+    asked = hashlib.sha256(f"{_endpoint()} {revision or ''}".encode()).hexdigest()[:12]
     return cache_dir() / "hub" / f"{kind}--{repo.replace('/', '--')}--{asked}.json"
+
+
+def _endpoint() -> str:
+    """The address of the hub, or of the mirror that HF_ENDPOINT names, as the hub's client reads it."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
 
 
 def in_hub_cache(kind: Kind, repo: str, revision: str | None) -> Manifest | None:

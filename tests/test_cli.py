@@ -63,6 +63,14 @@ WRONG = [
     (["method=lora", "task=samsum", "seed=-1"], "seed must be a whole number from 0"),
     (["method=lora", "task=samsum", "data=local"], "add data.path=DIR"),
     (["method=lora", "task=samsum", "data.path=x"], "data.path is only read with data=local"),
+    (
+        ["method=lora", "task=samsum", "data.check=off"],
+        "data.check=off is only read with data=local, not with data=hub",
+    ),
+    ([*CELL, "data.check=off"], "data.check=off is only read with data=local, not with data=sample"),
+    ([*CELL, "data.name=mine"], "data.name is for stand-ins"),
+    (["method=lora", "task=samsum", "data.name=mine"], "data.name is for stand-ins"),
+    ([*CELL[:3], "data=local", "data.path=x", "data.name=mine"], "data.name is for stand-ins"),
     (["method=lora", "task=samsum", "bad argument"], "cannot read the argument 'bad argument'"),
     (["tabel"], "no subcommand 'tabel': did you mean table"),
     ([*CELL, "method.learning_rate=fast"], "method.learning_rate must be a positive number, got 'fast'"),
@@ -184,3 +192,14 @@ def test_ctrl_c_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     assert "Traceback" not in rest
     assert not list(tmp_path.rglob("record.json"))
     assert not list(tmp_path.rglob("predictions*"))
+
+
+@pytest.mark.parametrize("name", ["data", "score"])
+def test_ctrl_c_where_no_cell_runs(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"ssm_tune.commands.{name}.main", interrupted)
+    assert in_process([name], capsys) == (130, "", "\ninterrupted\n")

@@ -308,8 +308,31 @@ def test_what_another_program_downloaded_is_used_without_a_network(client: Clien
     away = Client(client.home, closed_port())
     ((commit, rows),), err = ask(away, SST2)
     assert commit == COMMIT
-    assert err == ""
+    (line,) = err.splitlines()
+    assert line.startswith("org/glue: the hub cannot be reached; taken is what another program left in its cache")
+    assert COMMIT in line
     assert [row["label"] for row in rows[SST2[2][0]]] == [1, 0]
     (path,) = (client.home / "hf").rglob(f"snapshots/*/{names[0]}")
     path.resolve().write_bytes(b"other")
     assert "is damaged" in refused(away, SST2)
+
+
+def test_a_mirror_is_asked_itself(client: Client, server: Server) -> None:
+    """What the hub said of a branch is no word of a mirror's."""
+    assert ask(client, SST2)[0][0][0] == COMMIT
+    other = "c" * 40
+    repository = Repository(server.repositories["dataset", "org/glue"].files, {"main": other})
+    with serving({("dataset", "org/glue"): repository}) as mirror:
+        assert ask(Client(client.home, mirror.endpoint), SST2)[0][0][0] == other
+        assert ask(Client(client.home, mirror.endpoint), SST2, blocked=True)[0][0][0] == other
+    assert ask(client, SST2, blocked=True)[0][0][0] == COMMIT
+
+
+@pytest.mark.parametrize("name", ["../out.csv", "a/../../out.csv", "/out.csv", "a\\..\\out.csv"])
+def test_file_names_that_lead_out_of_the_folder(client: Client, server: Server, name: str) -> None:
+    server.repositories["dataset", "org/bad"] = Repository({name: b"a", "train..1.csv": b"id\n1\n"})
+    message = refused(client, ("org/bad", None, ["*.csv"], ["id"]))
+    assert f"org/bad: the hub lists a file {name!r}, which would lie outside its folder" in message
+    assert not list(client.home.rglob("out.csv"))
+    del server.repositories["dataset", "org/bad"].files[name]  # two dots inside of a name are harmless
+    assert ask(client, ("org/bad", None, ["*.csv"], ["id"]))[0] == [[COMMIT, {"*.csv": [{"id": "1"}]}]]

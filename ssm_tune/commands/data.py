@@ -7,19 +7,25 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from ssm_tune.compose import compose
-from ssm_tune.config import Config, names, nearest
+from ssm_tune.config import Config, conf_dir, names, nearest
 from ssm_tune.encoding import Encoded, encode_training
 from ssm_tune.errors import UserError
 from ssm_tune.hub import used_files
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
 from ssm_tune.tasks.base import Dataset, Example, Task, load_task, published_data
+from ssm_tune.tasks.spider import NEEDED, Spider
 
 METHOD = "method=full"
 """Every configuration names one; data do not depend on it."""
+SHOWN = 3
+"""Examples, unless --n says otherwise."""
 VISIBLE = str.maketrans({" ": "·", "\t": "→", "\r": "␍", "\n": "⏎"})
 
 
@@ -31,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     words = [one for one in options.words if "=" not in one]
     settings = [one for one in options.words if "=" in one]
     if options.action == "fetch":
+        for name in ("n", "split", "data", "data_path", "check", "protocol", "tokenizer", "statistics"):
+            if getattr(options, name) not in (None, False):
+                raise UserError(f"data fetch has no option --{name.replace('_', '-')}: it is of data show")
         return fetch(words, settings)
     if len(words) != 1:
         raise UserError("data show needs one task: ssm-tune data show TASK")
@@ -38,14 +47,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fetch(tasks: Sequence[str], settings: Sequence[str]) -> int:
-    """Download, verify and count each task's published data; 2 where any could not be had, after all were tried."""
+    """Download, verify and count each task's published data; 2 where any could not be had, after all were tried.
+
+    Settings of a task (task.KEY) go to the tasks that have them. Raises UserError for one that none has.
+    """
     wanted = names("task") if "all" in tasks else [_known(task) for task in tasks]
     if not wanted:
         raise UserError(f"data fetch needs tasks: all, or of {', '.join(names('task'))}")
+    keys = {name: _task_keys(name) for name in wanted}
+    for key in map(_key, settings):
+        if key.startswith("task.") and not any(key.split(".")[1] in its for its in keys.values()):
+            there = sorted({f"task.{one}" for its in keys.values() for one in its})
+            raise UserError(f"there is no setting {key!r}: {nearest(key, there)}")
     failed = 0
     for name in wanted:
+        its = [one for one in settings if not _key(one).startswith("task.") or _key(one).split(".")[1] in keys[name]]
         try:
-            config = compose([METHOD, f"task={name}", "data=hub", *settings])
+            config = compose([METHOD, f"task={name}", "data=hub", *its])
             _fetch(load_task(config.task), config)
         except UserError as error:
             if len(wanted) == 1:
@@ -55,23 +73,46 @@ def fetch(tasks: Sequence[str], settings: Sequence[str]) -> int:
     return 2 if failed else 0
 
 
+def _key(setting: str) -> str:
+    return setting.split("=")[0].lstrip("+~")
+
+
+def _task_keys(name: str) -> set[str]:
+    """The settings of a task, as conf/task has them."""
+    section = OmegaConf.to_container(OmegaConf.load(conf_dir() / "task" / f"{name}.yaml"))
+    assert isinstance(section, dict)
+    return set(section["task"]) - {"_target_"}
+
+
 def _fetch(task: Task, config: Config) -> None:
+    if config.data.source != "hub":
+        raise UserError(f"data fetch gets the hub's data: leave out data.source={config.data.source}")
     used_files()
-    dataset = task.load(dataclasses.asdict(config.data), "paper")
+    splits: Mapping[str, Sequence[Any]]
+    lacking = isinstance(task, Spider) and task.databases is None
+    if isinstance(task, Spider) and lacking:  # which the hub does not have: no reason to leave the questions there
+        splits = task.questions({})
+    else:
+        splits = task.load(dataclasses.asdict(config.data), "paper").splits
     files = used_files()
     print(task.name)
     for repo, commit in dict.fromkeys((repo, commit) for repo, commit, _ in files):
         print(f"  {repo} at commit {commit}")
     for (_, _, name), path in files.items():
         print(f"  {path.stat().st_size:>14,} bytes  {name}")
-    for split, examples in dataset.splits.items():
-        print(f"  {len(examples):>14,} rows   {split}")
+    for split, rows in splits.items():
+        print(f"  {len(rows):>14,} rows   {split}")
+    if lacking:
+        print(f"  the databases are still needed: for a run {NEEDED}")
     print(flush=True)
 
 
 def show(name: str, settings: Sequence[str], options: argparse.Namespace) -> int:
     """Print the first examples of a split, or the statistics of all."""
-    if options.n < 1:
+    if options.statistics and options.n is not None:
+        raise UserError("--n is of no use with --statistics, which counts whole splits")
+    wanted = SHOWN if options.n is None else options.n
+    if wanted < 1:
         raise UserError(f"--n must be at least 1, got {options.n}")
     source = options.data or ("local" if options.data_path else "hub")
     chosen = [METHOD, f"task={_known(name)}", f"data={source}"]
@@ -81,7 +122,9 @@ def show(name: str, settings: Sequence[str], options: argparse.Namespace) -> int
         chosen.append(f"data.check={options.check}")
     config = compose([*chosen, *settings])
     data = dataclasses.asdict(config.data)
-    protocol = options.protocol or ("paper" if published_data(data) else "standard")
+    protocol = options.protocol or config.protocol
+    if protocol == "auto":
+        protocol = "paper" if published_data(data) else "standard"
     task = load_task(config.task)
     dataset = task.load(data, protocol)
     if options.split not in (None, *dataset.splits):
@@ -89,13 +132,18 @@ def show(name: str, settings: Sequence[str], options: argparse.Namespace) -> int
         raise UserError(f"{dataset.name} has no split {options.split!r}; there are {there}")
     tokenizer = _tokenizer(options.tokenizer, source, config)
     if options.statistics:
-        _print_statistics(task, dataset, [options.split] if options.split else list(dataset.splits), tokenizer)
+        splits = [options.split] if options.split else list(dataset.splits)
+        _print_statistics(task, dataset, splits, tokenizer, protocol)
         return 0
     split = options.split or "train"
-    examples = dataset.splits[split][: options.n]
+    examples = dataset.splits[split][:wanted]
     for number, (example, encoded) in enumerate(zip(examples, encode_training(examples, task, tokenizer), strict=True)):
         print(f"{dataset.name}, {split}, example {number + 1} of {len(dataset.splits[split]):,}: id {example.id}")
         _print_example(task, example, encoded, tokenizer)
+    if task.max_tokens(protocol) is not None:
+        every = dataset.splits[split]
+        lengths = [len(encoded.tokens) for encoded in encode_training(every, task, tokenizer)]
+        print(_left_out(task, protocol, split, every, lengths, tokenizer))
     return 0
 
 
@@ -112,23 +160,38 @@ def _print_example(task: Task, example: Example, encoded: Encoded, tokenizer: To
     print(f"  {'':<8}{len(tokens)} tokens, {encoded.labels} of them with loss: those in [brackets]\n")
 
 
-def _print_statistics(task: Task, dataset: Dataset, splits: Sequence[str], tokenizer: Tokenizer) -> None:
+def _left_out(
+    task: Task, protocol: str, split: str, examples: Sequence[Example], lengths: Sequence[int], tokenizer: Tokenizer
+) -> str:
+    """How many examples a run does without, by the limit of the protocol. lengths: whole sequences, in tokens."""
+    limit = task.max_tokens(protocol)
+    assert limit is not None
+    prefixes = {prefix: len(tokenizer.encode(prefix)) for prefix in {example.prefix for example in examples}}
+    long = sum(length - prefixes[one.prefix] > limit for one, length in zip(examples, lengths, strict=True))
+    return (
+        f"a run with protocol={protocol} leaves out {long:,} of {len(examples):,} examples of {split}: "
+        f"prompt and answer longer than {limit} tokens"
+    )
+
+
+def _print_statistics(task: Task, dataset: Dataset, splits: Sequence[str], tokenizer: Tokenizer, protocol: str) -> None:
     """A row a split; sequences are prefix, prompt and completion, as in training."""
     print(f"{dataset.name}: sequences in the tokenizer {tokenizer.hash[:12]}")
     print(
         f"{'split':<8}{'examples':>12}{'tokens':>14}{'longest':>10}{'seconds':>10}{'examples/s':>12}  id of the longest"
     )
+    notes = []
     for split in splits:
         examples = dataset.splits[split]
-        total, longest, where = 0, 0, ""
         begun = time.perf_counter()
-        for example, encoded in zip(examples, encode_training(examples, task, tokenizer), strict=True):
-            total += len(encoded.tokens)
-            if len(encoded.tokens) > longest:
-                longest, where = len(encoded.tokens), example.id
+        lengths = [len(encoded.tokens) for encoded in encode_training(examples, task, tokenizer)]
         seconds = time.perf_counter() - begun
-        rate = len(examples) / seconds
-        print(f"{split:<8}{len(examples):>12,}{total:>14,}{longest:>10,}{seconds:>10.2f}{rate:>12,.0f}  {where}")
+        longest, rate = max(lengths), len(examples) / seconds
+        where = examples[lengths.index(longest)].id
+        print(f"{split:<8}{len(examples):>12,}{sum(lengths):>14,}{longest:>10,}{seconds:>10.2f}{rate:>12,.0f}  {where}")
+        if task.max_tokens(protocol) is not None:
+            notes.append(_left_out(task, protocol, split, examples, lengths, tokenizer))
+    print(*notes, sep="\n", end="\n" if notes else "")
 
 
 def _tokenizer(wanted: str | None, source: str, config: Config) -> Tokenizer:
@@ -159,13 +222,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune data",
         description="fetch: download the published data of tasks from the hub, check hashes and counts, and print "
-        "what was had; runs then need no network. show: print examples as the model sees them, with visible blanks "
+        "what was had; the data then need no network. show: print examples as the model sees them, with visible blanks "
         "and line ends, and their tokens. Settings (task.instruction=..., model=...) are taken as a run takes them.",
     )
     parser.add_argument("action", choices=("fetch", "show"))
     parser.add_argument("words", nargs="*", metavar="TASK|key=value", help="tasks (fetch: or all), and settings")
     shown = parser.add_argument_group("show")
-    shown.add_argument("--n", type=int, default=3, help="how many examples (default: 3)")
+    shown.add_argument("--n", type=int, help=f"how many examples (default: {SHOWN})")
     shown.add_argument("--split", help="(default: train; with --statistics all)")
     shown.add_argument("--data", choices=("hub", "local", "sample"), help="(default: local with --data-path, else hub)")
     shown.add_argument("--data-path", metavar="DIR", help="folder of the official files")

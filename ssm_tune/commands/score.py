@@ -93,7 +93,7 @@ def load_data(record: Record, data_path: str | None = None) -> "tuple[Task, Data
     config = record["config"]
     try:
         task = load_task(config["task"])
-        data = config["data"] | ({"path": data_path} if data_path else {})
+        data = _found(config["data"], data_path)
         dataset = task.load(data, record["cell"]["protocol"])
     except KeyError as error:
         raise UserError(f"the record's config has no section {error}: it was edited") from error
@@ -105,7 +105,23 @@ def load_data(record: Record, data_path: str | None = None) -> "tuple[Task, Data
     for split in _splits(record):
         if split not in dataset.splits:
             raise UserError(f"the record reports on {split!r}, and {dataset.name} has no such split")
+    for split, ids in record.get("left_out", {}).items():  # longer than the protocol takes: the run had no answer
+        if split in dataset.splits:
+            dataset.splits[split] = [example for example in dataset.splits[split] if example.id not in set(ids)]
     return task, dataset
+
+
+def _found(data: dict[str, Any], data_path: str | None) -> dict[str, Any]:
+    """The data section with the folder where local data lie now. Raises UserError where there is none."""
+    if data_path is not None:
+        if data.get("source") != "local":
+            raise UserError(f"--data-path: this run had no local data, but data={data.get('source')}")
+        return data | {"path": data_path}
+    if data.get("source") == "local" and not Path(data["path"]).expanduser().exists():
+        raise UserError(
+            f"the run's data, data.path={data['path']}, are not there: add --data-path DIR, their folder now"
+        )
+    return data
 
 
 def sources(folder: Path, record: Record) -> list[Source]:

@@ -15,6 +15,7 @@ from ssm_tune.errors import UserError
 from ssm_tune.files import read_bytes, read_jsonl
 from ssm_tune.metrics.sql import LEVELS, Database, find_database, find_schema, hardness_counts, read_schemas
 from ssm_tune.tasks.base import Example, Task, load_task
+from ssm_tune.tasks.files import BOM
 from ssm_tune.tasks.glue import Glue
 from ssm_tune.tasks.spider import Spider
 from ssm_tune.text import as_decoded
@@ -54,10 +55,13 @@ def main(options: argparse.Namespace) -> int:
     else:
         if not options.references or options.gold is not None:
             raise UserError(f"{task.name} is scored with --references FILE; --gold is Spider's")
+        if options.data_path is not None:
+            raise UserError(f"--data-path is read for Spider's files alone; {task.name} is scored without")
         outputs, examples = _texts(task, options.predictions, options.references)
     counts = None
     if isinstance(task, Spider):
         counts = hardness_counts([example.target for example in examples], [example.context for example in examples])
+    task.check_scoring(examples)
     values = task.score(outputs, examples).values
     result = Result(task.name, len(examples), values, task.signatures(examples), counts)
     if options.json:
@@ -82,7 +86,7 @@ def _texts(task: Task, predictions: Path, references: Sequence[Path]) -> tuple[l
 
 def _predictions(path: Path) -> list[Row]:
     """One a line; or jsonl with "output" (or "prediction"), and "id" where the references have it."""
-    if path.suffix != ".jsonl":
+    if not _is_jsonl(path):
         return [Row(f"{path} line {number}", None, (line,)) for number, line in enumerate(_lines(path), start=1)]
     rows = []
     for number, row in enumerate(read_jsonl(path), start=1):
@@ -94,9 +98,13 @@ def _predictions(path: Path) -> list[Row]:
     return rows
 
 
+def _is_jsonl(path: Path) -> bool:
+    return path.suffix.lower() == ".jsonl"
+
+
 def _references(paths: Sequence[Path]) -> list[Row]:
     """One a line, in one file or several of equal length (where an empty line is no reference); or one jsonl file."""
-    if any(path.suffix == ".jsonl" for path in paths):
+    if any(map(_is_jsonl, paths)):
         if len(paths) > 1:
             raise UserError("--references: one .jsonl file, or several text files")
         return list(_reference_rows(paths[0]))
@@ -166,9 +174,9 @@ def _by_id(rows: Sequence[Row]) -> dict[str | None, Row]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text, without their ends; \\u2028 and the like end none."""
+    """The lines of a UTF-8 text, without their ends and a byte order mark; \\u2028 and the like end none."""
     try:
-        text = read_bytes(path).decode("utf-8")
+        text = read_bytes(path).decode("utf-8").removeprefix(BOM)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start})") from error
     lines = text.removesuffix("\n").split("\n") if text else []
@@ -176,12 +184,20 @@ def _lines(path: Path) -> list[str]:
 
 
 def _spider(predictions: Path, gold: Path, folder: Path) -> tuple[list[str], list[Example]]:
-    """From the official files: a query a line; a query, a tab and the database's name a line."""
+    """Queries, one a line or jsonl, and the official gold file: a query, a tab and the database's name a line.
+
+    Ids in the predictions are the numbers of the gold file's lines, counted from 0, as runs on dev.json have them.
+    """
     schemas = read_schemas(folder / "tables.json")
     there = folder / "database"
-    examples = []
+    answers = _predictions(predictions)
+    numbered = any(row.id is not None for row in answers)
+    examples, rows = [], []
     known: dict[str, Database] = {}
-    for number, line in enumerate(_lines(gold), start=1):
+    lines = _lines(gold)
+    while lines and not lines[-1].strip():  # as editors leave at the end
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
         query, tab, name = line.rpartition("\t")
         query, name = query.strip(), name.strip()
         if not tab or not query or not name:
@@ -190,11 +206,10 @@ def _spider(predictions: Path, gold: Path, folder: Path) -> tuple[list[str], lis
             path = find_database(there, name) if there.is_dir() else None
             known[name] = Database(name, find_schema(schemas, name), path)
         examples.append(Example(str(number), "", query, (query,), group=name, context=known[name]))
-    # the official script takes what stands before a tab
-    answers = [line.split("\t")[0] for line in _lines(predictions)]
-    if not examples or len(answers) != len(examples):
-        raise UserError(f"{predictions} has {len(answers)} queries for the {len(examples)} of {gold}")
-    return answers, examples
+        rows.append(Row(f"{gold} line {number}", str(number - 1) if numbered else None, (query,)))
+    texts = [row.texts[0] for row, _ in _paired(answers, rows)]
+    # of a line the official script takes what stands before a tab
+    return texts if _is_jsonl(predictions) else [text.split("\t")[0] for text in texts], examples
 
 
 def _print(result: Result) -> None:

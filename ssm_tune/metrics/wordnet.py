@@ -102,10 +102,7 @@ def _locate() -> tuple[Any, str]:
             return nltk.data.find(name), "nltk data"
     if (DEBIAN / "data.noun").is_file():
         return _pointer(DEBIAN), "Debian wordnet-base"
-    raise UserError(
-        f"METEOR needs WordNet, which is not on this machine; get it: {HOW_TO_GET_IT}; "
-        "or choose METEOR without synonyms, another number under the name meteor_no_synonyms"
-    )
+    raise UserError(f"METEOR with synonyms needs WordNet, which is not on this machine; get it: {HOW_TO_GET_IT}")
 
 
 def _pointer(folder: Path) -> nltk.data.FileSystemPathPointer:

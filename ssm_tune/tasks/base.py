@@ -97,7 +97,13 @@ class Task(ABC):
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:
         """Read the data that the ``data`` section asks for, as ``protocol`` (paper or standard) sees them.
 
-        Raises UserError where they are amiss, or where something that scoring will need is missing.
+        Raises UserError where they are amiss.
+        """
+
+    def check_scoring(self, examples: Sequence[Example]) -> None:  # noqa: B027
+        """Called before hours of training; for most tasks there is nothing to check.
+
+        Raises UserError where something that scoring these examples needs is missing.
         """
 
     @abstractmethod

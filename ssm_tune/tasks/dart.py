@@ -63,8 +63,6 @@ class DART(Task):
 
         origin: dict[str, str] = {}
         synonyms = self.wordnet == "required" and data["source"] != "sample"
-        if synonyms:
-            _require_wordnet()  # before hours of training
         if data["source"] == "sample":
             entries = {split: _entries(dart_rows(split), lambda number: f"sample row {number}") for split in FILES}
         elif data["source"] == "hub":
@@ -138,16 +136,19 @@ class DART(Task):
             "sacrebleu": sacrebleu_signature(_references(examples)),
         }
 
+    def check_scoring(self, examples: Sequence[Example]) -> None:
+        if self._synonyms(examples):
+            try:
+                require_wordnet()
+            except UserError as error:
+                raise UserError(
+                    f"{error}; or add task.wordnet=off for METEOR without synonyms, another number under the name "
+                    f"{meteor_name(synonyms=False)}"
+                ) from error
+
     def _synonyms(self, examples: Sequence[Example]) -> bool:
         """As the data were loaded; examples made elsewhere (context None) go by the option."""
         return self.wordnet == "required" and all(example.context is not False for example in examples)
-
-
-def _require_wordnet() -> None:
-    try:
-        require_wordnet()
-    except UserError as error:
-        raise UserError(f"{error} (task.wordnet=off)") from error
 
 
 Entry = tuple[list[list[str]], tuple[str, ...]]

@@ -90,14 +90,16 @@ def read_tsv(
 
     header: the names of a headerless file's columns; None where the file's first line names them.
     leave_out_short: rows with too few fields are counted and left out, instead of refused.
-    Raises UserError for a missing column and for a row of another width, with its line.
+    Raises UserError for an empty file, for a missing column and for a row of another width, with its line.
     """
     # the three line ends of Python's own text files, and no others: U+2028 and the like are text
     lines = re.split(r"\r\n|\n|\r", read_text(path, holds, bom=False))
     if lines[-1] == "":
         lines.pop()
+    if not any(lines):
+        raise UserError(f"{path} is empty")
     first = 0 if header else 1
-    names = list(header) if header else (lines[0].split("\t") if lines else [])
+    names = list(header) if header else lines[0].split("\t")
     for column in columns:
         if column not in names:
             quoted = " (the file was saved anew with quotes)" if f'"{column}"' in names else ""

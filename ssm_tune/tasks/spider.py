@@ -48,6 +48,7 @@ HARDNESS = dict(zip(LEVELS, (248, 446, 174, 166), strict=True))
 """Questions of dev.json by hardness, since 44 of its queries were corrected in June 2020."""
 OLD_HARDNESS = dict(zip(LEVELS, (250, 440, 174, 170), strict=True))
 MAX_TOKENS = 1536
+NEEDED = "add task.databases=DIR, Spider's unpacked archive with tables.json and database/ (yale-lily.github.io/spider)"
 UNSCORED = "not scored: there is no folder database/"
 
 
@@ -81,12 +82,9 @@ class Spider(Task):
             raise UserError(f"task.databases is only read with data=hub; with data={data['source']} leave it out")
         if data["source"] == "hub":
             if self.databases is None:
-                raise UserError(
-                    f"{self.hub} holds questions alone: add task.databases=DIR, Spider's unpacked archive with "
-                    "tables.json and database/ (yale-lily.github.io/spider)"
-                )
+                raise UserError(f"{self.hub} holds questions alone: {NEEDED}")
             folder, where, remedy = Path(self.databases).expanduser(), self.hub, HUB_CHANGED
-            rows = self._from_hub(origin)
+            rows = self.questions(origin)
         else:
             folder = spider_folder() if data["source"] == "sample" else Path(data["path"]).expanduser()
             where, remedy = str(folder), ACCEPT
@@ -122,14 +120,20 @@ class Spider(Task):
         database = Database(schema.db_id, schema)
         return Example(str(number), prompt, target, (row["query"],), prefix, group=schema.db_id, context=database)
 
-    def _from_hub(self, origin: dict[str, str]) -> dict[str, list[dict[str, str]]]:
-        found = dataset_files(self.hub, self.revision, list(HUB_FILES.values()))
-        origin |= {"hub": self.hub, "commit": found.revision}
-        rows = {split: read_table(found.files[pattern], COLUMNS) for split, pattern in HUB_FILES.items()}
+    def questions(self, origin: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+        """The hub's rows of each split, counted; the commit goes to ``origin``. They need no databases yet.
+
+        Raises UserError where they cannot be had, or are not the published ones.
+        """
+        had = dataset_files(self.hub, self.revision, list(HUB_FILES.values()))
+        origin |= {"hub": self.hub, "commit": had.revision}
+        rows = {split: read_table(had.files[pattern], COLUMNS) for split, pattern in HUB_FILES.items()}
         for split, given in rows.items():
             for number, row in enumerate(given):
                 if not all(isinstance(row[column], str) for column in COLUMNS):
                     raise UserError(f"{self.hub}, {HUB_FILES[split]}: row {number} (counted from 0) lacks a text")
+        found = {f"{split} rows": len(given) for split, given in rows.items()}
+        check_counts(self.hub, "Spider", found, COUNTS, HUB_CHANGED)
         return rows
 
     def _digest(self, tables: Path, paths: dict[str, Path], sample: bool) -> str:

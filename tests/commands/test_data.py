@@ -16,13 +16,15 @@ import pyarrow
 import pytest
 import tokenizers
 from hub_server import COMMIT, Client, Repository, Server, serving
+from omegaconf import OmegaConf
 from pyarrow import parquet
 
 from ssm_tune.commands import data as command
-from ssm_tune.config import names
+from ssm_tune.config import conf_dir, names
 from ssm_tune.errors import UserError
 from ssm_tune.models import source
 
+PINNED = {name: OmegaConf.load(conf_dir() / "task" / f"{name}.yaml").task.revision for name in ("glue_rte", "spider")}
 TINY = Path(source.__file__).parent / "tiny" / "tokenizer.json"
 
 
@@ -43,6 +45,10 @@ def table(rows: list[dict[str, Any]]) -> bytes:
 
 def pairs(labels: list[int]) -> bytes:
     return table([{"sentence1": f"A {i}.", "sentence2": "A.", "label": one, "idx": i} for i, one in enumerate(labels)])
+
+
+def questions(count: int) -> bytes:
+    return table([{"db_id": "club", "query": "SELECT 1", "question": f"Which {i}?"} for i in range(count)])
 
 
 def triples(entries: int, references: int) -> bytes:
@@ -78,9 +84,15 @@ def server() -> Iterator[Server]:
     }
     counts = {"train": (30_526, 62_659), "validation": (2_768, 6_980), "test": (5_097, 12_552)}
     dart = {f"default/{split}/0000.parquet": triples(*count) for split, count in counts.items()}
+    spider = {
+        "spider/train-00000-of-00001.parquet": questions(7_000),
+        "spider/validation-00000-of-00001.parquet": questions(1_034),
+    }
     known = {
         ("dataset", "org/glue"): Repository(rte),
         ("dataset", "org/samsum"): Repository(samsum),
+        ("dataset", "nyu-mll/glue"): Repository(rte, {"main": PINNED["glue_rte"]}),
+        ("dataset", "xlangai/spider"): Repository(spider, {"main": PINNED["spider"]}),
         ("dataset", "org/dart"): Repository(dart, {"main": "f" * 40, "refs/convert/parquet": COMMIT}),
     }
     with serving(known) as server:
@@ -128,15 +140,31 @@ def test_fetch_of_csv_and_of_a_converted_ref(client: Client) -> None:
     status, out, err = client.cli("data", "fetch", "samsum", "task.hub=org/samsum", "task.revision=null")
     assert (status, err) == (0, "")
     assert re.findall(r"([\d,]+) rows +(\w+)", out) == [("14,731", "train"), ("818", "val"), ("819", "test")]
-    status, out, err = client.cli("data", "fetch", "dart", "task.hub=org/dart", "task.wordnet=off")
+    absent = {"WNSEARCHDIR": str(client.home / "nowhere")}  # WordNet, which only scores need
+    status, out, err = client.cli("data", "fetch", "dart", "task.hub=org/dart", **absent)
     assert (status, err) == (0, "")
     assert f"org/dart at commit {COMMIT}" in out
     assert re.findall(r"([\d,]+) rows +(\w+)", out) == [("62,659", "train"), ("2,768", "val"), ("5,097", "test")]
-    shown = ("data", "show", "dart", "task.hub=org/dart", "task.wordnet=off", "--tokenizer", "tiny", "--n", "1")
-    status, out, err = client.cli(*shown, blocked=True)
+    shown = ("data", "show", "dart", "task.hub=org/dart", "--tokenizer", "tiny", "--n", "1")
+    status, out, err = client.cli(*shown, blocked=True, **absent)
     assert (status, err) == (0, "")
     assert "dart, train, example 1 of 62,659: id 0-0" in out
     assert "prompt  A·:·b·:·0###" in out
+
+
+def test_spiders_questions_are_fetched_without_its_databases(client: Client) -> None:
+    """Beside another task, with a setting that only Spider has; and other counts than the published are refused."""
+    status, out, err = client.cli("data", "fetch", "glue_rte", "spider", "task.time_limit=9")
+    assert (status, err) == (0, "")
+    assert f"xlangai/spider at commit {PINNED['spider']}" in out
+    assert re.findall(r"([\d,]+) rows +(\w+)", out)[2:] == [("7,000", "train"), ("1,034", "val")]
+    assert out.count("databases are still needed: for a run add task.databases=DIR") == 1
+    status, out, err = client.cli("data", "show", "spider", "--tokenizer", "tiny", blocked=True)
+    assert (status, out) == (2, "")
+    assert "holds questions alone: add task.databases=DIR" in err
+    status, out, err = client.cli("data", "fetch", "spider", "task.databases=nowhere", blocked=True)
+    assert (status, out) == (2, "")
+    assert "nowhere" in err
 
 
 def test_one_line_each_where_data_cannot_be_had(client: Client, server: Server) -> None:
@@ -166,12 +194,21 @@ def test_one_line_each_where_data_cannot_be_had(client: Client, server: Server) 
     ("arguments", "message"),
     [
         (["fetch"], "data fetch needs tasks"),
+        (["fetch", "samsum", "--n", "2"], "data fetch has no option --n"),
+        (["fetch", "samsum", "--data", "sample"], "data fetch has no option --data"),
+        (["fetch", "samsum", "--data-path", "x"], "data fetch has no option --data-path"),
+        (["fetch", "samsum", "--statistics"], "data fetch has no option --statistics"),
+        (["fetch", "samsum", "data.source=sample"], "leave out data.source=sample"),
+        (["fetch", "samsum", "task.nothing=1"], "there is no setting 'task.nothing'"),
+        (["fetch", "all", "task.databasse=x"], "there is no setting 'task.databasse': did you mean task.databases"),
         (["fetch", "samsun"], "there is no task 'samsun': did you mean samsum"),
         (["show"], "data show needs one task"),
         (["show", "samsum", "dart"], "data show needs one task"),
         (["show", "nothing", "--data", "sample"], "there is no task 'nothing'"),
         (["show", "samsum", "--data", "sample", "--split", "tets"], "no split 'tets'; there are train, val, test"),
         (["show", "samsum", "--data", "sample", "--n", "0"], "--n must be at least 1"),
+        (["show", "samsum", "--data", "sample", "--n", "2", "--statistics"], "--n is of no use with --statistics"),
+        (["show", "samsum", "--data", "sample", "--check", "off"], "data.check=off is only read with data=local"),
         (["show", "samsum", "--data", "sample", "--tokenizer", "nothing"], "nothing"),
         (["show", "samsum", "--data", "sample", "task.nothing=1"], "there is no setting 'task.nothing'"),
         (["show", "samsum", "--data-path", "/nowhere"], "/nowhere/train.json"),
@@ -252,6 +289,42 @@ def test_every_task_can_be_shown(task: str, capsys: pytest.CaptureFixture[str]) 
 def test_the_protocol_and_settings_count(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, "glue_rte", "--data", "sample", "--n", "1", "task.instruction='Follows? '")
     assert "  prompt  Follows?·" in out
+
+
+@pytest.mark.parametrize("given", [("--protocol", "paper"), ("protocol=paper",)])
+def test_what_a_protocol_leaves_out_is_counted(
+    given: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the tokenizers library: prompt and completion without the prefix, over all of the split."""
+    from ssm_tune.tasks.base import load_task
+
+    section: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "task" / "spider.yaml"))
+    sample = {"source": "sample", "path": None, "check": "counts", "name": None}
+    splits = load_task(section["task"]).load(sample, "paper").splits
+    library = tokenizers.Tokenizer.from_file(str(TINY))
+
+    def count(text: str) -> int:
+        return len(library.encode(text, add_special_tokens=False).ids)
+
+    lengths = {
+        split: [count(one.prompt) + count(one.target + "<|endoftext|>") for one in examples]
+        for split, examples in splits.items()
+    }
+    limit = sorted(lengths["val"])[len(lengths["val"]) // 2]
+    monkeypatch.setattr("ssm_tune.tasks.spider.MAX_TOKENS", limit)
+    left_out = {split: sum(length > limit for length in its) for split, its in lengths.items()}
+    assert 0 < left_out["val"] < len(lengths["val"])
+    out = shown(capsys, "spider", "--data", "sample", "--statistics", *given)
+    assert [line for line in out.splitlines() if "leaves out" in line] == [
+        f"a run with protocol=paper leaves out {left_out[split]:,} of {len(its):,} examples of {split}: "
+        f"prompt and answer longer than {limit} tokens"
+        for split, its in lengths.items()
+    ]
+    out = shown(capsys, "spider", "--data", "sample", "--split", "val", "--n", "1", *given)
+    assert "\\Schema:" in out  # as the paper's prompt has it
+    assert f"leaves out {left_out['val']:,} of {len(lengths['val']):,} examples of val" in out.splitlines()[-1]
+    assert "leaves out" not in shown(capsys, "spider", "--data", "sample", "--n", "1")
+    assert "\\Schema:" not in shown(capsys, "spider", "--data", "sample", "--n", "1")
 
 
 def test_nothing_here_needs_torch() -> None:

@@ -220,3 +220,15 @@ def test_no_run(tmp_path: Path) -> None:
 def test_arguments_that_say_too_little(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         command.main(arguments)
+
+
+def test_where_local_data_lie_now(run: Path, tmp_path: Path) -> None:
+    data = {"hash": "d" * 64, "source": "local", "path": "data/gone"}
+    edit_record(run, config={"task": {"name": "fake"}, "data": data})
+    with pytest.raises(UserError, match=r"data\.path=data/gone, are not there: add --data-path DIR"):
+        command.main([str(run)])
+    assert command.main([str(run), "--data-path", str(tmp_path)]) == 0
+    edit_record(run, config={"task": {"name": "fake"}, "data": {"hash": "d" * 64, "source": "sample", "path": None}})
+    assert command.main([str(run)]) == 0
+    with pytest.raises(UserError, match=r"--data-path: this run had no local data, but data=sample"):
+        command.main([str(run), "--data-path", str(tmp_path)])

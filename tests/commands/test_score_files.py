@@ -183,7 +183,9 @@ def test_spiders_gold_against_itself(shared: Path, tmp_path: Path, capsys: pytes
         ("\tclub", "gold.txt line 1: expected a query, a tab and a db_id"),
         ("SELECT name FROM singer\tpub", "no schema for db_id 'pub'|no database for db_id 'pub'"),
         ("SELECT name FROM nobody\tclub", "does not parse by Spider's grammar"),
-        ("SELECT name FROM singer\tclub\nSELECT name FROM singer\tclub", "has 1 queries for the 2"),
+        ("SELECT name FROM singer\tclub\nSELECT name FROM singer\tclub", "there are 1 predictions for 2 references"),
+        ("\n", "not one reference: the file is empty"),
+        ("\nSELECT name FROM singer\tclub", "gold.txt line 1: expected a query, a tab and a db_id"),
     ],
 )
 def test_gold_files_that_are_amiss(club: Path, gold: str, message: str) -> None:
@@ -260,6 +262,10 @@ def test_text_files_that_are_amiss(
         (["--task", "samsum", "--predictions", "p"], "scored with --references"),
         (["--task", "samsum", "--predictions", "p", "--gold", "g"], "--gold is Spider's"),
         (["--task", "samsum", "--predictions", "none", "--references", "none"], "none does not exist"),
+        (
+            ["--task", "samsum", "--predictions", "p", "--references", "p", "--data-path", "."],
+            "--data-path is read for",
+        ),
         (["--task", "spider", "--predictions", "p", "--gold", "g"], "--data-path"),
         (["--task", "spider", "--predictions", "p", "--references", "r", "--data-path", "."], "--gold"),
         (["--task", "samsum", "--predictions", "p", "--references", "a.jsonl", "--references", "b"], "one .jsonl file"),
@@ -289,3 +295,63 @@ def test_scoring_needs_no_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "rougeL " in done.stdout
+
+
+def test_spiders_predictions_as_json_lines(club: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a run leaves them, in any order; without ids by line. A tab or a line end in an output is a blank of its."""
+    arguments = spider(club, GOLDS)
+    outputs = ["SELECT\tname\nFROM singer", "no idea", GOLDS[2]]
+    named = [{"id": str(number), "output": output} for number, output in enumerate(outputs)]
+    plain = [{"prediction": output} for output in outputs]
+    for name, rows in (("a.jsonl", named[::-1]), ("b.JSONL", named), ("c.Jsonl", plain)):
+        arguments[3] = str(jsonl(club / name, rows))
+        values = scored(capsys, *arguments)["values"]
+        assert (values["exact"], values["execution"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    for rows, message in (
+        (named[:2], r"gold.txt line 3: no prediction for id '2' \(1 missing\)"),
+        ([*named, {"id": "3", "output": ""}], "d.jsonl line 4: the references have no id '3'"),
+        (plain[:2], "there are 2 predictions for 3 references"),
+        ([{"query": "SELECT"}], 'd.jsonl line 1: no text under "output"'),
+    ):
+        arguments[3] = str(jsonl(club / "d.jsonl", rows))
+        with pytest.raises(UserError, match=message):
+            command.main(arguments)
+
+
+def test_blank_lines_at_the_end_of_spiders_gold(club: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are no questions; a blank line of the predictions is an answer, and none too many."""
+    arguments = spider(club, [*GOLDS[:2], ""])
+    with open(club / "gold.txt", "ab") as file:
+        file.write(b"\n \r\n\n")
+    found = scored(capsys, *arguments)
+    assert found["n"] == 3
+    assert found["values"]["exact"] == pytest.approx(2 / 3)
+    lines(club / "pred.txt", [*GOLDS, ""])
+    with pytest.raises(UserError, match="there are 4 predictions for 3 references"):
+        command.main(arguments)
+
+
+def test_a_byte_order_mark_is_no_text(club: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark = b"\xef\xbb\xbf"
+    answers, labels = lines(tmp_path / "p.txt", ["0", "1"]), lines(tmp_path / "r.txt", ["0", "1"])
+    rows = jsonl(tmp_path / "p.jsonl", [{"output": "0"}, {"output": "1"}])
+    for file in (answers, labels, rows):
+        file.write_bytes(mark + file.read_bytes())
+    for predictions in (answers, rows):
+        found = scored(capsys, "--task", "glue_rte", "--predictions", predictions, "--references", labels)
+        assert found["values"]["accuracy"] == 1.0
+    arguments = spider(club, GOLDS)
+    for name in ("pred.txt", "gold.txt"):
+        (club / name).write_bytes(mark + (club / name).read_bytes())
+    assert scored(capsys, *arguments)["values"]["exact"] == 1.0
+
+
+def test_without_wordnet_the_way_on_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise UserError("there is no WordNet")
+
+    monkeypatch.setattr("ssm_tune.tasks.dart.require_wordnet", absent)
+    files = ["--predictions", str(lines(tmp_path / "p", ["a"])), "--references", str(lines(tmp_path / "r", ["a"]))]
+    with pytest.raises(UserError, match=r"no WordNet; or add task\.wordnet=off"):
+        command.main(["--task", "dart", *files])
+    assert command.main(["--task", "dart", "task.wordnet=off", *files]) == 0

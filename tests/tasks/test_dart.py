@@ -215,21 +215,29 @@ def test_the_hub_may_have_the_older_test_split(tmp_path: Path, monkeypatch: pyte
         task_of().load(HUB, "standard")
 
 
-def test_wordnet_is_asked_for_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wordnet_is_asked_for_before_training_and_not_to_read_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = write(tmp_path)
 
     def absent() -> None:
         raise UserError("there is no WordNet")
 
     monkeypatch.setattr(dart, "require_wordnet", absent)
-    with pytest.raises(UserError, match=r"there is no WordNet \(task\.wordnet=off\)"):
-        task_of(wordnet="required").load(data, "paper")
-    assert task_of(wordnet="off").load(data, "paper").primary == "meteor_no_synonyms"
+    task = task_of(wordnet="required")
+    dataset = task.load(data, "paper")
+    assert dataset.primary == "meteor"
+    with pytest.raises(UserError, match=r"there is no WordNet; or add task\.wordnet=off .* name meteor_no_synonyms"):
+        task.check_scoring(dataset.splits["val"])
+    dataset = task_of(wordnet="off").load(data, "paper")
+    assert dataset.primary == "meteor_no_synonyms"
+    task_of(wordnet="off").check_scoring(dataset.splits["val"])
     assert task_of(wordnet=False).wordnet == "off"
     sample = task_of(wordnet="required").load(SAMPLE, "standard")
     assert sample.primary == "meteor_no_synonyms"
     assert sample.hash == task_of(wordnet="off").load(SAMPLE, "standard").hash
     examples = sample.splits["val"][:3]
+    task.check_scoring(examples)
     for wordnet in ("required", "off"):
         values = task_of(wordnet=wordnet).score([e.target for e in examples], examples).values
         assert "meteor_no_synonyms" in values
@@ -238,6 +246,7 @@ def test_wordnet_is_asked_for_before_anything_else(tmp_path: Path, monkeypatch: 
         task_of(wordnet="maybe")
 
     monkeypatch.setattr(dart, "require_wordnet", lambda: None)
+    task.check_scoring(task.load(data, "paper").splits["val"])
     dataset = task_of(wordnet="required").load(data, "standard")
     assert (dataset.primary, dataset.headline) == ("meteor", ("meteor", "bleu"))
     asked = []
@@ -310,3 +319,24 @@ def test_prompts_in_tokens(shared: Path) -> None:
     assert len(tokenizer.encode(prefix)) < 12
     joint = [tokenizer.encode(prefix + e.prompt) for e in dataset.splits["val"]]
     assert joint == [tokenizer.encode(prefix) + tokenizer.encode(e.prompt) for e in dataset.splits["val"]]
+
+
+def test_a_run_asks_for_wordnet_before_it_loads_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssm_tune import prepare
+    from ssm_tune.compose import compose
+
+    def absent() -> None:
+        raise UserError("there is no WordNet")
+
+    def loaded(*arguments: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(dart, "require_wordnet", absent)
+    monkeypatch.setattr(prepare, "load_model", loaded)
+    write(tmp_path)
+    cell = ["method=lora", "task=dart", "model=tiny", "data=local", f"data.path={tmp_path}", "data.check=off"]
+    cell += ["train.batch_size=1", f"output_dir={tmp_path / 'results'}", "protocol=paper"]
+    with pytest.raises(UserError, match=r"no WordNet; or add task\.wordnet=off"):
+        prepare.prepare(compose(cell))
+    with pytest.raises(AssertionError, match="the model was loaded"):
+        prepare.prepare(compose([*cell, "task.wordnet=off"]))

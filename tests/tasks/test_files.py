@@ -51,7 +51,8 @@ def test_tsv_is_read_as_csv_does_without_quoting(
         ("number\ttext\tlabel\n1\ta\tb\t0\n", r"line 2: 4 columns, expected 3"),
         ("number\ttext\n", r"line 1: no column 'label' among 'number', 'text'$"),
         ('"number"\t"text"\t"label"\n', r"line 1: no column 'label' .*saved anew with quotes"),
-        ("", r"line 1: no column 'label' among $"),
+        ("", r"train\.tsv is empty$"),
+        ("\ufeff\n", r"train\.tsv is empty$"),
     ],
 )
 def test_tsv_that_is_cut_or_saved_anew_is_refused(content: str, said: str, path: Path) -> None:

@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssm_tune.ops.backend import kernels_run
+
+_KERNEL_WIDTH = 4
+
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None) -> Tensor:
     """Depthwise causal convolution over time, then silu.
@@ -16,11 +20,16 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
         bias: (D,).
         initial_state: the K-1 inputs before the first, oldest first: (B, K-1, D); zeros where absent.
 
-    Returns (B, L, D) in x's dtype. Written as K shifted multiply-adds: with channels contiguous that beats a
-    grouped convolution on a CPU, and needs no transposed copy.
+    Returns (B, L, D) in x's dtype. On a GPU one kernel for K = 4; elsewhere written as K shifted multiply-adds: with
+    channels contiguous that beats a grouped convolution on a CPU, and needs no transposed copy.
     """
     rows, length, channels = x.shape
     width = weight.shape[1]
+    if width == _KERNEL_WIDTH and kernels_run("causal_conv1d", x, channels):
+        from ssm_tune.ops.conv_kernels import conv
+
+        start = None if initial_state is None else initial_state.to(x.dtype)
+        return conv(x, weight, bias, start)  # type: ignore[no-any-return]
     if initial_state is None:
         initial_state = x.new_zeros(rows, width - 1, channels)
     padded = torch.cat([initial_state.to(x.dtype), x], dim=1)
@@ -31,3 +40,23 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
     for k in range(width - 1):
         out = torch.addcmul(out, padded[:, k : k + length], taps[k])
     return F.silu(out)
+
+
+def conv1d_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """One position of ``causal_conv1d``: x (R, D), state (R, K-1, D) -> (R, D) and the state after it.
+
+    Where the kernels run, and no gradient can be asked for, the state is changed in place and handed back.
+    """
+    if weight.shape[1] == _KERNEL_WIDTH and not _differentiable(x, state, weight, bias):
+        if kernels_run("conv1d_step", x, x.shape[1]) and state.dtype == x.dtype:
+            from ssm_tune.ops.conv_kernels import run_step
+
+            state = state.contiguous()
+            return run_step(x, state, weight, bias), state
+    window = torch.cat([state, x.unsqueeze(1)], dim=1)  # (R, K, D)
+    taps = weight.to(x.dtype).t()
+    return F.silu((window * taps).sum(1) + bias.to(x.dtype)), window[:, 1:]
+
+
+def _differentiable(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

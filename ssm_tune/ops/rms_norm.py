@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssm_tune.ops.backend import kernels_run
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension.
@@ -15,6 +17,27 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
         eps: added to the mean square.
         dtype: dtype of the result; the sums run in float32 at least.
     """
-    wide = x if x.dtype == torch.float64 else x.float()
+    return add_rms_norm(x, None, weight, eps, dtype)[0]
+
+
+def add_rms_norm(
+    residual: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """``rms_norm(residual + added)`` and that sum, in the residual's dtype; one kernel on a GPU.
+
+    Args:
+        residual: (..., d); added: the same shape, in ``dtype``, or nothing.
+    """
+    if _kernels_run(residual, added, dtype):
+        from ssm_tune.ops.norm_kernels import norm
+
+        return norm(residual, added, weight, eps, dtype)
+    total = residual if added is None else residual + added
+    wide = total if total.dtype == torch.float64 else total.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * scale * weight.to(wide.dtype)).to(dtype)
+    return (wide * scale * weight.to(wide.dtype)).to(dtype), total
+
+
+def _kernels_run(residual: Tensor, added: Tensor | None, dtype: torch.dtype) -> bool:
+    fitting = residual.dtype in (torch.float32, dtype) and dtype != torch.float64 and residual.numel() > 0
+    return fitting and kernels_run("rms_norm", residual, residual.shape[-1]) and residual.shape[-1] <= 16384

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssm_tune.ops.backend import kernels_run
 from ssm_tune.ops.selective_scan.reference import SelectiveScan
+from ssm_tune.ops.selective_scan.step import selective_scan_step
 
-__all__ = ["selective_scan", "state_dtype"]
+__all__ = ["selective_scan", "selective_scan_step", "state_dtype"]
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -54,6 +56,13 @@ def selective_scan(
         ValueError: shapes or dtypes that do not belong together, named.
     """
     _check(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
+    if kernels_run("selective_scan", u, *A.shape):
+        from ssm_tune.ops.selective_scan.kernels import scan
+
+        y, last_state = scan(
+            u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus
+        )
+        return (y, last_state) if return_last_state else y
     dtype = state_dtype(u.dtype)
     step = dt.to(dtype)
     if dt_bias is not None:

@@ -1,0 +1,92 @@
+"""Which implementation runs: the CUDA kernels where they can, plain PyTorch elsewhere, and the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ssm_tune.ops.compiler import KernelError, nvrtc_version
+from ssm_tune.ops.launch import DTYPE_CODES, arch_of
+
+BACKENDS = ("auto", "cuda", "reference")
+MOST_STATES = 64
+
+_wanted = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``name``: cuda or reference; ``why``: in words, for the log."""
+
+    name: str
+    why: str
+
+
+def use(wanted: str) -> None:
+    """Set what every operation of this process uses: "auto", "cuda" or "reference"."""
+    global _wanted
+    if wanted not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {wanted!r}")
+    _wanted = wanted
+
+
+def choose(wanted: str, device: torch.device, dtype: torch.dtype) -> Choice:
+    """Set the backend, and say what tensors of ``dtype`` on ``device`` will run on.
+
+    Raises:
+        KernelError: backend=cuda is forced and cannot run; the reason is named.
+    """
+    use(wanted)
+    if wanted == "reference":
+        return Choice("reference", "backend=reference")
+    reason = _obstacle(device, dtype)
+    if reason is None:
+        return Choice("cuda", f"NVRTC {nvrtc_version()} for {arch_of(_index(device))}")
+    if wanted == "cuda":
+        raise KernelError(f"backend=cuda cannot run here: {reason}; leave backend=auto or take backend=reference")
+    return Choice("reference", reason)
+
+
+def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1) -> bool:
+    """Whether ``operation`` on ``x`` runs on the CUDA kernels.
+
+    Raises:
+        KernelError: backend=cuda is forced and cannot take these tensors; the reason is named.
+    """
+    if _wanted == "reference":
+        return False
+    reason = _obstacle(x.device, x.dtype)
+    if reason is None and channels % 8:
+        reason = f"the number of channels must be a multiple of 8, got {channels}"
+    if reason is None and states > MOST_STATES:
+        reason = f"there may be at most {MOST_STATES} states a channel, got {states}"
+    if reason is not None and _wanted == "cuda":
+        raise KernelError(f"{operation}: backend=cuda cannot run: {reason}; leave backend=auto")
+    return reason is None
+
+
+def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda":
+        return f"device {device.type} is no CUDA device"
+    if dtype not in DTYPE_CODES:
+        return f"the kernels take float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
+    return _device_obstacle(_index(device))
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+@cache
+def _device_obstacle(index: int) -> str | None:
+    if torch.version.cuda is None:
+        return "this PyTorch is not built for CUDA"
+    try:
+        arch_of(index)
+        nvrtc_version()
+    except KernelError as error:
+        return str(error).split("; ")[0]
+    return None

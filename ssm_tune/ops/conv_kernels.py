@@ -1,0 +1,130 @@
+"""The causal convolution on a GPU: launches, and the custom ops that autograd sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssm_tune.ops.compiler import Kernel
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, in_fours, launch, sum_partials
+
+SPAN = 8
+"""Positions of a thread."""
+WEIGHT_SPAN = 64
+"""The same where the weight's gradient is wanted: fewer partial sums."""
+WIDTH = 4
+
+_TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state"
+_FIELDS = "9P3q7i4x"
+
+
+def conv_kernel(name: str, dtype: torch.dtype, span: int = SPAN, x: bool = True, weight: bool = False) -> Kernel:
+    macros = {"DTYPE": DTYPE_CODES[dtype], "SPAN": span, "D_X": int(x), "D_WEIGHT": int(weight)}
+    return Kernel.of(name, macros, "conv1d")
+
+
+def _grid(x: Tensor, span: int) -> tuple[int, int, int]:
+    return (-(-x.shape[2] // 512), -(-x.shape[1] // span), x.shape[0])
+
+
+def _ends(x: Tensor, initial: Tensor | None, dout: Tensor, weight: Tensor, bias: Tensor | None) -> list[int]:
+    initial = x if initial is None else initial
+    return [x.stride(0), initial.stride(0), dout.stride(0), x.stride(1), initial.stride(1), dout.stride(1),
+            x.shape[1], x.shape[2], code(weight), code(bias)]  # fmt: skip
+
+
+def run_forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None) -> Tensor:
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    x, weight = in_fours(x), weight.contiguous()
+    initial_state = None if initial_state is None else in_fours(initial_state)
+    launch(conv_kernel("conv_forward", x.dtype), _grid(x, SPAN), 128, 0, _FIELDS,
+           [*map(address, (x, initial_state, None, weight, bias, out, None, None, None)),
+            *_ends(x, initial_state, x, weight, bias)], x.device)  # fmt: skip
+    return out
+
+
+def run_backward(
+    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    want_x, want_weight, want_bias, want_initial = wanted
+    sums = want_weight or want_bias
+    span = WEIGHT_SPAN if sums else SPAN
+    dx, dweight, dbias, dinitial = _gradients((x, weight, bias, initial_state), wanted)
+    grid = _grid(x, span)
+    partial = x.new_empty(grid[1] * grid[2], WIDTH + 1, x.shape[2], dtype=torch.float32) if sums else None
+    if want_initial and not want_x:
+        dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    dout, x, weight = in_fours(dout), in_fours(x), weight.contiguous()
+    initial_state = None if initial_state is None else in_fours(initial_state)
+    launch(conv_kernel("conv_backward", x.dtype, span, want_x or want_initial, sums), grid, 128, 0, _FIELDS,
+           [*map(address, (x, initial_state, dout, weight, bias, None, dx, dinitial if want_initial else None,
+                           partial)), *_ends(x, initial_state, dout, weight, bias)], x.device)  # fmt: skip
+    if partial is not None:
+        total = torch.empty_like(partial[0])
+        sum_partials([(partial, total)])
+        if want_weight:
+            dweight.copy_(total[:WIDTH].t())
+        if want_bias:
+            dbias.copy_(total[WIDTH])
+    return dx if want_x else x.new_empty(0), dweight, dbias, dinitial
+
+
+def _gradients(given: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor]:
+    first = given[0]
+    assert first is not None
+    return [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if want and x is not None else first.new_empty(0)
+        for x, want in zip(given, wanted, strict=True)
+    ]
+
+
+conv = torch.library.custom_op(
+    "ssm_tune::causal_conv1d", run_forward, mutates_args=(), device_types="cuda", schema=f"({_TENSORS}) -> Tensor"
+)
+_backward = torch.library.custom_op(
+    "ssm_tune::causal_conv1d_backward", run_backward, mutates_args=(), device_types="cuda",
+    schema=f"(Tensor dout, {_TENSORS}, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
+)  # fmt: skip
+
+
+@conv.register_fake
+def _(x: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_backward.register_fake
+def _(dout: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return tuple(_gradients((x, *rest[:3]), rest[3]))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    wanted = list(ctx.needs_input_grad[:4])
+    grads = _backward(dout, *ctx.saved_tensors, wanted)
+    return tuple(grad if want else None for grad, want in zip(grads, wanted, strict=True))
+
+
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise NotImplementedError(
+        "causal_conv1d: the CUDA kernels have no second derivative; backend=reference has one by plain PyTorch"
+    )
+
+
+conv.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse)
+
+
+def run_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """One position: x (R, D) and the state (R, 3, D), contiguous, which moves on in place -> (R, D)."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    x, weight = in_fours(x.unsqueeze(1)), weight.contiguous()
+    rows, _, channels = x.shape
+    launch(Kernel.of("conv_step", {"DTYPE": DTYPE_CODES[x.dtype]}, "step"), (-(-channels // 512), rows, 1), 128, 0,
+           "5Pq4i", [*map(address, (x, state, out, weight, bias)), x.stride(0), channels, code(weight), code(bias), 0],
+           x.device)  # fmt: skip
+    return out

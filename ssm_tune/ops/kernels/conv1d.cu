@@ -1,0 +1,110 @@
+// Causal depthwise convolution of width 4, bias and silu: out_t = silu(bias + sum over k of w_k x_{t-3+k}).
+//
+// A thread owns four channels and SPAN positions; what it needs beyond them it reads again (from the cache).
+// Macros: DTYPE, SPAN, D_X, D_WEIGHT.
+
+struct Conv {
+    const elem *x, *initial, *dout;
+    const void *weight, *bias;
+    elem *out, *dx, *dinitial;
+    float* dweight;  // (rows x spans, 5, channels): partial sums of the four taps and the bias
+    i64 x_row, initial_row, dout_row;
+    int x_step, initial_step, dout_step;
+    int length, channels, weight_type, bias_type;
+};
+
+struct Taps {
+    Four w[4], bias;
+};
+
+__device__ __forceinline__ Taps load_taps(const Conv& p, int channel) {
+    Taps taps;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) taps.w[k].v[i] = load_any(p.weight, (i64)(channel + i) * 4 + k, p.weight_type);
+        taps.bias.v[i] = p.bias ? load_any(p.bias, channel + i, p.bias_type) : 0.0f;
+    }
+    return taps;
+}
+
+// The input at t, which may lie up to three positions before the first.
+__device__ __forceinline__ Four input_at(const Conv& p, int row, int t, int channel) {
+    if (t >= 0 && t < p.length) return load_four(p.x + row * p.x_row + (i64)t * p.x_step + channel);
+    if (t < 0 && p.initial) return load_four(p.initial + row * p.initial_row + (i64)(t + 3) * p.initial_step + channel);
+    return {};
+}
+
+extern "C" __global__ void __launch_bounds__(128) conv_forward(const __grid_constant__ Conv p) {
+    const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.z, start = blockIdx.y * SPAN;
+    if (channel >= p.channels) return;
+    const Taps taps = load_taps(p, channel);
+    Four window[SPAN + 3];
+#pragma unroll
+    for (int i = 0; i < SPAN + 3; ++i) window[i] = input_at(p, row, start + i - 3, channel);
+#pragma unroll
+    for (int i = 0; i < SPAN; ++i) {
+        if (start + i >= p.length) break;
+        Four out;
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            float sum = taps.bias.v[c];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) sum = fmaf(taps.w[k].v[c], window[i + k].v[c], sum);
+            out.v[c] = sum * sigmoid(sum);
+        }
+        store_four(p.out + ((i64)row * p.length + start + i) * p.channels + channel, out);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128) conv_backward(const __grid_constant__ Conv p) {
+    const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.z, start = blockIdx.y * SPAN;
+    if (channel >= p.channels) return;
+    const Taps taps = load_taps(p, channel);
+    Four window[4], inner[4] = {}, dweight[4] = {}, dbias = {};  // inner: gradients before the silu, newest last
+#pragma unroll
+    for (int k = 0; k < 3; ++k) window[k + 1] = input_at(p, row, start + k - 3, channel);
+#pragma unroll
+    for (int i = 0; i < SPAN + 3; ++i) {
+        const int t = start + i;
+#pragma unroll
+        for (int k = 0; k < 3; ++k) window[k] = window[k + 1], inner[k] = inner[k + 1];
+        window[3] = input_at(p, row, t, channel);
+        Four dout = {};
+        if (t < p.length) dout = load_four(p.dout + row * p.dout_row + (i64)t * p.dout_step + channel);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            float sum = taps.bias.v[c];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) sum = fmaf(taps.w[k].v[c], window[k].v[c], sum);
+            const float s = sigmoid(sum), g = dout.v[c] * fmaf(sum * s, 1.0f - s, s);
+            inner[3].v[c] = g;
+            if (D_WEIGHT && i < SPAN) {
+                dbias.v[c] += g;
+#pragma unroll
+                for (int k = 0; k < 4; ++k) dweight[k].v[c] = fmaf(g, window[k].v[c], dweight[k].v[c]);
+            }
+        }
+        // the position three back now has all four gradients that it feeds
+        if (D_X && (i >= 3 || start == 0) && t - 3 < p.length) {
+            Four dx;
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+                float sum = 0.0f;
+#pragma unroll
+                for (int k = 0; k < 4; ++k) sum = fmaf(taps.w[k].v[c], inner[3 - k].v[c], sum);
+                dx.v[c] = sum;
+            }
+            if (i >= 3)
+                store_four(p.dx + ((i64)row * p.length + t - 3) * p.channels + channel, dx);
+            else if (p.dinitial)
+                store_four(p.dinitial + ((i64)row * 3 + i) * p.channels + channel, dx);
+        }
+    }
+    if (D_WEIGHT) {
+        float* to = p.dweight + ((i64)row * gridDim.y + blockIdx.y) * 5 * p.channels + channel;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) store_many<4>(to + (i64)k * p.channels, dweight[k].v);
+        store_many<4>(to + (i64)4 * p.channels, dbias.v);
+    }
+}

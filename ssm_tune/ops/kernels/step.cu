@@ -1,0 +1,76 @@
+// Decoding: one position of the convolution and of the scan for many rows, their states changed in place.
+//
+// Macros: DTYPE; for the scan LANES, STATES, SOFTPLUS, HAS_Z, HAS_OFFSET.
+
+struct ConvStep {
+    const elem* x;
+    elem *state, *out;  // state: (rows, 3, channels), oldest first
+    const void *weight, *bias;
+    i64 x_row;
+    int channels, weight_type, bias_type, unused;
+};
+
+extern "C" __global__ void __launch_bounds__(128) conv_step(const __grid_constant__ ConvStep p) {
+    const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.y;
+    if (channel >= p.channels) return;
+    elem* state = p.state + (i64)row * 3 * p.channels + channel;
+    Four window[4];
+#pragma unroll
+    for (int k = 0; k < 3; ++k) window[k] = load_four(state + (i64)k * p.channels);
+    window[3] = load_four(p.x + row * p.x_row + channel);
+    Four out;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+        float sum = p.bias ? load_any(p.bias, channel + c, p.bias_type) : 0.0f;
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            sum = fmaf(load_any(p.weight, (i64)(channel + c) * 4 + k, p.weight_type), window[k].v[c], sum);
+        out.v[c] = sum * sigmoid(sum);
+    }
+#pragma unroll
+    for (int k = 0; k < 3; ++k) store_four(state + (i64)k * p.channels, window[k + 1]);
+    store_four(p.out + (i64)row * p.channels + channel, out);
+}
+
+struct ScanStep {
+    const elem *u, *dt, *z, *B, *C;
+    const float* A;
+    const void *D, *dt_bias, *offset, *output_offset;
+    float* state;  // (rows, channels, states)
+    elem* out;
+    i64 u_row, dt_row, z_row, B_row, C_row;
+    int channels, states, D_type, bias_type, offset_type, output_type;
+};
+
+#ifdef STATES
+extern "C" __global__ void __launch_bounds__(128) scan_step(const __grid_constant__ ScanStep p) {
+    const int lane = threadIdx.x % LANES, row = blockIdx.y;
+    const int wanted = blockIdx.x * (128 / LANES) + threadIdx.x / LANES, channel = min(wanted, p.channels - 1);
+    const float u = to_float(p.u[row * p.u_row + channel]);
+    float step = to_float(p.dt[row * p.dt_row + channel]);
+    if (p.dt_bias) step += load_any(p.dt_bias, channel, p.bias_type);
+    if (SOFTPLUS) step = softplus(step);
+    float* state = p.state + ((i64)row * p.channels + channel) * p.states;
+    float y = 0.0f;
+#pragma unroll
+    for (int j = 0; j < STATES; ++j) {
+        const int n = lane * STATES + j;
+        if (n >= p.states) break;
+        const i64 at = (i64)channel * p.states + n;
+        const float c = to_float(p.C[row * p.C_row + n]);
+        const float h = fmaf(exp2_fast(step * (p.A[at] * LOG2E)), state[n], step * u * to_float(p.B[row * p.B_row + n]));
+        if (wanted < p.channels) state[n] = h;
+        y = fmaf(c, h, y);
+        if (HAS_OFFSET) y = fmaf(c, load_any(p.offset, at, p.offset_type), y);
+    }
+#pragma unroll
+    for (int mask = 1; mask < LANES; mask <<= 1) y += exchange(y, mask);
+    if (p.output_offset) y += load_any(p.output_offset, channel, p.output_type);
+    if (p.D) y = fmaf(load_any(p.D, channel, p.D_type), u, y);
+    if (HAS_Z) {
+        const float z = to_float(p.z[row * p.z_row + channel]);
+        y *= z * sigmoid(z);
+    }
+    if (lane == 0 && wanted < p.channels) store_any(p.out, (i64)row * p.channels + channel, DTYPE, y);
+}
+#endif

@@ -1,0 +1,52 @@
+"""``selective_scan_step``: one position of the scan, for decoding."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssm_tune.ops.backend import kernels_run
+
+
+def selective_scan_step(
+    state: Tensor,
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    *,
+    dt_bias: Tensor,
+    state_offset: Tensor | None = None,
+    output_offset: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``selective_scan`` for a single position, with softplus: y (R, D) in u's dtype, and the state after it.
+
+    Args:
+        state: (R, D, N) in the state's dtype. Where the kernels run, and no gradient can be asked for, it is changed
+            in place and handed back.
+        u, dt, z: (R, D); B, C: (R, N); the others as ``selective_scan`` takes them.
+    """
+    given = (state, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset)
+    differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+    if not differentiable and kernels_run("selective_scan_step", u, *A.shape):
+        from ssm_tune.ops.selective_scan.kernels import run_step
+
+        state = state.contiguous()
+        dt, B, C, z = (x.to(u.dtype) for x in (dt, B, C, z))
+        return run_step(state, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset), state
+    wide = state.dtype
+    dt = F.softplus(dt.to(wide) + dt_bias.to(wide))
+    decay = (dt.unsqueeze(2) * A).exp_()
+    state = decay.mul_(state).add_((dt * u.to(wide)).unsqueeze(2) * B.to(wide).unsqueeze(1))
+    C = C.to(wide)
+    y = torch.matmul(state, C.unsqueeze(2)).squeeze(2)
+    if state_offset is not None:
+        y = y + torch.matmul(C, state_offset.to(wide).t())
+    if output_offset is not None:
+        y = y + output_offset.to(wide)
+    y = (y + u.to(wide) * D.to(wide)) * F.silu(z.to(wide))
+    return y.to(u.dtype), state

@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "table": "print the results so far as a table; draw learning curves and scores",
     "generate": "answer a prompt with a tuned model",
+    "bench": "time the GPU kernels against what the hardware allows",
 }
 
 HELP = """\
@@ -40,7 +41,8 @@ MODEL   {model}
 DATA    {data}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
-  seed=42  device=auto|cpu|cuda  protocol=auto|paper|standard  output_dir=results  force=true  frozen=false
+  seed=42  device=auto|cpu|cuda  backend=auto|cuda|reference  protocol=auto|paper|standard
+  output_dir=results  force=true  frozen=false
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
   decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
   data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer

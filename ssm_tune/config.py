@@ -133,6 +133,8 @@ class Config:
     """paper, standard, or auto: paper for the published data, standard for the sample world and stand-ins"""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one"""
+    backend: str = "auto"
+    """cuda (our kernels), reference (plain PyTorch), or auto: cuda where it can run"""
     frozen: bool = True
     """also score the frozen model (once per model, data, task and decoding; then cached)"""
     force: bool = False
@@ -143,6 +145,7 @@ class Config:
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
         _one_of("protocol", self.protocol, ("auto", "paper", "standard"))
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        _one_of("backend", self.backend, ("auto", "cuda", "reference"))
 
 
 def register() -> None:

@@ -20,6 +20,7 @@ from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
+from ssm_tune.ops.backend import Choice, choose
 from ssm_tune.tasks.base import Dataset, Roles, Task, carve, load_task, published_data
 from ssm_tune.tokens import training_sequences
 
@@ -28,8 +29,6 @@ BATCH_SIZE = 4
 MODEL_KEYS = {"name", "source", "path", "revision", "tokenizer", "tokenizer_revision", "dtype"} | {
     "d_model", "n_layer", "seed"
 }  # fmt: skip
-SCAN = "reference"
-"""The scan in use: plain PyTorch, on every device."""
 
 
 @dataclass
@@ -57,6 +56,7 @@ class Prepared:
     hashes: dict[str, str]
     left_out: dict[str, list[str]]
     notes: list[str]
+    kernels: Choice
 
     @property
     def cell(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Prepared:
     def backend(self) -> dict[str, str]:
         return {
             "device": self.model.device.type,
-            "scan": SCAN,
+            "scan": self.kernels.name,
             "dtype": name_of(self.model.dtype),
             "adapter_dtype": name_of(self.adapter_dtype),
         }
@@ -119,6 +119,7 @@ def prepare(config: Config) -> Prepared:
     task, method = load_task(config.task), load_method(config.method)
     device = choose_device(config.device)
     dtype = choose_dtype(config.model["dtype"], device)
+    kernels = choose(config.backend, device, dtype)
     _writable(Path(config.output_dir))
     data = dataclasses.asdict(config.data)
     protocol = config.protocol
@@ -140,7 +141,7 @@ def prepare(config: Config) -> Prepared:
         config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
         _adapter_dtype(config, source, dtype),
         {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
-        left_out, notes,
+        left_out, notes, kernels,
     )  # fmt: skip
 
 

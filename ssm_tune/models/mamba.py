@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssm_tune.models.injection import Injection, tensor_of
-from ssm_tune.ops.causal_conv1d import causal_conv1d
-from ssm_tune.ops.rms_norm import rms_norm
-from ssm_tune.ops.selective_scan import selective_scan, state_dtype
+from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.rms_norm import add_rms_norm
+from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step, state_dtype
 
 
 @dataclass(frozen=True)
@@ -191,27 +191,25 @@ class MambaMixer(nn.Module):
         return padded.gather(1, index.unsqueeze(2).expand(-1, -1, channels))
 
     def step(self, hidden: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One position: (R, d_model) and the two states -> output and the states after it."""
+        """One position: (R, d_model) and the two states, which it may change -> output and the states after it."""
         x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
-        window = torch.cat([conv, x.unsqueeze(1)], dim=1)  # (R, K, D)
-        weight = self.conv1d.weight.squeeze(1).to(x.dtype).t()
         assert self.conv1d.bias is not None
-        x = F.silu((window * weight).sum(1) + self.conv1d.bias.to(x.dtype))
+        x, conv = conv1d_step(x, conv, self.conv1d.weight.squeeze(1), self.conv1d.bias)
         dt, A, B, C = self._scan_inputs(x)
-        wide = state_dtype(x.dtype)
-        dt = F.softplus(dt.to(wide) + self.dt_proj.bias.to(wide))
-        decay = (dt.unsqueeze(2) * A).exp_()
-        ssm = decay.mul_(ssm).add_((dt * x.to(wide)).unsqueeze(2) * B.to(wide).unsqueeze(1))
-        offset = self._with_extra(tensor_of(self.injection.state_offset))
-        C = C.to(wide)
-        y = torch.matmul(ssm, C.unsqueeze(2)).squeeze(2)
-        if offset is not None:
-            y = y + torch.matmul(C, offset.to(wide).t())
-        output_offset = tensor_of(self.injection.output_offset)
-        if output_offset is not None:
-            y = y + output_offset.to(wide)
-        y = (y + x.to(wide) * self.D.to(wide)) * F.silu(z.to(wide))
-        return self._project("out_proj", y.to(x.dtype)), window[:, 1:], ssm
+        y, ssm = selective_scan_step(
+            ssm,
+            x,
+            dt,
+            A,
+            B,
+            C,
+            self.D,
+            z,
+            dt_bias=self.dt_proj.bias,
+            state_offset=self._with_extra(tensor_of(self.injection.state_offset)),
+            output_offset=tensor_of(self.injection.output_offset),
+        )
+        return self._project("out_proj", y), conv, ssm
 
 
 class RMSNorm(nn.Module):
@@ -220,8 +218,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, residual: Tensor, dtype: torch.dtype) -> Tensor:
-        return rms_norm(residual, self.weight, self.eps, dtype)
+    def forward(self, residual: Tensor, added: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The norm of the residual stream after a block's output is added, and that sum."""
+        return add_rms_norm(residual, added, self.weight, self.eps, dtype)
 
 
 class Block(nn.Module):
@@ -300,14 +299,15 @@ class Mamba(nn.Module):
         residual, virtual = self._stream(input_ids)
         if lengths is not None:
             lengths = lengths + virtual
-        cache = Cache([], [])
+        cache, out = Cache([], []), None
         for block in self.backbone.blocks:
-            out, conv, ssm = block.mixer(block.norm(residual, self.dtype), lengths)
-            residual = residual + out
+            normed, residual = block.norm(residual, out, self.dtype)
+            out, conv, ssm = block.mixer(normed, lengths)
             if lengths is not None:
                 cache.conv.append(conv)
                 cache.ssm.append(ssm)
-        return self.backbone.norm_f(residual[:, virtual:], self.dtype), cache
+        assert out is not None
+        return self.backbone.norm_f(residual[:, virtual:], out[:, virtual:], self.dtype)[0], cache
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., d_model) -> (..., V)."""
@@ -333,8 +333,8 @@ class Mamba(nn.Module):
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Read one token a row, (R,) int64; give the logits (R, V) after it. The cache moves on in place."""
         residual = F.embedding(tokens, self.backbone.embedding.weight).to(self._residual_dtype)
+        out = None
         for index, block in enumerate(self.backbone.blocks):
-            normed = block.norm(residual, self.dtype)
+            normed, residual = block.norm(residual, out, self.dtype)
             out, cache.conv[index], cache.ssm[index] = block.mixer.step(normed, cache.conv[index], cache.ssm[index])
-            residual = residual + out
-        return self.logits(self.backbone.norm_f(residual, self.dtype))
+        return self.logits(self.backbone.norm_f(residual, out, self.dtype)[0])

@@ -29,7 +29,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
         from ssm_tune.ops.conv_kernels import conv
 
         start = None if initial_state is None else initial_state.to(x.dtype)
-        return conv(x, weight, bias, start)  # type: ignore[no-any-return]
+        return conv(x, weight, bias, start)
     if initial_state is None:
         initial_state = x.new_zeros(rows, width - 1, channels)
     padded = torch.cat([initial_state.to(x.dtype), x], dim=1)
@@ -47,12 +47,12 @@ def conv1d_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> tuple
 
     Where the kernels run, and no gradient can be asked for, the state is changed in place and handed back.
     """
-    if weight.shape[1] == _KERNEL_WIDTH and not _differentiable(x, state, weight, bias):
-        if kernels_run("conv1d_step", x, x.shape[1]) and state.dtype == x.dtype:
-            from ssm_tune.ops.conv_kernels import run_step
+    fitting = weight.shape[1] == _KERNEL_WIDTH and state.dtype == x.dtype
+    if fitting and not _differentiable(x, state, weight, bias) and kernels_run("conv1d_step", x, x.shape[1]):
+        from ssm_tune.ops.conv_kernels import run_step
 
-            state = state.contiguous()
-            return run_step(x, state, weight, bias), state
+        state = state.contiguous()
+        return run_step(x, state, weight, bias), state
     window = torch.cat([state, x.unsqueeze(1)], dim=1)  # (R, K, D)
     taps = weight.to(x.dtype).t()
     return F.silu((window * taps).sum(1) + bias.to(x.dtype)), window[:, 1:]

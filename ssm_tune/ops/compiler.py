@@ -88,7 +88,8 @@ def compile_kernel(kernel: Kernel, arch: str) -> Compiled:
         KernelError: NVRTC is missing, or refuses; its log is in the message.
     """
     nvrtc = _nvrtc()
-    options = [f"--gpu-architecture={arch}", *OPTIONS, *(f"-D{name}={value}" for name, value in kernel.macros)]
+    options = [f"--gpu-architecture={arch}", *OPTIONS, f"-DENTRY_{kernel.name}"]  # a file may hold several entries
+    options += [f"-D{name}={value}" for name, value in kernel.macros]
     status, program = nvrtc.nvrtcCreateProgram(kernel.source.encode(), f"{kernel.file}.cu".encode(), 0, [], [])
     _check(nvrtc, status, "create a program")
     try:

@@ -54,9 +54,7 @@ def launch(
     pointers = (ctypes.c_void_p * 1)(ctypes.addressof(packed))
     stream = torch.cuda.current_stream(index).cuda_stream
     with torch.cuda.device(index):
-        (status,) = driver.cuLaunchKernel(
-            function, *grid, threads, 1, 1, shared, stream, ctypes.addressof(pointers), 0
-        )
+        (status,) = driver.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, ctypes.addressof(pointers), 0)
     _check(status, f"start {kernel.name}")
 
 

@@ -13,7 +13,7 @@ from ssm_tune.ops.launch import DTYPE_CODES, address, code, launch, sum_partials
 WIDEST = 16384
 """Columns that a block of the kernels can hold in registers."""
 _BLOCKS = 512
-_FIELDS = "11Pq2ifi"
+_FIELDS = "10Pq2ifi"
 
 
 def norm_kernel(name: str, stream: torch.dtype, dtype: torch.dtype, width: int, added: bool, weight: bool) -> Kernel:
@@ -35,7 +35,7 @@ def run_forward(
     launch(
         norm_kernel("norm_forward", residual.dtype, dtype, residual.shape[-1], added is not None, False),
         (min(_rows(residual), 65535), 1, 1), 256, 64, _FIELDS,
-        [*map(address, (residual, None, added, None, weight, total, None, y, None, None)), 0,
+        [*map(address, (residual, None, added, None, weight, total, None, y, None, None)),
          _rows(residual), residual.shape[-1], code(weight), eps, 0],
         residual.device,
     )  # fmt: skip
@@ -56,7 +56,7 @@ def run_backward(
         norm_kernel("norm_backward", total.dtype, dy.dtype, total.shape[-1], has_added, want_weight),
         (blocks, 1, 1), 256, 64, _FIELDS,
         [*map(address, (total, dtotal, None, dy, weight, None, dresidual if want_residual else None, None,
-                        dadded if want_added else None, partial)), 0,
+                        dadded if want_added else None, partial)),
          _rows(total), total.shape[-1], code(weight), eps, 0],
         total.device,
     )  # fmt: skip
@@ -79,7 +79,9 @@ _backward = torch.library.custom_op(
 @_forward.register_fake
 def _(residual: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
     like = residual.new_empty(residual.shape)
-    return like.to(dtype) if like.dtype != dtype else like, residual.new_empty(residual.shape if added is not None else 0)
+    return like.to(dtype) if like.dtype != dtype else like, residual.new_empty(
+        residual.shape if added is not None else 0
+    )
 
 
 @_backward.register_fake
@@ -113,7 +115,9 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 _backward.register_autograd(_refuse)
 
 
-def norm(residual: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def norm(
+    residual: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """The norm in ``dtype``, and the residual stream after the sum."""
     y, total = _forward(residual, added, weight, eps, dtype)
     return y, residual if added is None else total

@@ -92,10 +92,27 @@ __device__ __forceinline__ void store_many(float* to, const float (&x)[COUNT]) {
     }
 }
 
+// e^x; for float32 with what the product with log2(e) was rounded by put back.
+__device__ __forceinline__ float exp_of(float x) {
+    const float t = x * LOG2E;
+#if DTYPE == 0
+    const float rest = fmaf(x, 1.925963033e-8f, fmaf(x, LOG2E, -t)), y = exp2_fast(t);
+    return t > -126.0f && t < 128.0f ? fmaf(y, rest * LN2, y) : y;  // else rest may be infinite
+#else
+    return exp2_fast(t);
+#endif
+}
+
+// exp(step A), where A was multiplied by A_SCALE before: into base 2, but for float32.
+constexpr float A_SCALE = DTYPE == 0 ? 1.0f : LOG2E;
+__device__ __forceinline__ float decay_of(float step, float A) {
+    return DTYPE == 0 ? exp_of(step * A) : exp2_fast(step * A);
+}
+
 // log(1 + e^x) without losing the tails: e^-|x|, then log1p by a polynomial on [0, 1], which leaves the
 // special-function unit to the scan's own exponentials. Relative error 1.6e-7, or 1e-5 where results are 16 bits wide.
 __device__ __forceinline__ float softplus(float x) {
-    float m = exp2_fast(-fabsf(x) * LOG2E);
+    float m = exp_of(-fabsf(x));
 #if DTYPE == 0
     float p = -0.0031760570f;
     p = fmaf(p, m, 0.019542527f);
@@ -106,7 +123,7 @@ __device__ __forceinline__ float softplus(float x) {
     p = fmaf(p, m, -0.24951616f);
     p = fmaf(p, m, 0.33329711f);
     p = fmaf(p, m, -0.49999893f);
-    p = fmaf(p, m, 1.0f);
+    return fmaf(m * m, p, m) + fmaxf(x, 0.0f);
 #else
     float p = -0.023443656f;
     p = fmaf(p, m, 0.10013973f);
@@ -114,11 +131,11 @@ __device__ __forceinline__ float softplus(float x) {
     p = fmaf(p, m, 0.32484958f);
     p = fmaf(p, m, -0.49931465f);
     p = fmaf(p, m, 0.99999059f);
-#endif
     return fmaf(m, p, fmaxf(x, 0.0f));
+#endif
 }
 
-__device__ __forceinline__ float sigmoid(float x) { return reciprocal(1.0f + exp2_fast(-x * LOG2E)); }
+__device__ __forceinline__ float sigmoid(float x) { return reciprocal(1.0f + exp_of(-x)); }
 
 // Each of WIDTH neighbouring lanes brings WIDTH values; lane i leaves with the sum of all lanes' i-th in v[0].
 template <int WIDTH, int COUNT>

@@ -35,6 +35,7 @@ __device__ __forceinline__ Four input_at(const Conv& p, int row, int t, int chan
     return {};
 }
 
+#ifdef ENTRY_conv_forward
 extern "C" __global__ void __launch_bounds__(128) conv_forward(const __grid_constant__ Conv p) {
     const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.z, start = blockIdx.y * SPAN;
     if (channel >= p.channels) return;
@@ -56,7 +57,9 @@ extern "C" __global__ void __launch_bounds__(128) conv_forward(const __grid_cons
         store_four(p.out + ((i64)row * p.length + start + i) * p.channels + channel, out);
     }
 }
+#endif
 
+#ifdef ENTRY_conv_backward
 extern "C" __global__ void __launch_bounds__(128) conv_backward(const __grid_constant__ Conv p) {
     const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.z, start = blockIdx.y * SPAN;
     if (channel >= p.channels) return;
@@ -64,7 +67,8 @@ extern "C" __global__ void __launch_bounds__(128) conv_backward(const __grid_con
     Four window[4], inner[4] = {}, dweight[4] = {}, dbias = {};  // inner: gradients before the silu, newest last
 #pragma unroll
     for (int k = 0; k < 3; ++k) window[k + 1] = input_at(p, row, start + k - 3, channel);
-#pragma unroll
+    constexpr int UNROLL = SPAN > 16 ? 4 : SPAN + 3;
+#pragma unroll UNROLL
     for (int i = 0; i < SPAN + 3; ++i) {
         const int t = start + i;
 #pragma unroll
@@ -108,3 +112,4 @@ extern "C" __global__ void __launch_bounds__(128) conv_backward(const __grid_con
         store_many<4>(to + (i64)4 * p.channels, dbias.v);
     }
 }
+#endif

@@ -56,6 +56,7 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
     return sum;
 }
 
+#ifdef ENTRY_norm_forward
 extern "C" __global__ void __launch_bounds__(THREADS) norm_forward(const __grid_constant__ Norm p) {
     extern __shared__ float4 shared[];
     for (i64 row = blockIdx.x; row < p.rows; row += gridDim.x) {
@@ -89,7 +90,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_forward(const __grid_
         }
     }
 }
+#endif
 
+#ifdef ENTRY_norm_backward
 extern "C" __global__ void __launch_bounds__(THREADS) norm_backward(const __grid_constant__ Norm p) {
     extern __shared__ float4 shared[];
     Four dweight[PARTS] = {};
@@ -136,3 +139,4 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_backward(const __grid
         }
     }
 }
+#endif

@@ -148,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
             const int n = lane * STATES + state_of(j, order), channel = first + local + k;
             const bool real = channel < p.channels && n < p.states;
             const i64 at = (i64)channel * p.states + n;
-            A[k][j] = real ? p.A[at] * LOG2E : 0.0f;
+            A[k][j] = real ? p.A[at] * A_SCALE : 0.0f;
             carry[k][j] = real && p.dlast ? p.dlast[(i64)row * p.channels * p.states + at] : 0.0f;
 #if HAS_OFFSET
             offset[k][j] = real ? load_any(p.offset, at, p.offset_type) : 0.0f;
@@ -214,7 +214,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
             const float duration = p.durations[channel];
 #pragma unroll
             for (int j = 0; j < STATES; ++j)
-                carry[k][j] = fmaf(exp2_fast(duration * A[k][j]), carry[k][j],
+                carry[k][j] = fmaf(decay_of(duration, A[k][j]), carry[k][j],
                                    p.carries[channel * WIDE + lane * STATES + state_of(j, order)]);
         }
     }
@@ -290,7 +290,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                 for (int k = 0; k < PER; ++k)
 #pragma unroll
                     for (int j = 0; j < STATES; ++j)
-                        border[k][j] = fmaf(exp2_fast(step[k] * A[k][j]), border[k][j], input[k] * b_of(bc[j]));
+                        border[k][j] = fmaf(decay_of(step[k], A[k][j]), border[k][j], input[k] * b_of(bc[j]));
             }
 #pragma unroll
             for (int k = 0; k < PER; ++k)
@@ -316,7 +316,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                 for (int k = 0; k < PER; ++k)
 #pragma unroll
                     for (int j = 0; j < STATES; ++j) {
-                        decay[i][k][j] = exp2_fast(step[i][k] * A[k][j]);
+                        decay[i][k][j] = decay_of(step[i][k], A[k][j]);
                         h[i + 1][k][j] = fmaf(decay[i][k][j], h[i][k][j], input[i][k] * b_of(bc[i][j]));
                     }
             }
@@ -375,7 +375,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                         }
                         du[k] = fmaf(through_u[k][0], dt[k], D[k] * dy[k]);
                         dinput[k] = through_u[k][0];
-                        dstep[k] = through_A[k][0] * LN2;
+                        dstep[k] = through_A[k][0] / A_SCALE;
                     }
                     if (lane < SPAN) {
                         store_many<PER>(steps + at, du);

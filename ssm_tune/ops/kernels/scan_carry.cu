@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_carry(const
 #pragma unroll
         for (int j = 0; j < STATES; ++j) {
             const int n = lane * STATES + j, channel = first + local + k;
-            A[k][j] = channel < p.channels && n < p.states ? p.A[(i64)channel * p.states + n] * LOG2E : 0.0f;
+            A[k][j] = channel < p.channels && n < p.states ? p.A[(i64)channel * p.states + n] * A_SCALE : 0.0f;
         }
 
     const int vector = threadIdx.x % VECTORS * 4, my_row = threadIdx.x / VECTORS, column = first + vector;
@@ -118,7 +118,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_carry(const
                 duration[k] += step[k];
 #pragma unroll
                 for (int j = 0; j < STATES; ++j)
-                    carry[k][j] = exp2_fast(step[k] * A[k][j]) * fmaf(dy[k], c[j], carry[k][j]);
+                    carry[k][j] = decay_of(step[k], A[k][j]) * fmaf(dy[k], c[j], carry[k][j]);
             }
         }
         __syncthreads();

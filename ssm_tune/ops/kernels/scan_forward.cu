@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
             const int n = lane * STATES + j, channel = first + local + k;
             const bool real = channel < p.channels && n < p.states;
             const i64 at = (i64)channel * p.states + n;
-            A[k][j] = real ? p.A[at] * LOG2E : 0.0f;
+            A[k][j] = real ? p.A[at] * A_SCALE : 0.0f;
             h[k][j] = real && p.initial ? load_any(p.initial, row * p.initial_row + at, p.initial_type) : 0.0f;
 #if HAS_OFFSET
             offset[k][j] = real ? load_any(p.offset, at, p.offset_type) : 0.0f;
@@ -164,7 +164,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
                     float sum = 0.0f;
 #pragma unroll
                     for (int j = 0; j < STATES; ++j) {
-                        h[k][j] = fmaf(exp2_fast(step[k] * A[k][j]), h[k][j], input[k] * b_of(bc[j]));
+                        h[k][j] = fmaf(decay_of(step[k], A[k][j]), h[k][j], input[k] * b_of(bc[j]));
                         sum = fmaf(c_of(bc[j]), h[k][j], sum);
 #if HAS_OFFSET
                         sum = fmaf(c_of(bc[j]), offset[k][j], sum);

@@ -10,6 +10,7 @@ struct ConvStep {
     int channels, weight_type, bias_type, unused;
 };
 
+#ifdef ENTRY_conv_step
 extern "C" __global__ void __launch_bounds__(128) conv_step(const __grid_constant__ ConvStep p) {
     const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.y;
     if (channel >= p.channels) return;
@@ -31,6 +32,7 @@ extern "C" __global__ void __launch_bounds__(128) conv_step(const __grid_constan
     for (int k = 0; k < 3; ++k) store_four(state + (i64)k * p.channels, window[k + 1]);
     store_four(p.out + (i64)row * p.channels + channel, out);
 }
+#endif
 
 struct ScanStep {
     const elem *u, *dt, *z, *B, *C;
@@ -42,7 +44,7 @@ struct ScanStep {
     int channels, states, D_type, bias_type, offset_type, output_type;
 };
 
-#ifdef STATES
+#ifdef ENTRY_scan_step
 extern "C" __global__ void __launch_bounds__(128) scan_step(const __grid_constant__ ScanStep p) {
     const int lane = threadIdx.x % LANES, row = blockIdx.y;
     const int wanted = blockIdx.x * (128 / LANES) + threadIdx.x / LANES, channel = min(wanted, p.channels - 1);
@@ -58,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(128) scan_step(const __grid_constan
         if (n >= p.states) break;
         const i64 at = (i64)channel * p.states + n;
         const float c = to_float(p.C[row * p.C_row + n]);
-        const float h = fmaf(exp2_fast(step * (p.A[at] * LOG2E)), state[n], step * u * to_float(p.B[row * p.B_row + n]));
+        const float h = fmaf(decay_of(step, p.A[at] * A_SCALE), state[n], step * u * to_float(p.B[row * p.B_row + n]));
         if (wanted < p.channels) state[n] = h;
         y = fmaf(c, h, y);
         if (HAS_OFFSET) y = fmaf(c, load_any(p.offset, at, p.offset_type), y);

@@ -59,9 +59,7 @@ def selective_scan(
     if kernels_run("selective_scan", u, *A.shape):
         from ssm_tune.ops.selective_scan.kernels import scan
 
-        y, last_state = scan(
-            u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus
-        )
+        y, last_state = scan(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus)
         return (y, last_state) if return_last_state else y
     dtype = state_dtype(u.dtype)
     step = dt.to(dtype)

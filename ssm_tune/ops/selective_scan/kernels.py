@@ -8,137 +8,33 @@ The two ops take and give plain tensors, so that torch.compile and CUDA graphs s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, in_fours, in_rows, launch, sum_partials
+from ssm_tune.ops.launch import address, code, in_fours, in_rows, launch, sum_partials
+from ssm_tune.ops.selective_scan.variants import (
+    BORDER,
+    THREADS,
+    Split,
+    backward_kernel,
+    backward_plan,
+    backward_shared,
+    carry_kernel,
+    carry_shared,
+    forward_kernel,
+    forward_shared,
+    forward_split,
+    split_of,
+    step_kernel,
+)
 
-TILE = 32
-"""Positions of a tile of the forward."""
-BORDER = 16
-"""Positions between kept states, which are a tile of the backward."""
-GROUP = 4
-"""Positions whose decays and states the backward holds in registers."""
-THREADS = 128
-
-INPUTS = "u dt A B C D z dt_bias initial_state state_offset output_offset".split()
+INPUTS = ["u", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state", "state_offset", "output_offset"]
 _TENSORS = (
     "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? dt_bias, "
     "Tensor? initial_state, Tensor? state_offset, Tensor? output_offset"
 )
-
-
-@dataclass(frozen=True)
-class Split:
-    """How a channel's states are spread: over ``lanes`` neighbouring lanes, ``states`` each; ``per`` channels a lane."""
-
-    lanes: int
-    states: int
-    per: int = 1
-    resident: int = 1
-    """Blocks that a multiprocessor must be able to hold at once: it bounds the registers of a thread."""
-
-    @property
-    def channels(self) -> int:
-        """Channels of a block."""
-        return THREADS // self.lanes * self.per
-
-    @property
-    def wide(self) -> int:
-        """States of a channel, padded."""
-        return self.lanes * self.states
-
-
-def split_of(states: int) -> Split:
-    """The split that fits N ``states`` with one channel a lane."""
-    if states <= 16:
-        return Split(4, -(-states // 4))
-    if states <= 24:
-        return Split(4, 6)
-    return Split(8, -(-states // 8)) if states <= 48 else Split(16, 4)
-
-
-def forward_split(states: int, channels: int, processors: int) -> Split:
-    """The forward's split for N ``states`` and B x D ``channels`` on a GPU of so many multiprocessors.
-
-    Few states a lane make more warps, so that a small problem fills the GPU, but more to add up between lanes; two
-    channels a lane share what is read of B and C.
-    """
-    split = split_of(states)
-    if split.states % 2 == 0 and split.lanes == 4 and channels < 96 * processors:
-        return Split(8, split.states // 2)
-    return Split(split.lanes, split.states, 2 if split.states <= 4 else 1)
-
-
-def backward_plan(states: int, channels: int, length: int, rows: int, processors: int) -> tuple[Split, int]:
-    """The backward's split, and the number of segments that time is cut into to fill the GPU."""
-    split = split_of(states)
-    split = Split(split.lanes, split.states, 2 if split.states <= 4 else 1, 3)
-    blocks = -(-channels // split.channels) * rows
-    return split, max(1, 3 * processors // blocks)
-
-
-def forward_kernel(dtype: torch.dtype, split: Split, softplus: bool, z: bool, offset: bool, keep: bool) -> Kernel:
-    return Kernel.of(
-        "scan_forward",
-        {"DTYPE": DTYPE_CODES[dtype], "LANES": split.lanes, "STATES": split.states, "PER": split.per, "CHANNELS": split.channels,
-         "RESIDENT": split.resident, "TILE": TILE, "BORDER": BORDER, "SOFTPLUS": int(softplus), "HAS_Z": int(z), "HAS_OFFSET": int(offset), "KEEP": int(keep)},
-    )  # fmt: skip
-
-
-def backward_kernel(
-    dtype: torch.dtype, split: Split, softplus: bool, z: bool, offset: bool, wanted: dict[str, bool]
-) -> Kernel:
-    names = {"u": "U", "dt": "DT", "B": "B", "C": "C", "z": "Z", "A": "A", "D": "D", "dt_bias": "BIAS",
-             "state_offset": "OFFSET", "output_offset": "OUTPUT"}  # fmt: skip
-    return Kernel.of(
-        "scan_backward",
-        {"DTYPE": DTYPE_CODES[dtype], "LANES": split.lanes, "STATES": split.states, "PER": split.per, "CHANNELS": split.channels,
-         "RESIDENT": split.resident, "TILE": BORDER, "GROUP": GROUP, "SOFTPLUS": int(softplus), "HAS_Z": int(z), "HAS_OFFSET": int(offset)}
-        | {f"D_{macro}": int(wanted[name]) for name, macro in names.items()},
-    )  # fmt: skip
-
-
-def carry_kernel(dtype: torch.dtype, split: Split, softplus: bool, z: bool) -> Kernel:
-    return Kernel.of(
-        "scan_carry",
-        {"DTYPE": DTYPE_CODES[dtype], "LANES": split.lanes, "STATES": split.states, "PER": split.per,
-         "CHANNELS": split.channels, "RESIDENT": split.resident, "TILE": BORDER, "SOFTPLUS": int(softplus),
-         "HAS_Z": int(z)},
-    )  # fmt: skip
-
-
-def forward_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
-    """Bytes of shared memory of a forward block."""
-    raw = 2 * (3 if z else 2) * TILE * split.channels * dtype.itemsize
-    return 4 * 2 * TILE * (split.channels + 8) + TILE * split.wide * _bc_size(split, dtype) + raw
-
-
-def backward_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
-    """Bytes of shared memory of a backward block."""
-    part = 1
-    while split.states % (2 * part) == 0:
-        part *= 2
-    orders = min(part, 32 // split.lanes)
-    floats = 3 * BORDER * (split.channels + 8) + BORDER // GROUP * split.per * THREADS * split.states
-    floats += THREADS // 32 * BORDER * 2 * split.wide
-    raw = (7 if z else 5) * BORDER * split.channels * dtype.itemsize
-    return 4 * floats + orders * BORDER * split.wide * _bc_size(split, dtype) + raw
-
-
-def carry_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
-    """Bytes of shared memory of a block of the carry."""
-    raw = (3 if z else 2) * BORDER * split.channels * dtype.itemsize
-    return 4 * BORDER * (2 * (split.channels + 8) + split.wide) + raw
-
-
-def _bc_size(split: Split, dtype: torch.dtype) -> int:
-    """Bytes of one pair of B and C: packed where a lane has several channels."""
-    return 2 * dtype.itemsize if split.per > 1 else 8
 
 
 def run_forward(
@@ -191,11 +87,10 @@ def run_backward(
     split: Split | None = None, segments: int | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     rows, length, channels = u.shape
-    states = A.shape[1]
-    planned, parts = backward_plan(states, channels, length, rows, _processors(u))
+    states, want = A.shape[1], dict(zip(INPUTS, wanted, strict=True))
+    planned, parts = backward_plan(states, channels, length, rows, _processors(u), want["A"])
     split = split or planned
     given = (u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
-    want = dict(zip(INPUTS, wanted, strict=True))
     grads = dict(zip(INPUTS, _gradients(given, wanted), strict=True))
     blocks = -(-channels // split.channels)
     each, segments = _segments(length, segments or parts)
@@ -212,9 +107,7 @@ def run_backward(
             partial[name] = u.new_empty(segments * rows, channels, dtype=torch.float32)
     dout, u, dt, z = in_fours(dout), in_fours(u), in_fours(dt), None if z is None else in_fours(z)
     A, B, C = A.contiguous(), in_rows(B), in_rows(C)
-    D, dt_bias, state_offset, dlast = (
-        None if x is None else x.contiguous() for x in (D, dt_bias, state_offset, dlast)
-    )
+    D, dt_bias, state_offset, dlast = (None if x is None else x.contiguous() for x in (D, dt_bias, state_offset, dlast))
     zero = u if z is None else z
     carries = u.new_empty(segments - 1, rows, channels, split.wide, dtype=torch.float32)
     durations = u.new_empty(segments - 1, rows, channels, dtype=torch.float32)
@@ -258,7 +151,7 @@ def _processors(x: Tensor) -> int:
 
 
 def _segments(length: int, most: int) -> tuple[int, int]:
-    """Tiles of a segment, and segments, of which there shall be at most so many."""
+    """Tiles of a segment, and how many segments that makes: at most so many."""
     tiles = -(-length // BORDER)
     each = -(-tiles // most)
     return each, -(-tiles // each)
@@ -369,12 +262,3 @@ def run_step(
         u.device,
     )  # fmt: skip
     return out
-
-
-def step_kernel(dtype: torch.dtype, split: Split, offset: bool) -> Kernel:
-    return Kernel.of(
-        "scan_step",
-        {"DTYPE": DTYPE_CODES[dtype], "LANES": split.lanes, "STATES": split.states, "SOFTPLUS": 1, "HAS_Z": 1,
-         "HAS_OFFSET": int(offset)},
-        "step",
-    )  # fmt: skip

@@ -1,0 +1,119 @@
+"""Convolution, norm and decode steps on the GPU against the plain operations in float64, and the whole model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssm_tune.models.initial import initialised
+from ssm_tune.models.mamba import MambaConfig
+from ssm_tune.ops import backend
+from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.rms_norm import add_rms_norm
+from ssm_tune.ops.selective_scan import selective_scan_step
+
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
+
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+DTYPES = list(TOLERANCE)
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(shape, device="cuda")
+
+
+def compare(work: Any, given: dict[str, Tensor], tolerance: float) -> None:
+    """``work``'s outputs and all gradients, on the kernels and in float64, within a relative ``tolerance``."""
+    results = []
+    for how, dtype in (("cuda", None), ("reference", torch.float64)):
+        backend.use(how)
+        own = {name: (x if dtype is None else x.to(dtype)).detach().requires_grad_() for name, x in given.items()}
+        outputs = work(**own)
+        torch.manual_seed(1)
+        weights = [torch.randn(out.shape, device="cuda").to(given["x"].dtype).to(out.dtype) for out in outputs]
+        results.append([*outputs, *torch.autograd.grad(outputs, list(own.values()), weights)])
+    for index, (mine, exact) in enumerate(zip(*results, strict=True)):
+        assert (mine.double() - exact).norm() <= tolerance * exact.norm(), index
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 65, 500])
+@pytest.mark.parametrize("start", [False, True])
+def test_convolution(dtype: torch.dtype, length: int, start: bool) -> None:
+    given = {"x": draw(3, length, 144)[:, :, 72:].to(dtype), "weight": draw(72, 4), "bias": draw(72)}
+    if start:
+        given["initial_state"] = draw(3, 3, 72).to(dtype)
+    compare(lambda **own: [causal_conv1d(**own)], given, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [64, 768, 1032, 2048, 5120])
+@pytest.mark.parametrize("added", [False, True])
+def test_norm(dtype: torch.dtype, width: int, added: bool) -> None:
+    given = {"x": draw(5, 7, width), "weight": draw(width)}
+    if added:
+        given["added"] = draw(5, 7, width).to(dtype)
+
+    def work(x: Tensor, weight: Tensor, added: Tensor | None = None) -> list[Tensor]:
+        wide = torch.float64 if x.dtype == torch.float64 else dtype
+        y, total = add_rms_norm(x, added, weight, 1e-5, wide)
+        return [y] if added is None else [y, total]
+
+    compare(work, given, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("states", [5, 8, 16, 24, 64])
+def test_decode_steps(dtype: torch.dtype, states: int) -> None:
+    rows, channels = 300, 72
+    x, dt, z = draw(rows, 3 * channels).to(dtype).chunk(3, dim=1)
+    B, C = draw(rows, 2 * states).to(dtype).chunk(2, dim=1)
+    conv, taps, bias, ssm = (
+        draw(rows, 3, channels).to(dtype),
+        draw(channels, 4),
+        draw(channels),
+        draw(rows, channels, states),
+    )
+    fixed = {"A": -draw(channels, states).abs(), "D": draw(channels)}
+    extra = {"dt_bias": bias, "state_offset": draw(channels, states), "output_offset": draw(channels)}
+
+    def steps(wide: torch.dtype) -> list[Tensor]:
+        def to(value: Tensor) -> Tensor:
+            return value.to(wide) if wide == torch.float64 else value.clone()
+
+        u, window = conv1d_step(to(x), to(conv), to(taps), to(bias))
+        y, state = selective_scan_step(
+            to(ssm), u, to(dt), to(fixed["A"]), to(B), to(C), to(fixed["D"]), to(z),
+            **{name: to(value) for name, value in extra.items()},
+        )  # fmt: skip
+        return [u, window, y, state]
+
+    backend.use("cuda")
+    mine = steps(torch.float32)
+    backend.use("reference")
+    for name, a, b in zip(("u", "window", "y", "state"), mine, steps(torch.float64), strict=True):
+        assert (a.double() - b).norm() <= 2 * TOLERANCE[dtype] * b.norm(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_model_gives_the_same_on_both_backends(dtype: torch.dtype) -> None:
+    model = initialised(MambaConfig(64, 3, 96), 0).to("cuda").eval()
+    for name, parameter in model.named_parameters():
+        if not name.endswith(("A_log", ".D")):
+            parameter.data = parameter.data.to(dtype)
+    tokens = torch.randint(0, 96, (4, 37), device="cuda")
+    lengths = torch.tensor([37, 20, 1, 36], device="cuda")
+    results = []
+    for how in ("cuda", "reference"):
+        backend.use(how)
+        with torch.no_grad():
+            logits = [model(tokens)]
+            first, cache = model.prefill(tokens, lengths)
+            logits += [first, *(model.step(tokens[:, i], cache) for i in range(3))]
+        results.append(logits)
+    scale = 1e-5 if dtype == torch.float32 else 3e-2
+    for mine, plain in zip(*results, strict=True):
+        assert (mine.float() - plain.float()).norm() <= scale * plain.float().norm()

@@ -13,6 +13,8 @@ from ssm_tune.ops.launch import DTYPE_CODES, arch_of
 
 BACKENDS = ("auto", "cuda", "reference")
 MOST_STATES = 64
+_MOST_ROWS = 65535
+"""Blocks in the second and third dimension of a launch."""
 
 _wanted = "auto"
 
@@ -59,6 +61,8 @@ def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1) -> bo
     if _wanted == "reference":
         return False
     reason = _obstacle(x.device, x.dtype)
+    if reason is None and (x.numel() == 0 or x.shape[0] > _MOST_ROWS):
+        reason = f"the batch must be from 1 to {_MOST_ROWS}, and nothing else empty, got {tuple(x.shape)}"
     if reason is None and channels % 8:
         reason = f"the number of channels must be a multiple of 8, got {channels}"
     if reason is None and states > MOST_STATES:
@@ -70,7 +74,7 @@ def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1) -> bo
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda":
-        return f"device {device.type} is no CUDA device"
+        return f"the device is {device.type}"
     if dtype not in DTYPE_CODES:
         return f"the kernels take float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
     return _device_obstacle(_index(device))

@@ -10,8 +10,6 @@ from torch import Tensor
 from ssm_tune.ops.compiler import Kernel
 from ssm_tune.ops.launch import DTYPE_CODES, address, code, launch, sum_partials
 
-WIDEST = 16384
-"""Columns that a block of the kernels can hold in registers."""
 _BLOCKS = 512
 _FIELDS = "10Pq2ifi"
 

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from ssm_tune.ops.backend import kernels_run
 
+_WIDEST = 16384
+"""Columns that a block of the kernels holds in registers."""
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension.
@@ -39,5 +42,5 @@ def add_rms_norm(
 
 
 def _kernels_run(residual: Tensor, added: Tensor | None, dtype: torch.dtype) -> bool:
-    fitting = residual.dtype in (torch.float32, dtype) and dtype != torch.float64 and residual.numel() > 0
-    return fitting and kernels_run("rms_norm", residual, residual.shape[-1]) and residual.shape[-1] <= 16384
+    fitting = residual.dtype in (torch.float32, dtype) and dtype != torch.float64
+    return fitting and kernels_run("rms_norm", residual, residual.shape[-1]) and residual.shape[-1] <= _WIDEST

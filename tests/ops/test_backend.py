@@ -28,10 +28,10 @@ def test_a_cpu_takes_the_reference_and_says_why() -> None:
 
 
 def test_forced_kernels_are_refused_by_name_where_they_cannot_run() -> None:
-    with pytest.raises(KernelError, match="device cpu is no CUDA device"):
+    with pytest.raises(KernelError, match="the device is cpu"):
         backend.choose("cuda", CPU, torch.float32)
     u = torch.randn(1, 3, 8)
-    with pytest.raises(KernelError, match="selective_scan: backend=cuda cannot run: device cpu"):
+    with pytest.raises(KernelError, match="selective_scan: backend=cuda cannot run: the device is cpu"):
         selective_scan(u, u, -torch.rand(8, 2), torch.randn(1, 3, 2), torch.randn(1, 3, 2))
 
 
@@ -52,11 +52,20 @@ def test_sizes_that_do_not_fit_are_named(
     channels: int, states: int, said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "_obstacle", lambda device, dtype: None)
-    assert backend.kernels_run("scan", torch.empty(0), channels, states) == (said is None)
+    assert backend.kernels_run("scan", torch.empty(1), channels, states) == (said is None)
     if said is not None:
         backend.use("cuda")
         with pytest.raises(KernelError, match=said):
-            backend.kernels_run("scan", torch.empty(0), channels, states)
+            backend.kernels_run("scan", torch.empty(1), channels, states)
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (65536, 8)])
+def test_an_empty_or_endless_batch_is_named(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_obstacle", lambda device, dtype: None)
+    assert not backend.kernels_run("conv", torch.empty(shape), 8)
+    backend.use("cuda")
+    with pytest.raises(KernelError, match="batch must be from 1 to 65535"):
+        backend.kernels_run("conv", torch.empty(shape), 8)
 
 
 @pytest.mark.parametrize("states", range(1, 65))

@@ -104,7 +104,7 @@ __device__ __forceinline__ float exp_of(float x) {
 }
 
 // exp(step A), where A was multiplied by A_SCALE before: into base 2, but for float32.
-constexpr float A_SCALE = DTYPE == 0 ? 1.0f : LOG2E;
+constexpr float A_SCALE = DTYPE == 0 ? 1.0f : LOG2E, A_UNSCALE = DTYPE == 0 ? 1.0f : LN2;
 __device__ __forceinline__ float decay_of(float step, float A) {
     return DTYPE == 0 ? exp_of(step * A) : exp2_fast(step * A);
 }

@@ -124,7 +124,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
     BC* bcs = (BC*)(dys + TILE * ROW);     // (TILE, ORDERS, WIDE)
     float* starts = (float*)(bcs + ORDERS * TILE * WIDE);  // (TILE / GROUP, PER, THREADS, STATES)
     float* sums = starts + TILE / GROUP * PER * THREADS * STATES;  // (WARPS, TILE, 2, WIDE)
-    elem* raw = (elem*)(sums + WARPS * TILE * 2 * WIDE);
+    float* heads = sums + WARPS * TILE * 2 * WIDE;  // (PER, THREADS, STATES): the states at the tile's start
+    elem* raw = (elem*)(heads + PER * THREADS * STATES);
 
     const int row = blockIdx.y, first = blockIdx.x * CHANNELS;
     const int lane = threadIdx.x % LANES, across = threadIdx.x % 32 / LANES, warp = threadIdx.x / 32;
@@ -187,7 +188,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
     raw += mine;
 
     elem next_b[BC_PASSES], next_c[BC_PASSES];  // asked for one tile ahead, as are the states at its start
-    float border[PER][STATES];
     const auto ask = [&](int tile) {
 #pragma unroll
         for (int pass = 0; pass < BC_PASSES; ++pass) {
@@ -199,8 +199,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
         for (int k = 0; k < PER; ++k) {
             const int channel = min(first + local + k, p.channels - 1);
             const float* from = p.borders + (((i64)row * tiles + tile) * p.channels + channel) * WIDE + lane * STATES;
+            constexpr int PIECE = STATES % 4 == 0 ? 4 : STATES % 2 == 0 ? 2 : 1;
 #pragma unroll
-            for (int j = 0; j < STATES; ++j) border[k][j] = from[state_of(j, order)];
+            for (int j = 0; j < STATES; j += PIECE)
+                copy_async<4 * PIECE>(heads + (k * THREADS + threadIdx.x) * STATES + j, from + j);
         }
     };
 
@@ -232,8 +234,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                     bcs[o * WIDE + base + state_of(bc_state % STATES, o)] = bc;
             }
         }
-#pragma unroll
-        for (int k = 0; k < PER; ++k) store_many<STATES>(starts + (k * THREADS + threadIdx.x) * STATES, border[k]);
         copies_wait();  // every thread reads only what it fetched itself: no barrier yet
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
@@ -276,6 +276,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
         if (tile > from_tile) fetch(p, sources, raw, start - TILE, my_row, (tile - 1) & 1);
 
         // going forward: the states at the starts of the groups
+        float border[PER][STATES];
+#pragma unroll
+        for (int k = 0; k < PER; ++k) {
+#pragma unroll
+            for (int j = 0; j < STATES; ++j)
+                border[k][j] = heads[(k * THREADS + threadIdx.x) * STATES + state_of(j, order)];
+            store_many<STATES>(starts + (k * THREADS + threadIdx.x) * STATES, border[k]);
+        }
 #pragma unroll 1
         for (int group = 1; group < TILE / GROUP; ++group) {
 #pragma unroll
@@ -375,7 +383,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                         }
                         du[k] = fmaf(through_u[k][0], dt[k], D[k] * dy[k]);
                         dinput[k] = through_u[k][0];
-                        dstep[k] = through_A[k][0] / A_SCALE;
+                        dstep[k] = through_A[k][0] * A_UNSCALE;
                     }
                     if (lane < SPAN) {
                         store_many<PER>(steps + at, du);

@@ -141,46 +141,49 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
             ask(start + TILE);
         }
 #pragma unroll 1
-        for (int t0 = 0; t0 < TILE; t0 += LANES) {
+        for (int part = 0; part < TILE; part += BORDER) {
 #if KEEP
-            if (t0 % BORDER == 0 && t0 < count) {
-                float* to = p.borders + (border_row + (start + t0) / BORDER) * border_size + border_at;
+            if (part < count) {
+                float* to = p.borders + (border_row + (start + part) / BORDER) * border_size + border_at;
 #pragma unroll
                 for (int k = 0; k < PER; ++k)
                     if (first + local + k < p.channels) store_many<STATES>(to + k * WIDE, h[k]);
             }
 #endif
-            float y[PER][LANES];
+#pragma unroll 1
+            for (int t0 = part; t0 < part + BORDER; t0 += LANES) {
+                float y[PER][LANES];
 #pragma unroll
-            for (int i = 0; i < LANES; ++i) {
-                const int t = t0 + i;
-                float step[PER], input[PER];
-                BC bc[STATES];
-                load_many<PER>(step, steps + t * ROW + local);
-                load_many<PER>(input, inputs + t * ROW + local);
-                load_bc<STATES>(bc, bcs + t * WIDE + lane * STATES);
+                for (int i = 0; i < LANES; ++i) {
+                    const int t = t0 + i;
+                    float step[PER], input[PER];
+                    BC bc[STATES];
+                    load_many<PER>(step, steps + t * ROW + local);
+                    load_many<PER>(input, inputs + t * ROW + local);
+                    load_bc<STATES>(bc, bcs + t * WIDE + lane * STATES);
+#pragma unroll
+                    for (int k = 0; k < PER; ++k) {
+                        float sum = 0.0f;
+#pragma unroll
+                        for (int j = 0; j < STATES; ++j) {
+                            h[k][j] = fmaf(decay_of(step[k], A[k][j]), h[k][j], input[k] * b_of(bc[j]));
+                            sum = fmaf(c_of(bc[j]), h[k][j], sum);
+#if HAS_OFFSET
+                            sum = fmaf(c_of(bc[j]), offset[k][j], sum);
+#endif
+                        }
+                        y[k][i] = sum;
+                    }
+                }
+                __syncwarp();
+                float sums[PER];
 #pragma unroll
                 for (int k = 0; k < PER; ++k) {
-                    float sum = 0.0f;
-#pragma unroll
-                    for (int j = 0; j < STATES; ++j) {
-                        h[k][j] = fmaf(decay_of(step[k], A[k][j]), h[k][j], input[k] * b_of(bc[j]));
-                        sum = fmaf(c_of(bc[j]), h[k][j], sum);
-#if HAS_OFFSET
-                        sum = fmaf(c_of(bc[j]), offset[k][j], sum);
-#endif
-                    }
-                    y[k][i] = sum;
+                    reduce_scatter<LANES>(y[k], lane);
+                    sums[k] = y[k][0];
                 }
+                store_many<PER>(steps + (t0 + lane) * ROW + local, sums);
             }
-            __syncwarp();
-            float sums[PER];
-#pragma unroll
-            for (int k = 0; k < PER; ++k) {
-                reduce_scatter<LANES>(y[k], lane);
-                sums[k] = y[k][0];
-            }
-            store_many<PER>(steps + (t0 + lane) * ROW + local, sums);
         }
         __syncthreads();
 #pragma unroll

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.launch import address, code, in_fours, in_rows, launch, sum_partials
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, in_fours, in_rows, launch, sum_partials
 from ssm_tune.ops.selective_scan.variants import (
     BORDER,
     THREADS,
@@ -230,10 +230,13 @@ def scan(
     dtype = u.dtype
     for x in (dt, B, C, z):
         dtype = dtype if x is None else torch.promote_types(dtype, x.dtype)
-    given = (
-        u.to(dtype), dt.to(dtype), A.float(), B.to(dtype), C.to(dtype), D, None if z is None else z.to(dtype), dt_bias,
-        initial_state, state_offset, output_offset,
-    )  # fmt: skip
+    dtype = dtype if dtype in DTYPE_CODES else torch.float32
+    flowing = [None if x is None else x.to(dtype) for x in (u, dt, B, C, z)]
+    weights = [
+        x if x is None or x.dtype in DTYPE_CODES else x.float()
+        for x in (D, dt_bias, initial_state, state_offset, output_offset)
+    ]
+    given = (*flowing[:2], A.float(), *flowing[2:4], weights[0], flowing[4], *weights[1:])
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
     out, last, _, _ = _forward(*given, softplus, keep)
     return out.to(u.dtype), last

@@ -85,11 +85,12 @@ def backward_plan(
     states: int, channels: int, length: int, rows: int, processors: int, all_gradients: bool
 ) -> tuple[Split, int]:
     """The backward's split, and the number of segments that time is cut into to fill the GPU."""
-    split = split_of(states)
-    split = Split(split.lanes, split.states, 2 if split.states <= 4 else 1, 2 if all_gradients else 3)
-    blocks = -(-channels // split.channels) * rows
-    tiles = -(-length // BORDER)
-    return split, max(1, min(tiles, 3 * processors // blocks))
+    one = split_of(states)
+    per = 2 if one.states <= 4 else 1
+    blocks = -(-channels // Split(one.lanes, one.states, per).channels) * rows
+    resident = 2 if all_gradients or processors < blocks <= 2 * processors else 3
+    segments = max(1, min(-(-length // BORDER), resident * processors // blocks))
+    return Split(one.lanes, one.states, per, resident), segments
 
 
 def forward_kernel(dtype: torch.dtype, split: Split, softplus: bool, z: bool, offset: bool, keep: bool) -> Kernel:
@@ -124,7 +125,7 @@ def backward_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
     """Bytes of shared memory of a backward block."""
     raw = (7 if z else 5) * split.channels * dtype.itemsize
     sums = THREADS // 32 * 2 * split.wide
-    starts = 4 * (BORDER // GROUP) * split.per * THREADS * split.states
+    starts = 4 * (BORDER // GROUP + 1) * split.per * THREADS * split.states
     pairs = split.orders * split.wide * split.pair(dtype)
     return BORDER * (4 * 3 * (split.channels + 8) + 4 * sums + pairs + raw) + starts
 

@@ -154,8 +154,8 @@ def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
         ui.say("note: the reported split also picks the epoch, as in the official code; the score is flattered")
     ui.say(
         f"{prepared.model_name} in {backend['dtype']} on {backend['device']}, {backend['scan']} scan "
-        f"({prepared.kernels.why}); adapter in {backend['adapter_dtype']}; batch {prepared.train.batch_size}, learning rate "
-        f"{prepared.train.learning_rate:g} ({prepared.learning_rate_source})"
+        f"({prepared.kernels.why}); adapter in {backend['adapter_dtype']}; batch {prepared.train.batch_size}, "
+        f"learning rate {prepared.train.learning_rate:g} ({prepared.learning_rate_source})"
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import MambaConfig
-from ssm_tune.ops import backend
+from ssm_tune.ops import backend, conv_kernels, norm_kernels
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan_step
@@ -63,6 +63,15 @@ def test_norm(dtype: torch.dtype, width: int, added: bool) -> None:
         return [y] if added is None else [y, total]
 
     compare(work, given, TOLERANCE[dtype])
+
+
+def test_the_ops_pass_opcheck() -> None:
+    x, weight, bias = (draw(*shape).requires_grad_() for shape in ((2, 9, 16), (16, 4), (16,)))
+    torch.library.opcheck(conv_kernels.conv, (x, weight, bias, None))
+    torch.library.opcheck(conv_kernels.conv, (x, weight, bias, draw(2, 3, 16).requires_grad_()))
+    residual, added, scale = (draw(*shape).requires_grad_() for shape in ((5, 64), (5, 64), (64,)))
+    torch.library.opcheck(norm_kernels._forward, (residual, added, scale, 1e-5, torch.float32))
+    torch.library.opcheck(norm_kernels._forward, (residual, None, scale, 1e-5, torch.bfloat16))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

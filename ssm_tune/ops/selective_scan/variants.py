@@ -78,7 +78,8 @@ def forward_split(states: int, channels: int, processors: int) -> Split:
     split = split_of(states)
     if split.states % 2 == 0 and split.lanes == 4 and channels < 96 * processors:
         return Split(8, split.states // 2)
-    return Split(split.lanes, split.states, 2 if split.states <= 4 else 1)
+    two = split.states <= 4
+    return Split(split.lanes, split.states, 2 if two else 1, 4 if two and split.lanes == 4 else 1)
 
 
 def backward_plan(

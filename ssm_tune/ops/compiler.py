@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.errors import UserError
+from ssm_tune.files import cache_dir
 
 SOURCES = Path(__file__).resolve().parent / "kernels"
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
@@ -146,11 +147,9 @@ def cached_cubin(kernel: Kernel, arch: str) -> bytes:
 
 
 def cache_folder() -> Path:
-    """$SSM_TUNE_KERNEL_CACHE, else ssm-tune/kernels in the user's cache folder."""
+    """$SSM_TUNE_KERNEL_CACHE, else kernels/ in the folder of all that can be made again."""
     named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssm-tune" / "kernels"
+    return Path(named).expanduser() if named else cache_dir() / "kernels"
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -179,7 +179,11 @@ def test_a_multirun_goes_on_past_a_cell_that_fails(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ssm_tune", *CELL, "frozen=false"]
-    child = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    # a shell's background job ignores Ctrl-C, and so would a child of the tests that run in one
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert child.stderr is not None
     for line in child.stderr:
         if "trains" in line:

@@ -47,3 +47,16 @@ def encode_training(examples: Sequence[Example], task: Task, tokenizer: Tokenize
                     "classification reads one; take a tokenizer in which every label is one token"
                 )
             yield Encoded(prompt + completion, len(completion))
+
+
+def too_long(examples: Sequence[Example], lengths: Sequence[int], limit: int, tokenizer: Tokenizer) -> list[str]:
+    """Ids of the examples whose prompt and completion together have more than ``limit`` tokens.
+
+    lengths: of the whole sequences, prefixes included, in the examples' order; the limit does not count a prefix.
+    """
+    prefixes = {prefix: len(tokenizer.encode(prefix)) for prefix in {example.prefix for example in examples}}
+    return [
+        example.id
+        for example, length in zip(examples, lengths, strict=True)
+        if length - prefixes[example.prefix] > limit
+    ]

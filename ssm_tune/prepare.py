@@ -13,6 +13,7 @@ import torch
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.cell import digest, folder_name
 from ssm_tune.config import Config, method_section, nearest
+from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
 from ssm_tune.loop import TrainSettings, total_steps
 from ssm_tune.methods.base import Method, load_method
@@ -154,13 +155,7 @@ def _within_limit(
         return dataset, {}, []
     splits, left_out, notes = {}, {}, []
     for name, examples in dataset.splits.items():
-        prefixes = {prefix: len(tokenizer.encode(prefix)) for prefix in {example.prefix for example in examples}}
-        lengths = training_sequences(examples, task, tokenizer).lengths()
-        long = {
-            example.id
-            for example, length in zip(examples, lengths, strict=True)
-            if length - prefixes[example.prefix] > limit
-        }
+        long = set(too_long(examples, training_sequences(examples, task, tokenizer).lengths(), limit, tokenizer))
         splits[name] = [example for example in examples if example.id not in long]
         if long:
             left_out[name] = sorted(long)

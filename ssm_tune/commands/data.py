@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from ssm_tune.compose import compose
 from ssm_tune.config import Config, conf_dir, names, nearest
-from ssm_tune.encoding import Encoded, encode_training
+from ssm_tune.encoding import Encoded, encode_training, too_long
 from ssm_tune.errors import UserError
 from ssm_tune.hub import used_files
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
@@ -166,8 +166,7 @@ def _left_out(
     """How many examples a run does without, by the limit of the protocol. lengths: whole sequences, in tokens."""
     limit = task.max_tokens(protocol)
     assert limit is not None
-    prefixes = {prefix: len(tokenizer.encode(prefix)) for prefix in {example.prefix for example in examples}}
-    long = sum(length - prefixes[one.prefix] > limit for one, length in zip(examples, lengths, strict=True))
+    long = len(too_long(examples, lengths, limit, tokenizer))
     return (
         f"a run with protocol={protocol} leaves out {long:,} of {len(examples):,} examples of {split}: "
         f"prompt and answer longer than {limit} tokens"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, in_fours, launch, sum_partials
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, launch, sum_partials
 
 SPAN = 8
 """Positions of a thread."""
@@ -51,7 +51,7 @@ def run_backward(
     want_x, want_weight, want_bias, want_initial = wanted
     sums = want_weight or want_bias
     span = WEIGHT_SPAN if sums else SPAN
-    dx, dweight, dbias, dinitial = _gradients((x, weight, bias, initial_state), wanted)
+    dx, dweight, dbias, dinitial = gradients_of((x, weight, bias, initial_state), wanted)
     grid = _grid(x, span)
     partial = x.new_empty(grid[1] * grid[2], WIDTH + 1, x.shape[2], dtype=torch.float32) if sums else None
     if want_initial and not want_x:
@@ -71,15 +71,6 @@ def run_backward(
     return dx if want_x else x.new_empty(0), dweight, dbias, dinitial
 
 
-def _gradients(given: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor]:
-    first = given[0]
-    assert first is not None
-    return [
-        torch.empty_like(x, memory_format=torch.contiguous_format) if want and x is not None else first.new_empty(0)
-        for x, want in zip(given, wanted, strict=True)
-    ]
-
-
 conv = torch.library.custom_op(
     "ssm_tune::causal_conv1d", run_forward, mutates_args=(), device_types="cuda", schema=f"({_TENSORS}) -> Tensor"
 )
@@ -96,7 +87,7 @@ def _(x: Tensor, *rest: Any) -> Tensor:
 
 @_backward.register_fake
 def _(dout: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(_gradients((x, *rest[:3]), rest[3]))
+    return tuple(gradients_of((x, *rest[:3]), rest[3]))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

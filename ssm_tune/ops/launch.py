@@ -88,6 +88,16 @@ def _check(status: Any, doing: str) -> None:
         raise KernelError(f"CUDA could not {doing} ({status.name}); {INSTEAD}")
 
 
+def gradients_of(given: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor]:
+    """An uninitialised gradient, contiguous, for each input that wants one; an empty tensor for the others."""
+    first = given[0]
+    assert first is not None
+    return [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if want and x is not None else first.new_empty(0)
+        for x, want in zip(given, wanted, strict=True)
+    ]
+
+
 def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 

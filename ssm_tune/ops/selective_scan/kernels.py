@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, in_fours, in_rows, launch, sum_partials
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, in_rows, launch, sum_partials
 from ssm_tune.ops.selective_scan.variants import (
     BORDER,
     THREADS,
@@ -91,7 +91,7 @@ def run_backward(
     planned, parts = backward_plan(states, channels, length, rows, _processors(u), want["A"])
     split = split or planned
     given = (u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
-    grads = dict(zip(INPUTS, _gradients(given, wanted), strict=True))
+    grads = dict(zip(INPUTS, gradients_of(given, wanted), strict=True))
     blocks = -(-channels // split.channels)
     each, segments = _segments(length, segments or parts)
     partial: dict[str, Tensor] = {}
@@ -157,16 +157,6 @@ def _segments(length: int, most: int) -> tuple[int, int]:
     return each, -(-tiles // each)
 
 
-def _gradients(given: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor]:
-    """An uninitialised gradient, contiguous, for each input that wants one; an empty tensor for the others."""
-    first = given[0]
-    assert first is not None
-    return [
-        torch.empty_like(x, memory_format=torch.contiguous_format) if want and x is not None else first.new_empty(0)
-        for x, want in zip(given, wanted, strict=True)
-    ]
-
-
 _forward = torch.library.custom_op(
     "ssm_tune::selective_scan",
     run_forward,
@@ -192,7 +182,7 @@ def _(u: Tensor, dt: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 @_backward.register_fake
 def _(dout: Tensor, dlast: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(_gradients(rest[:11], rest[-1]))
+    return tuple(gradients_of(rest[:11], rest[-1]))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

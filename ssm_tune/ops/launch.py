@@ -114,9 +114,13 @@ def in_fours(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def in_rows(tensor: Tensor) -> Tensor:
-    """``tensor`` (B, L, N) if its states lie side by side, else a copy."""
-    return tensor if tensor.stride(2) == 1 and tensor.stride(1) < 2**31 else tensor.contiguous()
+def in_twos(tensor: Tensor) -> Tensor:
+    """``tensor`` (B, L, N) if the kernels can read its states two at a time where it lies, else a padded copy."""
+    even = tensor.shape[2] % 2 == 0 and tensor.stride(0) % 2 == 0 and tensor.stride(1) % 2 == 0
+    aligned = tensor.stride(2) == 1 and tensor.data_ptr() % (2 * tensor.element_size()) == 0
+    if even and aligned and tensor.stride(1) < 2**31:
+        return tensor
+    return torch.nn.functional.pad(tensor, (0, tensor.shape[2] % 2)).clone(memory_format=torch.contiguous_format)
 
 
 _SUMS = Kernel.of("sum_partials", {"DTYPE": 0}, "sums")

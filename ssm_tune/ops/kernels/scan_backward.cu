@@ -46,8 +46,10 @@ constexpr int ROWS = THREADS / VECTORS;  // positions that the block handles at 
 constexpr int PASSES = (TILE + ROWS - 1) / ROWS;
 constexpr int RAW = TILE * CHANNELS;     // elements of a raw tile; u and dt come twice: they are needed to the end
 constexpr int ROW = CHANNELS + 8;        // a row of floats in shared memory, padded against bank conflicts
-constexpr int BC_ROWS = THREADS / WIDE;  // positions of B and C that the block handles at once
+constexpr int BC_ROWS = THREADS / WIDE;  // positions whose dB and dC the block adds up at once
 constexpr int BC_PASSES = (TILE + BC_ROWS - 1) / BC_ROWS;
+constexpr int TWO_ROWS = 2 * BC_ROWS;    // positions of B and C that the block copies at once, two states a thread
+constexpr int TWO_PASSES = (TILE + TWO_ROWS - 1) / TWO_ROWS;
 
 // Where this thread's four channels begin.
 struct Sources {
@@ -126,6 +128,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
     float* sums = starts + TILE / GROUP * PER * THREADS * STATES;  // (WARPS, TILE, 2, WIDE)
     float* heads = sums + WARPS * TILE * 2 * WIDE;  // (PER, THREADS, STATES): the states at the tile's start
     elem* raw = (elem*)(heads + PER * THREADS * STATES);
+    elem* raw_bc = raw + (HAS_Z ? 7 : 5) * RAW + threadIdx.x * 2;  // (TWO_PASSES, 2, THREADS, 2): the next tile's B and C
 
     const int row = blockIdx.y, first = blockIdx.x * CHANNELS;
     const int lane = threadIdx.x % LANES, across = threadIdx.x % 32 / LANES, warp = threadIdx.x / 32;
@@ -180,20 +183,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                              p.z + row * p.z_row + from, p.ungated + (real_column ? flat : 0)};
     const int bc_row = threadIdx.x / WIDE, bc_state = threadIdx.x % WIDE;
     const bool bc_real = bc_state < p.states && bc_row < BC_ROWS;
-    const elem* B_at = p.B + row * p.B_row + (bc_real ? bc_state : 0);
-    const elem* C_at = p.C + row * p.C_row + (bc_real ? bc_state : 0);
+    const int two_row = threadIdx.x / (WIDE / 2), two_state = threadIdx.x % (WIDE / 2) * 2;
+    const bool two_real = two_row < TWO_ROWS;
+    const elem* B_at = p.B + row * p.B_row + min(two_state, (p.states - 1) / 2 * 2);
+    const elem* C_at = p.C + row * p.C_row + min(two_state, (p.states - 1) / 2 * 2);
     const int segment = blockIdx.z, segments = gridDim.z;
     const i64 flow = (i64)gridDim.y * p.channels;  // rows x channels
     const i64 partial = ((i64)blockIdx.x * gridDim.y + row) * p.length * p.states + bc_state;
     raw += mine;
 
-    elem next_b[BC_PASSES], next_c[BC_PASSES];  // asked for one tile ahead, as are the states at its start
-    const auto ask = [&](int tile) {
+    const auto ask = [&](int tile) {  // for B, C and the states at the tile's start
 #pragma unroll
-        for (int pass = 0; pass < BC_PASSES; ++pass) {
-            const int at = min(tile * TILE + pass * BC_ROWS + bc_row, p.length - 1);
-            next_b[pass] = B_at[(i64)at * p.B_step];
-            next_c[pass] = C_at[(i64)at * p.C_step];
+        for (int pass = 0; pass < TWO_PASSES; ++pass) {
+            const int at = min(tile * TILE + pass * TWO_ROWS + two_row, p.length - 1);
+            copy_async<2 * sizeof(elem)>(raw_bc + pass * 4 * THREADS, B_at + (i64)at * p.B_step);
+            copy_async<2 * sizeof(elem)>(raw_bc + pass * 4 * THREADS + 2 * THREADS, C_at + (i64)at * p.C_step);
         }
 #pragma unroll
         for (int k = 0; k < PER; ++k) {
@@ -223,18 +227,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
     for (int tile = to_tile - 1; tile >= from_tile; --tile) {
         const int start = tile * TILE, count = min(TILE, p.length - start);
         const elem* kept = raw + (tile & 1) * 2 * RAW;
+        copies_wait();  // every thread reads only what it fetched itself: no barrier yet
 #pragma unroll
-        for (int pass = 0; pass < BC_PASSES; ++pass) {
-            const int t = pass * BC_ROWS + bc_row;
-            const BC bc = pack_bc(next_b[pass], next_c[pass], bc_real && t < count);
-            if (bc_row < BC_ROWS && (TILE % BC_ROWS == 0 || t < TILE)) {
-                const int base = t * ORDERS * WIDE + bc_state / STATES * STATES;
+        for (int pass = 0; pass < TWO_PASSES; ++pass) {
+            const int t = pass * TWO_ROWS + two_row;
+            if (!two_real || (TILE % TWO_ROWS && t >= TILE)) break;
+            const elem* from = raw_bc + pass * 4 * THREADS;
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const int n = two_state + i, at = t * ORDERS * WIDE + n / STATES * STATES;
+                const BC bc = pack_bc(from[i], from[2 * THREADS + i], n < p.states && t < count);
 #pragma unroll
                 for (int o = 0; o < ORDERS; ++o)  // state_of is its own inverse
-                    bcs[o * WIDE + base + state_of(bc_state % STATES, o)] = bc;
+                    bcs[o * WIDE + at + state_of(n % STATES, o)] = bc;
             }
         }
-        copies_wait();  // every thread reads only what it fetched itself: no barrier yet
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
             const int t = pass * ROWS + my_row, hop = pass * ROWS * CHANNELS;

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, in_rows, launch, sum_partials
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, in_twos, launch, sum_partials
 from ssm_tune.ops.selective_scan.variants import (
     BORDER,
     THREADS,
@@ -46,7 +46,7 @@ def run_forward(
     split = split or forward_split(A.shape[1], rows * channels, _processors(u))
     out, last, ungated, borders = _forward_outputs(u, A, z, keep, split.wide)
     u, dt, z = in_fours(u), in_fours(dt), None if z is None else in_fours(z)
-    A, B, C = A.contiguous(), in_rows(B), in_rows(C)
+    A, B, C = A.contiguous(), in_twos(B), in_twos(C)
     D, dt_bias, initial_state, state_offset, output_offset = (
         None if x is None else x.contiguous() for x in (D, dt_bias, initial_state, state_offset, output_offset)
     )
@@ -106,7 +106,7 @@ def run_backward(
         if want[name]:
             partial[name] = u.new_empty(segments * rows, channels, dtype=torch.float32)
     dout, u, dt, z = in_fours(dout), in_fours(u), in_fours(dt), None if z is None else in_fours(z)
-    A, B, C = A.contiguous(), in_rows(B), in_rows(C)
+    A, B, C = A.contiguous(), in_twos(B), in_twos(C)
     D, dt_bias, state_offset, dlast = (None if x is None else x.contiguous() for x in (D, dt_bias, state_offset, dlast))
     zero = u if z is None else z
     carries = u.new_empty(segments - 1, rows, channels, split.wide, dtype=torch.float32)

@@ -128,7 +128,8 @@ def backward_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
     sums = THREADS // 32 * 2 * split.wide
     starts = 4 * (BORDER // GROUP + 1) * split.per * THREADS * split.states
     pairs = split.orders * split.wide * split.pair(dtype)
-    return BORDER * (4 * 3 * (split.channels + 8) + 4 * sums + pairs + raw) + starts
+    copied = -(-BORDER // (2 * (THREADS // split.wide))) * 4 * THREADS * dtype.itemsize
+    return BORDER * (4 * 3 * (split.channels + 8) + 4 * sums + pairs + raw) + starts + copied
 
 
 def carry_shared(split: Split, dtype: torch.dtype, z: bool) -> int:

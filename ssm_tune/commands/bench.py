@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     table = sys.stdout if options.format == "text" else sys.stderr  # JSON shows its rows while it is being made
     print(heading(found), file=table, flush=True)
-    for shape in options.shapes or SHAPES:
+    shapes: Sequence[tuple[int, int, int]] = options.shapes or SHAPES
+    for shape in shapes:
         row = summed_up(shape, _measured(*shape, peer), found["copy_bytes_per_second"],
                         found["exponentials_per_second"])  # fmt: skip
         found["rows"].append(row)

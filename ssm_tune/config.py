@@ -134,7 +134,7 @@ class Config:
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one"""
     backend: str = "auto"
-    """cuda (our kernels), reference (plain PyTorch), or auto: cuda where it can run"""
+    """cuda (our kernels), mamba_ssm (the package, to compare), reference (plain PyTorch); auto: cuda where it can"""
     frozen: bool = True
     """also score the frozen model (once per model, data, task and decoding; then cached)"""
     force: bool = False
@@ -145,7 +145,7 @@ class Config:
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
         _one_of("protocol", self.protocol, ("auto", "paper", "standard"))
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
-        _one_of("backend", self.backend, ("auto", "cuda", "reference"))
+        _one_of("backend", self.backend, ("auto", "cuda", "mamba_ssm", "reference"))
 
 
 def register() -> None:

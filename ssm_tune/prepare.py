@@ -120,6 +120,8 @@ def prepare(config: Config) -> Prepared:
     task, method = load_task(config.task), load_method(config.method)
     device = choose_device(config.device)
     dtype = choose_dtype(config.model["dtype"], device)
+    if config.backend == "mamba_ssm" and method.name == "initial_state":
+        raise UserError("method=initial_state: mamba-ssm's scan takes no initial state; leave backend=auto")
     kernels = choose(config.backend, device, dtype)
     _writable(Path(config.output_dir))
     data = dataclasses.asdict(config.data)

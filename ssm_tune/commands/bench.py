@@ -1,6 +1,10 @@
 """ssm-tune bench: times of the GPU kernels, beside what the hardware allows and, where installed, mamba-ssm's."""
 
+from __future__ import annotations
+
 import argparse
+import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +15,13 @@ SHAPES = ((4, 1536, 64), (4, 1536, 256), (4, 1536, 1024), (32, 1536, 128), (16, 
 STATES = 16
 _BYTES_OF_SETS = 3e8
 """Input sets are added until they are several times as large as an L2 cache, or eight."""
-_ROW = "{:>16} {:>9} {:>17} {:>17} {:>17} {:>8} {:>15}"
+_TENSORS = 4, 11
+"""Of B x D x L values, read or written once: u, dt, z, y; and with the backward dy, u, dt, z, du, d(dt), dz too."""
+_ROW = "{:>16} {:>15} {:>15} {:>7} {:>17} {:>17} {:>8} {:>15} {:>9}"
+_TITLES = ("B x D x L", "ours", "with offset", "added", "mamba-ssm", "launched singly", "speedup", "floor", "fwd/floor")
+
+Work = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+"""Forward, and forward with backward, of one input set."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,18 +38,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         raise UserError("bench measures a GPU: PyTorch sees no CUDA device here")
     backend.choose("cuda", torch.device("cuda"), torch.bfloat16)
-    copy, exponentials = rates.copy_rate(), rates.exponential_rate()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: copies {copy / 1e12:.2f} TB/s, "
-          f"{exponentials / 1e12:.2f} T exponentials/s")  # fmt: skip
-    print(
-        "bfloat16, N = 16, gradients of a frozen backbone; us, medians of CUDA graph replays over several input sets."
-    )
-    print("forward / forward and backward; offset: with state offset and initial state and their gradients.")
-    print("floor: 16 exponentials an element, or the bytes; twice the exponentials for both directions.")
-    print(_ROW.format("B x D x L", "segments", "ours", "ours with offset", "mamba-ssm", "speedup", "floor"))
-    peer = _peer()
-    for rows, channels, length in options.shapes or SHAPES:
-        _line(rows, channels, length, peer, copy, exponentials)
+    peer, said = _peer()
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "peer": said,
+        "copy_bytes_per_second": rates.copy_rate(),
+        "exponentials_per_second": rates.exponential_rate(),
+        "rows": [],
+    }
+    table = sys.stdout if options.format == "text" else sys.stderr  # JSON shows its rows while it is being made
+    print(heading(found), file=table, flush=True)
+    shapes: Sequence[tuple[int, int, int]] = options.shapes or SHAPES
+    for shape in shapes:
+        row = summed_up(shape, _measured(*shape, peer), found["copy_bytes_per_second"],
+                        found["exponentials_per_second"])  # fmt: skip
+        found["rows"].append(row)
+        print(line(row), file=table, flush=True)
+    if options.format == "json":
+        print(json.dumps(found, indent=1))
     return 0
 
 
@@ -48,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", choices=["scan"], help="scan: the selective scan, forward and backward")
     parser.add_argument("--shape", dest="shapes", action="append", type=_shape, metavar="BxDxL",
                         help="a shape of your own, e.g. 4x1536x1024 (may be repeated)")  # fmt: skip
+    parser.add_argument("--format", choices=["text", "json"], default="text",
+                        help="text: the table; json: one object on stdout, the table on stderr")  # fmt: skip
     return parser
 
 
@@ -61,32 +80,72 @@ def _shape(text: str) -> tuple[int, int, int]:
     return rows, channels, length
 
 
-def _line(rows: int, channels: int, length: int, peer: Any, copy: float, exponentials: float) -> None:
+def heading(found: dict[str, Any]) -> str:
+    """What was measured, and the table's titles."""
+    return "\n".join([
+        f"{found['device']}, torch {found['torch']}: copies {found['copy_bytes_per_second'] / 1e12:.2f} TB/s, "
+        f"{found['exponentials_per_second'] / 1e12:.2f} T exponentials/s; {found['peer']}",
+        "bfloat16, N = 16, gradients of a frozen backbone; us, medians of CUDA graph replays over several input sets.",
+        "forward / forward and backward. with offset: state offset and initial state and their gradients; added: what",
+        "they add to both directions. mamba-ssm: without an offset, as a CUDA graph and launched singly; speedup: its",
+        "graph's time over ours with offset, both directions. floor: the bytes, or 16 exponentials an element (twice",
+        "that for both directions), whichever takes longer; fwd/floor: forward with offset over its floor.",
+        _ROW.format(*_TITLES),
+    ])  # fmt: skip
+
+
+def summed_up(
+    shape: tuple[int, int, int], times: dict[str, list[float]], copy: float, exponentials: float
+) -> dict[str, Any]:
+    """A row of the table: ``times`` (us, [forward, both directions] by name), the floors, and what they say together.
+
+    Args:
+        copy: bytes a second; exponentials: a second.
+    """
+    elements = shape[0] * shape[1] * shape[2]
+    moved = [2 * tensors * elements / copy * 1e6 for tensors in _TENSORS]
+    special = [directions * STATES * elements / exponentials * 1e6 for directions in (1, 2)]
+    floor = [max(pair) for pair in zip(moved, special, strict=True)]
+    row = {"shape": list(shape), "microseconds": times, "floor_bytes": moved, "floor_exponentials": special,
+           "floor": floor, "added_percent": 100 * (times["offset"][1] / times["ours"][1] - 1),
+           "forward_over_floor": times["offset"][0] / floor[0]}  # fmt: skip
+    return row | ({"speedup": times["peer"][1] / times["offset"][1]} if "peer" in times else {})
+
+
+def line(row: dict[str, Any]) -> str:
+    times = row["microseconds"]
+
+    def pair(values: list[float] | None) -> str:
+        return "-" if values is None else f"{values[0]:.1f} / {values[1]:.1f}"
+
+    return _ROW.format(
+        " x ".join(map(str, row["shape"])), pair(times["ours"]), pair(times["offset"]),
+        f"{row['added_percent']:+.1f}%", pair(times.get("peer")), pair(times.get("peer_eager")),
+        f"{row['speedup']:.2f}" if "speedup" in row else "-", pair(row["floor"]), f"{row['forward_over_floor']:.2f}",
+    )  # fmt: skip
+
+
+def _measured(rows: int, channels: int, length: int, peer: Work | None) -> dict[str, list[float]]:
     import torch
 
     from ssm_tune.ops import rates
-    from ssm_tune.ops.selective_scan.kernels import backward_plan
 
-    elements = rows * channels * length
-    count = max(2, min(8, int(_BYTES_OF_SETS / (6 * elements))))
+    count = max(2, min(8, int(_BYTES_OF_SETS / (6 * rows * channels * length))))
     sets = [_inputs(rows, channels, length, seed) for seed in range(count)]
-    times = {}
-    for name, ours in (("ours", _ours(False)), ("offset", _ours(True)), ("peer", peer)):
-        if ours is None:
-            continue
-        forward, both = ours
+
+    def time(works: Work, inputs: list[Any], clock: Callable[..., float]) -> list[float]:
         with torch.no_grad():
-            times[name] = [rates.microseconds(forward, sets)]
-        times[name].append(rates.microseconds(both, sets))
-    work = STATES * elements / exponentials * 1e6
-    floor = max(work, 2 * 4 * elements / copy * 1e6), max(2 * work, 2 * 11 * elements / copy * 1e6)
-    processors = torch.cuda.get_device_properties("cuda").multi_processor_count
-    segments = backward_plan(STATES, channels, length, rows, processors, False)[1]
-    shown = [f"{times[name][0]:.1f} / {times[name][1]:.1f}" if name in times else "-" for name in
-             ("ours", "offset", "peer")]  # fmt: skip
-    speedup = f"{times['peer'][1] / times['offset'][1]:.2f}" if "peer" in times else "-"
-    print(_ROW.format(f"{rows} x {channels} x {length}", segments, *shown, speedup,
-                      f"{floor[0]:.1f} / {floor[1]:.1f}"), flush=True)  # fmt: skip
+            forward = clock(works[0], inputs)
+        return [forward, clock(works[1], inputs)]
+
+    times = {
+        name: time(_ours(offset), sets, rates.microseconds) for name, offset in (("ours", False), ("offset", True))
+    }
+    if peer is not None:
+        turned = [_turned(s) for s in sets]
+        times["peer"] = time(peer, turned, rates.microseconds)
+        times["peer_eager"] = time(peer, turned, rates.eager_microseconds)
+    return times
 
 
 def _inputs(rows: int, channels: int, length: int, seed: int) -> dict[str, Any]:
@@ -111,7 +170,13 @@ def _inputs(rows: int, channels: int, length: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _ours(offset: bool) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _turned(s: dict[str, Any]) -> dict[str, Any]:
+    """The same in mamba-ssm's layout, (B, D, L), contiguous."""
+    flowing = {n: t.detach().transpose(1, 2).contiguous().requires_grad_() for n, t in s["flowing"].items()}
+    return {"flowing": flowing, "frozen": s["frozen"], "dout": s["dout"].transpose(1, 2).contiguous()}
+
+
+def _ours(offset: bool) -> Work:
     import torch
 
     from ssm_tune.ops.selective_scan import selective_scan
@@ -126,29 +191,21 @@ def _ours(offset: bool) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     return forward, both
 
 
-def _peer() -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
-    """mamba-ssm's scan without an offset, in its own layout (B, D, L); None where it is not installed."""
+def _peer() -> tuple[Work | None, str]:
+    """mamba-ssm's scan without an offset, on ``_turned`` inputs, and its version; or None and why not."""
     try:
+        import mamba_ssm
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-    except ImportError:
-        return None
+    except ImportError as error:
+        return None, f"no mamba-ssm beside it ({error})"
     import torch
 
-    turned: dict[int, tuple[Any, ...]] = {}
-
-    def inputs(s: dict[str, Any]) -> tuple[Any, ...]:
-        if id(s) not in turned:
-            flowing = {n: t.detach().transpose(1, 2).contiguous().requires_grad_() for n, t in s["flowing"].items()}
-            turned[id(s)] = flowing, s["dout"].transpose(1, 2).contiguous()
-        return turned[id(s)]
-
     def forward(s: dict[str, Any]) -> Any:
-        x, frozen = inputs(s)[0], s["frozen"]
+        x, frozen = s["flowing"], s["frozen"]
         return selective_scan_fn(x["u"], x["dt"], frozen["A"], x["B"], x["C"], frozen["D"], x["z"],
                                  frozen["dt_bias"], delta_softplus=True)  # fmt: skip
 
     def both(s: dict[str, Any]) -> Any:
-        x, dout = inputs(s)
-        return torch.autograd.grad(forward(s), list(x.values()), dout)
+        return torch.autograd.grad(forward(s), list(s["flowing"].values()), s["dout"])
 
-    return forward, both
+    return (forward, both), f"mamba-ssm {mamba_ssm.__version__}"

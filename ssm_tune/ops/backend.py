@@ -1,4 +1,8 @@
-"""Which implementation runs: the CUDA kernels where they can, plain PyTorch elsewhere, and the reason."""
+"""Which implementation runs: the CUDA kernels where they can, plain PyTorch elsewhere, and the reason.
+
+backend=mamba_ssm, for comparison, runs the scan and the convolution of other packages (peer.py); norm and decode steps
+then run as with auto.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from ssm_tune.ops import peer
 from ssm_tune.ops.compiler import KernelError, nvrtc_version
 from ssm_tune.ops.launch import DTYPE_CODES, arch_of
 
-BACKENDS = ("auto", "cuda", "reference")
+BACKENDS = ("auto", "cuda", "mamba_ssm", "reference")
 MOST_STATES = 64
 _MOST_ROWS = 65535
 """Blocks in the second and third dimension of a launch."""
@@ -21,14 +26,14 @@ _wanted = "auto"
 
 @dataclass(frozen=True)
 class Choice:
-    """``name``: cuda or reference; ``why``: in words, for the log."""
+    """``name``: cuda, mamba_ssm or reference; ``why``: in words, for the log."""
 
     name: str
     why: str
 
 
 def use(wanted: str) -> None:
-    """Set what every operation of this process uses: "auto", "cuda" or "reference"."""
+    """Set what every operation of this process uses: "auto", "cuda", "mamba_ssm" or "reference"."""
     global _wanted
     if wanted not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {wanted!r}")
@@ -39,11 +44,16 @@ def choose(wanted: str, device: torch.device, dtype: torch.dtype) -> Choice:
     """Set the backend, and say what tensors of ``dtype`` on ``device`` will run on.
 
     Raises:
-        KernelError: backend=cuda is forced and cannot run; the reason is named.
+        KernelError: a backend is forced and cannot run; the reason is named.
     """
     use(wanted)
     if wanted == "reference":
         return Choice("reference", "backend=reference")
+    if wanted == "mamba_ssm":
+        obstacle = _peer_obstacle(device, dtype)
+        if obstacle is not None:
+            raise KernelError(f"backend=mamba_ssm cannot run here: {obstacle}; or leave backend=auto")
+        return Choice("mamba_ssm", "backend=mamba_ssm; norm and decode steps as with auto")
     reason = _obstacle(device, dtype)
     if reason is None:
         return Choice("cuda", f"NVRTC {nvrtc_version()} for {arch_of(_index(device))}")
@@ -70,6 +80,30 @@ def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1) -> bo
     if reason is not None and _wanted == "cuda":
         raise KernelError(f"{operation}: backend=cuda cannot run: {reason}; leave backend=auto")
     return reason is None
+
+
+def peer_runs(operation: str, x: Tensor) -> bool:
+    """Whether ``operation`` on ``x`` runs on the packages of backend=mamba_ssm.
+
+    Raises:
+        KernelError: it is asked for and cannot take this tensor; the reason is named.
+    """
+    if _wanted != "mamba_ssm":
+        return False
+    reason = _peer_obstacle(x.device, x.dtype)
+    if reason is None and x.numel() == 0:
+        reason = f"nothing may be empty, got {tuple(x.shape)}"
+    if reason is not None:
+        raise KernelError(f"{operation}: backend=mamba_ssm cannot run: {reason}; or leave backend=auto")
+    return True
+
+
+def _peer_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda":
+        return f"the device is {device.type}"
+    if dtype not in DTYPE_CODES:
+        return f"mamba-ssm takes float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
+    return peer.missing()
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.ops.backend import kernels_run
+from ssm_tune.ops.backend import kernels_run, peer_runs
 
 _KERNEL_WIDTH = 4
 
@@ -25,6 +25,10 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
     """
     rows, length, channels = x.shape
     width = weight.shape[1]
+    if peer_runs("causal_conv1d", x):
+        from ssm_tune.ops import peer
+
+        return peer.conv(x, weight, bias, initial_state)
     if width == _KERNEL_WIDTH and kernels_run("causal_conv1d", x, channels):
         from ssm_tune.ops.conv_kernels import conv
 

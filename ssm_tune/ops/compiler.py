@@ -121,8 +121,8 @@ def _check(nvrtc: Any, status: Any, doing: str) -> None:
         raise KernelError(f"NVRTC could not {doing} ({status.name}); {INSTEAD}")
 
 
-def cached_cubin(kernel: Kernel, arch: str) -> bytes:
-    """Machine code from the cache, else compiled and, where the folder can be written, kept there.
+def cached_cubin(kernel: Kernel, arch: str, anew: bool = False) -> bytes:
+    """Machine code from the cache (not if ``anew``), else compiled and, where the folder can be written, kept there.
 
     Any number of processes may do this at once: a file appears whole under its name or not at all. A first
     compilation says so in one line on stderr.
@@ -131,7 +131,7 @@ def cached_cubin(kernel: Kernel, arch: str) -> bytes:
     path = cache_folder() / f"{kernel.name}-{arch}-{key.hexdigest()[:24]}.cubin"
     try:
         kept = path.read_bytes()
-        if kept.startswith(b"\x7fELF"):
+        if kept.startswith(b"\x7fELF") and not anew:
             return kept
     except OSError:
         pass

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, launch, sum_partials
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, launch, names_memory, sum_partials
 
 SPAN = 8
 """Positions of a thread."""
@@ -35,6 +35,7 @@ def _ends(x: Tensor, initial: Tensor | None, dout: Tensor, weight: Tensor, bias:
             x.shape[1], x.shape[2], code(weight), code(bias)]  # fmt: skip
 
 
+@names_memory("causal_conv1d")
 def run_forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None) -> Tensor:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, weight = in_fours(x), weight.contiguous()
@@ -45,6 +46,7 @@ def run_forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: T
     return out
 
 
+@names_memory("causal_conv1d, backward")
 def run_backward(
     dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

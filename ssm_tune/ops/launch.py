@@ -6,16 +6,20 @@ Arguments travel as one struct by value, packed here with ``struct``; the .cu fi
 from __future__ import annotations
 
 import ctypes
+import re
 import struct
 import threading
-from functools import cache
-from typing import Any
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import INSTEAD, Kernel, KernelError, cached_cubin
 
+P = ParamSpec("P")
+T = TypeVar("T")
 OLDEST = (8, 0)
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """How the kernels number dtypes; they take no others."""
@@ -72,7 +76,11 @@ def _load(kernel: Kernel, index: int, shared: int) -> tuple[int, int]:
 
     torch.cuda.init()
     with torch.cuda.device(index):
-        status, library = driver.cuLibraryLoadData(cached_cubin(kernel, arch_of(index)), [], [], 0, [], [], 0)
+        for anew in (False, True):  # a kept file may be damaged: compiled again, once
+            machine_code = cached_cubin(kernel, arch_of(index), anew)
+            status, library = driver.cuLibraryLoadData(machine_code, [], [], 0, [], [], 0)
+            if int(status) == 0:
+                break
         _check(status, f"load {kernel.name}")
         status, entry = driver.cuLibraryGetKernel(library, kernel.name.encode())
         _check(status, f"find {kernel.name}")
@@ -86,6 +94,29 @@ def _load(kernel: Kernel, index: int, shared: int) -> tuple[int, int]:
 def _check(status: Any, doing: str) -> None:
     if int(status) != 0:
         raise KernelError(f"CUDA could not {doing} ({status.name}); {INSTEAD}")
+
+
+def names_memory(operation: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Makes running out of GPU memory in an operation say which one, on what, and what was asked for."""
+
+    def around(work: Callable[P, T]) -> Callable[P, T]:
+        @wraps(work)
+        def named(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return work(*args, **kwargs)
+            except torch.OutOfMemoryError as error:
+                first = next(x for x in args if isinstance(x, Tensor))
+                dtype = str(first.dtype).removeprefix("torch.")
+                wanted = re.search(r"Tried to allocate [\d.]+ \w+", str(error))
+                raise torch.OutOfMemoryError(
+                    f"{operation}: out of GPU memory on {tuple(first.shape)} {dtype}, "
+                    f"{first.numel() * first.element_size()} bytes ({wanted[0] if wanted else error}); "
+                    "a smaller train.batch_size or decode.batch_size needs less"
+                ) from error
+
+        return named
+
+    return around
 
 
 def gradients_of(given: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor]:

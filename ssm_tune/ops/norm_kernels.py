@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, launch, sum_partials
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, launch, names_memory, sum_partials
 
 _BLOCKS = 512
 _FIELDS = "10Pq2ifi"
@@ -24,6 +24,7 @@ def _rows(x: Tensor) -> int:
     return x.numel() // x.shape[-1]
 
 
+@names_memory("rms_norm")
 def run_forward(
     residual: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -40,6 +41,7 @@ def run_forward(
     return y, total
 
 
+@names_memory("rms_norm, backward")
 def run_backward(
     dy: Tensor, dtotal: Tensor | None, total: Tensor, weight: Tensor, eps: float, has_added: bool, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:

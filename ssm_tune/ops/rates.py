@@ -13,14 +13,18 @@ from ssm_tune.ops.launch import launch
 
 _COPY_BYTES = 2**30
 _ROUNDS = 4000
+_SHORTEST = 3000.0
+"""Microseconds of a measurement, at least."""
 
 
-def microseconds(work: Callable[[Any], Any], sets: Sequence[Any], repeats: int = 7) -> float:
+def microseconds(work: Callable[[Any], Any], sets: Sequence[Any], repeats: int = 11) -> float:
     """Median time of ``work`` on one of ``sets``, from replays of a CUDA graph that runs it on each of them in turn.
 
-    Several sets that are larger together than the L2 cache keep it from flattering the time.
+    Several sets that are larger together than the L2 cache keep it from flattering the time. Each repeat lasts
+    milliseconds: short ones would measure the clock.
     """
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for inputs in sets:  # compiles, and sizes the allocator's pools
             work(inputs)
@@ -30,16 +34,35 @@ def microseconds(work: Callable[[Any], Any], sets: Sequence[Any], repeats: int =
             for inputs in sets:
                 work(inputs)
     torch.cuda.synchronize()
-    graph.replay()
-    times = []
-    for _ in range(repeats):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1e3 / len(sets))
-    return statistics.median(times)
+    return _median(graph.replay, repeats) / len(sets)
+
+
+def eager_microseconds(work: Callable[[Any], Any], sets: Sequence[Any], repeats: int = 11) -> float:
+    """The same with each kernel launched by itself, as a program without CUDA graphs runs it."""
+
+    def once() -> None:
+        for inputs in sets:
+            work(inputs)
+
+    return _median(once, repeats) / len(sets)
+
+
+def _median(once: Callable[[], Any], repeats: int) -> float:
+    """Microseconds of one ``once``, warm."""
+    once()
+    rounds = max(1, int(_SHORTEST / _elapsed(once, 1)))
+    return statistics.median(_elapsed(once, rounds) for _ in range(repeats))
+
+
+def _elapsed(once: Callable[[], Any], rounds: int) -> float:
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(rounds):
+        once()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) * 1e3 / rounds
 
 
 def copy_rate() -> float:

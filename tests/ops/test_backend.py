@@ -36,7 +36,7 @@ def test_forced_kernels_are_refused_by_name_where_they_cannot_run() -> None:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="auto, cuda, reference"):
+    with pytest.raises(ValueError, match="auto, cuda, mamba_ssm, reference"):
         backend.use("triton")
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.ops.backend import kernels_run
+from ssm_tune.ops.backend import kernels_run, peer_runs
 from ssm_tune.ops.selective_scan.reference import SelectiveScan
 from ssm_tune.ops.selective_scan.step import selective_scan_step
 
@@ -56,6 +56,12 @@ def selective_scan(
         ValueError: shapes or dtypes that do not belong together, named.
     """
     _check(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
+    if peer_runs("selective_scan", u):
+        from ssm_tune.ops import peer
+
+        y, last = peer.scan(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus,
+                            return_last_state)  # fmt: skip
+        return y if last is None else (y, last)
     if kernels_run("selective_scan", u, *A.shape):
         from ssm_tune.ops.selective_scan.kernels import scan
 

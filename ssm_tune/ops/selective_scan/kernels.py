@@ -13,7 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, in_twos, launch, sum_partials
+from ssm_tune.ops.launch import (
+    DTYPE_CODES,
+    address,
+    code,
+    gradients_of,
+    in_fours,
+    in_twos,
+    launch,
+    names_memory,
+    sum_partials,
+)
 from ssm_tune.ops.selective_scan.variants import (
     BORDER,
     THREADS,
@@ -37,6 +47,7 @@ _TENSORS = (
 )
 
 
+@names_memory("selective_scan")
 def run_forward(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None,
     initial_state: Tensor | None, state_offset: Tensor | None, output_offset: Tensor | None, softplus: bool,
@@ -80,6 +91,7 @@ def _forward_outputs(
     return out, last, ungated, u.new_empty(rows, tiles, channels, wide, dtype=torch.float32)
 
 
+@names_memory("selective_scan, backward")
 def run_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
     z: Tensor | None, dt_bias: Tensor | None, initial_state: Tensor | None, state_offset: Tensor | None,

@@ -19,13 +19,20 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import rouge_score.rouge_scorer
+import rouge_score.scoring
+import sklearn.metrics
 import torch
+import torch._dynamo
 
 from ssm_tune.compose import compose
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped
 from ssm_tune.metrics import rouge
 from ssm_tune.run import run
+
+WARM = rouge_score.rouge_scorer, rouge_score.scoring, sklearn.metrics, torch._dynamo
+"""What a run imports when it first needs it, in seconds."""
 
 
 def hook(at: str, call: int, when: str, number: int, sent: Path) -> None:

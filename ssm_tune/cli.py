@@ -1,7 +1,7 @@
 """The command ``ssm-tune``: subcommands take ordinary flags; everything else is a cell, composed by Hydra.
 
 The only place where errors become exit statuses: 0 done, 1 a run diverged or the program is at fault, 2 something
-that the user can mend, 130 interrupted.
+that the user can mend, 128 + the signal's number stopped by one (130: Ctrl-C).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ssm_tune.errors import UserError
+from ssm_tune.errors import Stopped, UserError
 
 SUBCOMMANDS = {
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
@@ -46,6 +46,7 @@ settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
   decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
   data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
+  checkpoint.minutes=10  checkpoint.steps
   method.<option>, as in conf/method/METHOD.yaml
 
 SSM_TUNE_TRACEBACK=1 shows where an error comes from. Hydra's own flags work too: --cfg job, --info, --hydra-help.
@@ -69,7 +70,10 @@ def main(argv: list[str] | None = None) -> int:
         from ssm_tune.config import nearest
 
         return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
-    return _guarded(lambda: _cells(arguments), "interrupted: the cell that was running left no record")
+    return _guarded(
+        lambda: _cells(arguments),
+        "interrupted: the cell that was running left no record; its last checkpoint, if any, stays",
+    )
 
 
 def _help() -> str:
@@ -95,6 +99,9 @@ def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
     except UserError as error:
         _trace()
         return _fail(str(error))
+    except Stopped as error:
+        print(f"ssm-tune: {error}", file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         return 130

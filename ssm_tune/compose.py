@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssm_tune.config import Config, checked, conf_dir, names, nearest, register
-from ssm_tune.errors import UserError
+from ssm_tune.errors import Stopped, UserError
 from ssm_tune.summary import summary
 
 
@@ -31,6 +31,8 @@ class _Cells:
         self.diverged = 0
 
     def __call__(self, composed: DictConfig) -> None:
+        if isinstance(self.error, Stopped):
+            return  # whoever asked meant all of the command
         job = HydraConfig.get()
         many = job.mode == RunMode.MULTIRUN
         if many:
@@ -42,7 +44,7 @@ class _Cells:
             self.error = error.with_traceback(None) if many else error
             if many:
                 self.error.__context__ = self.error.__cause__ = None
-            if many:
+            if many and not isinstance(error, Stopped):
                 print(f"ssm-tune: cell {job.job.num + 1} failed: {_explain(error)}", file=sys.stderr)
 
     def _run(self, composed: DictConfig) -> None:

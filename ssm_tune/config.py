@@ -117,6 +117,19 @@ class DecodeConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    minutes: float = 10.0
+    """between two checkpoints; longer where writing one takes more than a twentieth of the time"""
+    steps: int | None = None
+    """also after so many optimizer steps or evaluation batches"""
+
+    def __post_init__(self) -> None:
+        _require(self.minutes > 0, "checkpoint.minutes", self.minutes, "a positive number")
+        if self.steps is not None:
+            _require(self.steps >= 1, "checkpoint.steps", self.steps, "at least 1")
+
+
+@dataclass
 class Config:
     """One cell of the grid, and how to run it."""
 
@@ -128,6 +141,7 @@ class Config:
     splits: SplitConfig = field(default_factory=SplitConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = 42
     protocol: str = "auto"
     """paper, standard, or auto: paper for the published data, standard for the sample world and stand-ins"""
@@ -138,7 +152,7 @@ class Config:
     frozen: bool = True
     """also score the frozen model (once per model, data, task and decoding; then cached)"""
     force: bool = False
-    """run a cell again although its record exists"""
+    """run a cell again although its record exists, and from its start although a checkpoint does"""
     output_dir: str = "results"
 
     def __post_init__(self) -> None:
@@ -166,7 +180,13 @@ def checked(composed: DictConfig) -> Config:
     for group in ("model", "task", "method"):
         if not isinstance(plain[group], dict):
             raise UserError(f"there is no {group} {plain[group]!r}: {nearest(str(plain[group]), names(group))}")
-    sections = {"data": DataConfig, "splits": SplitConfig, "train": TrainConfig, "decode": DecodeConfig}
+    sections = {
+        "data": DataConfig,
+        "splits": SplitConfig,
+        "train": TrainConfig,
+        "decode": DecodeConfig,
+        "checkpoint": CheckpointConfig,
+    }
     values: dict[str, Any] = {name: plain[name] for name in known}
     for name, section in sections.items():
         options = [item.name for item in fields(section)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -40,28 +40,57 @@ def generate(
     that cannot work, FloatingPointError for logits that are not finite.
     """
     settings = replace(settings or DecodeSettings(), **options)  # type: ignore[arg-type]
-    prompts = _checked(input_ids, model.config.vocab_size, settings)
-    # The longest first: the batch that needs the most memory fails at once or never, and padding stays small.
-    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
-    results: list[list[int]] = [[] for _ in prompts]
-    with _decoding(model):
-        for start in range(0, len(order), settings.batch_size):
-            chosen = order[start : start + settings.batch_size]
-            report = _reporter(on_progress, start, len(prompts))
-            outputs = _decode([prompts[at] for at in chosen], model, settings, report)
-            for at, output in zip(chosen, outputs, strict=True):
-                results[at] = output
+    results: list[list[int]] = [[] for _ in input_ids]
+
+    def keep(chosen: list[int], outputs: list[list[int]]) -> None:
+        for at, output in zip(chosen, outputs, strict=True):
+            results[at] = output
+
+    generate_batches(model, input_ids, settings, keep, on_progress=on_progress)
     return results
 
 
+def generate_batches(
+    model: Mamba,
+    input_ids: Tensor | Sequence[Sequence[int]],
+    settings: DecodeSettings,
+    on_batch: Callable[[list[int], list[list[int]]], None],
+    *,
+    skip: Container[int] = (),
+    on_progress: Progress | None = None,
+    poll: Callable[[], None] = lambda: None,
+) -> None:
+    """``generate``, handing on each batch when it is done: the prompts' numbers, and the new tokens of each.
+
+    skip: numbers of prompts that are done already. The batches are made as if there were none, and those that are
+    done as a whole left out, so that rounding does not depend on where the work was cut. ``poll`` is called for
+    every token; what it raises ends the work.
+    """
+    prompts = _checked(input_ids, model.config.vocab_size, settings)
+    # The longest first: the batch that needs the most memory fails at once or never, and padding stays small.
+    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
+    with _decoding(model):
+        for start in range(0, len(order), settings.batch_size):
+            chosen = order[start : start + settings.batch_size]
+            if all(at in skip for at in chosen):
+                continue
+            report = _reporter(on_progress, start, len(prompts))
+            on_batch(chosen, _decode([prompts[at] for at in chosen], model, settings, report, poll))
+
+
 def _decode(
-    prompts: list[list[int]], model: Mamba, settings: DecodeSettings, report: Callable[[int], None]
+    prompts: list[list[int]],
+    model: Mamba,
+    settings: DecodeSettings,
+    report: Callable[[int], None],
+    poll: Callable[[], None],
 ) -> list[list[int]]:
     """Outputs of prompts that are decoded together."""
     lengths = [len(prompt) for prompt in prompts]
     logits, cache = model.prefill(*pad_prompts(prompts, model.device))
     state = search(lengths, settings)
     while (move := state.advance(logits)) is not None:
+        poll()
         report(state.finished)
         if move.rows is not None:  # the beams' order changed, or examples that are done leave
             cache.select(move.rows)

@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see, and how it tells of others."""
+"""The two exceptions that users are meant to see, and how they tell of others."""
 
 
 class UserError(Exception):
@@ -6,6 +6,17 @@ class UserError(Exception):
 
     Only ``cli.py`` turns it into exit status 2; everything else raises it.
     """
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved and the same command goes on from it.
+
+    The message is one line that says what was saved. signal: the number of the signal that asked.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 def first_line(error: BaseException) -> str:

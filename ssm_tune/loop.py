@@ -1,27 +1,24 @@
-"""Training and decoding of one cell. Knows the base protocols alone: no task or method by name."""
+"""Training of one cell. Knows the base protocols alone: no task or method by name."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.batching import IGNORE, collate, epoch_batches, pad_prompts
-from ssm_tune.beam import DecodeSettings
-from ssm_tune.decoding import generate
-from ssm_tune.encoding import Encoded, encode_prompts
+from ssm_tune.batching import IGNORE, collate, epoch_order
+from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
 from ssm_tune.gate import STEPS, TrainingGate
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.models.tokenizer import Tokenizer
-from ssm_tune.tasks.base import Example
 
 WINDOW = 20
 """Steps whose mean loss is held against the divergence limit."""
@@ -69,6 +66,17 @@ class Trained:
     """why training ended before its last step, if it did"""
 
 
+@dataclass
+class Position:
+    """Where training stands. step: optimizer steps done; epoch: the pass over the examples under way, from 0; batch:
+    batches of it that are done; saturated: steps in a row whose loss is at or below ``SATURATED_LOSS``."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    saturated: int = 0
+
+
 def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
     """(steps between evaluations, all steps), as the official code counts them.
 
@@ -92,79 +100,160 @@ def label_loss(model: Mamba, input_ids: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, targets[labelled])
 
 
+class Training:
+    """Training under way: all that the next step depends on, and what it tells afterwards.
+
+    pad: the token that fills batches. Seeds the global random generators, whose numbers dropout draws. The training
+    gate compares with the parameters as they are here, so ``restore`` comes after.
+    """
+
+    def __init__(self, adapter: Adapter, sequences: Sequence[Encoded], settings: TrainSettings, pad: int) -> None:
+        self.adapter, self.sequences, self.settings, self.pad = adapter, sequences, settings, pad
+        self.per_epoch, self.last = total_steps(len(sequences), settings)
+        self.parameters = list(adapter.parameters.values())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )  # fmt: skip
+        self.position, self.trained = Position(), Trained()
+        self.gate: TrainingGate | None = TrainingGate(adapter)
+        self._order: tuple[int, list[int]] | None = None
+        torch.manual_seed(settings.seed)
+
+    @property
+    def finished(self) -> bool:
+        return self.position.step == self.last or self.trained.stopped is not None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an evaluation belongs between the last step and the next."""
+        return self.position.step > 0 and (self.position.step % self.per_epoch == 0 or self.finished)
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step; its row of ``trained.steps``.
+
+        Raises:
+            Diverged: the loss is not finite, or its mean over WINDOW steps is twice that of a uniform guess.
+            UserError: a declared parameter does not train, or a frozen one does (the training gate).
+        """
+        settings, position, model = self.settings, self.position, self.adapter.model
+        sequences = [self.sequences[i] for i in self._next_batch()]
+        # linear decay without warm-up: step k (from 0) of T takes (1 - k/T) of the rate
+        rate = settings.learning_rate * (1 - position.step / self.last)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = collate(sequences, self.pad, model.device)
+        loss = label_loss(model, batch.input_ids, batch.targets)
+        position.step += 1
+        value = loss.item()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.gate is not None and math.isfinite(value):
+            self.gate.after_backward(position.step)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm))
+        row: dict[str, float] = {
+            "step": position.step, "epoch": position.epoch + 1, "loss": value, "learning_rate": rate,
+            "grad_norm": norm, "tokens": sum(len(sequence.tokens) - 1 for sequence in sequences),
+        }  # fmt: skip
+        self.trained.tokens += int(row["tokens"])
+        self.trained.steps.append(row)
+        if reason := _divergence(self.trained, model.config.vocab_size):
+            raise Diverged(reason)
+        self.optimizer.step()
+        if self.gate is not None and position.step == min(STEPS, self.last):
+            self.gate.finish(position.step)
+            self.gate = None
+        position.saturated = position.saturated + 1 if value <= SATURATED_LOSS else 0
+        if settings.stop_when_saturated and position.saturated >= SATURATED_STEPS:
+            where = f"for {SATURATED_STEPS} steps, at step {position.step}"
+            self.trained.stopped = f"loss at or below {SATURATED_LOSS} {where}"
+        return row
+
+    def _next_batch(self) -> list[int]:
+        """Numbers of the examples that the next step reads; moves on. An epoch's incomplete last batch is dropped."""
+        position, size = self.position, self.settings.batch_size
+        if position.batch == len(self.sequences) // size:
+            position.epoch, position.batch = position.epoch + 1, 0
+        if self._order is None or self._order[0] != position.epoch:
+            self._order = position.epoch, epoch_order(len(self.sequences), self.settings.seed, position.epoch)
+        start = position.batch * size
+        position.batch += 1
+        return self._order[1][start : start + size]
+
+    def progress(self) -> dict[str, Any]:
+        """How far training is, as JSON holds it (losses may be no numbers)."""
+        return {"position": dataclasses.asdict(self.position), **dataclasses.asdict(self.trained)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the next step depends on beside ``progress``: the live parameters, moments and random states."""
+        found: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.adapter.parameters.items()}
+        for name, parameter in self.adapter.parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                found[f"optimizer/{name}/{key}"] = value
+        found["random/cpu"] = torch.get_rng_state()
+        if self.adapter.model.device.type == "cuda":
+            found["random/cuda"] = torch.cuda.get_rng_state(self.adapter.model.device)
+        return found
+
+    def restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Go on from what ``progress`` and ``tensors`` gave; without tensors, where training is over."""
+        values = dict(progress)
+        self.position = Position(**values.pop("position"))
+        self.trained = Trained(**values)
+        if self.position.step >= min(STEPS, self.last):
+            self.gate = None
+        if not tensors:
+            return
+        parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "optimizer": {}, "random": {}}
+        for path, tensor in tensors.items():
+            part, name = path.split("/", 1)
+            parts[part][name] = tensor
+        self.adapter.restore(parts["parameters"], "the checkpoint")
+        moments: dict[int, dict[str, Tensor]] = {}
+        places = {name: at for at, name in enumerate(self.adapter.parameters)}
+        for path, tensor in parts["optimizer"].items():
+            name, key = path.rsplit("/", 1)
+            moments.setdefault(places[name], {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        torch.set_rng_state(parts["random"]["cpu"])
+        if "cuda" in parts["random"]:
+            torch.cuda.set_rng_state(parts["random"]["cuda"], self.adapter.model.device)
+
+
 def train(
-    adapter: Adapter,
-    sequences: Sequence[Encoded],
-    settings: TrainSettings,
-    pad: int,
+    training: Training,
     evaluate: Callable[[int, int], None],
     progress: Progress,
-    trained: Trained,
+    after_step: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> None:
-    """Train the adapter's parameters, filling ``trained`` on the way.
+    """Take the steps that are left.
 
-    ``evaluate(epoch, step)`` is called after each epoch and at the end.
-
-    Raises:
-        Diverged: the loss is not finite, or its mean over WINDOW steps is twice that of a uniform guess.
-        UserError: a declared parameter does not train, or a frozen one does (the training gate).
+    ``after_step`` is called with the row of each, when all of its effects are in ``training``; ``evaluate(epoch,
+    step)`` after each epoch and at the end, and first of all where training goes on from such a place. Raises what
+    they and ``Training.step`` raise.
     """
-    model = adapter.model
-    per_epoch, last = total_steps(len(sequences), settings)
-    parameters = list(adapter.parameters.values())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )  # fmt: skip
-    torch.manual_seed(settings.seed)  # dropout
-    gate: TrainingGate | None = TrainingGate(adapter)
-    model.train()
-    step, epoch, saturated, begun = 0, 0, 0, time.perf_counter()
-    progress.start("training", last)
-    while step < last:
-        for indices in epoch_batches(len(sequences), settings.batch_size, settings.seed, epoch):
-            # linear decay without warm-up: step k (from 0) of T takes (1 - k/T) of the rate
-            rate = settings.learning_rate * (1 - step / last)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            batch = collate([sequences[i] for i in indices], pad, model.device)
-            loss = label_loss(model, batch.input_ids, batch.targets)
-            step += 1
-            value = loss.item()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if gate is not None and math.isfinite(value):
-                gate.after_backward(step)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
-            tokens = sum(len(sequences[i].tokens) - 1 for i in indices)
-            trained.tokens += tokens
-            trained.steps.append(
-                {"step": step, "epoch": epoch + 1, "loss": value, "learning_rate": rate, "grad_norm": norm,
-                 "tokens": tokens}
-            )  # fmt: skip
-            if reason := _divergence(trained, model.config.vocab_size):
-                trained.seconds += time.perf_counter() - begun
-                raise Diverged(reason)
-            optimizer.step()
-            if gate is not None and step == min(STEPS, last):
-                gate.finish(step)
-                gate = None
-            seconds = trained.seconds + time.perf_counter() - begun
-            progress.advance(1, f"loss {value:.3f}  lr {rate:.1e}  {trained.tokens / seconds:,.0f} tokens/s")
-            saturated = saturated + 1 if value <= SATURATED_LOSS else 0
-            if settings.stop_when_saturated and saturated >= SATURATED_STEPS:
-                trained.stopped = f"loss at or below {SATURATED_LOSS} for {SATURATED_STEPS} steps, at step {step}"
-            if step % per_epoch == 0 or step == last or trained.stopped:
-                trained.seconds += time.perf_counter() - begun
+    model, trained, shown = training.adapter.model, training.trained, False
+    while True:
+        step = training.position.step
+        if training.evaluates:
+            if shown:
                 progress.stop()
-                evaluate(math.ceil(step / per_epoch), step)
-                model.train()
-                begun = time.perf_counter()
-                if step < last and not trained.stopped:
-                    progress.start("training", last, done=step)
-            if step == last or trained.stopped:
-                return
-        epoch += 1
+            shown = False
+            evaluate(math.ceil(step / training.per_epoch), step)
+        if training.finished:
+            return
+        if not shown:
+            progress.start("training", training.last, done=step)
+            model.train()
+            shown = True
+        begun = time.perf_counter()
+        try:
+            row = training.step()
+        finally:
+            trained.seconds += time.perf_counter() - begun
+        pace = f"{trained.tokens / trained.seconds:,.0f} tokens/s"
+        progress.advance(1, f"loss {row['loss']:.3f}  lr {row['learning_rate']:.1e}  {pace}")
+        after_step(row)
 
 
 def _divergence(trained: Trained, vocabulary: int) -> str | None:
@@ -177,64 +266,3 @@ def _divergence(trained: Trained, vocabulary: int) -> str | None:
     if len(recent) == WINDOW and sum(recent) / WINDOW > limit:
         return f"the mean loss of {WINDOW} steps is above {limit:.1f} at step {step}"
     return None
-
-
-@torch.no_grad()
-def classify(
-    model: Mamba,
-    examples: Sequence[Example],
-    tokenizer: Tokenizer,
-    settings: DecodeSettings,
-    progress: Progress,
-    label: str,
-    clean_up: bool = True,
-) -> tuple[list[str], int]:
-    """The most likely next token after every prompt, over the whole vocabulary, as text; nothing is generated.
-
-    Raises Diverged where logits are not finite.
-    """
-    prompts = encode_prompts(examples, tokenizer)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # rows of a batch alike in length
-    answers = [""] * len(prompts)
-    model.eval()
-    progress.start(label, len(examples))
-    for start in range(0, len(order), settings.batch_size):
-        rows = order[start : start + settings.batch_size]
-        logits, _ = model.prefill(*pad_prompts([prompts[i] for i in rows], model.device))
-        if not bool(logits.isfinite().all()):
-            raise Diverged(f"logits are not finite after a prompt of {label}")
-        for i, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
-            answers[i] = tokenizer.decode([token], clean_up)
-        progress.advance(len(rows), "")
-    progress.stop()
-    return answers, 0
-
-
-def decode(
-    model: Mamba,
-    examples: Sequence[Example],
-    tokenizer: Tokenizer,
-    settings: DecodeSettings,
-    progress: Progress,
-    label: str,
-    clean_up: bool = True,
-) -> tuple[list[str], int]:
-    """The model's answer to every example, as text, and the number of tokens generated.
-
-    Raises Diverged where logits are not finite.
-    """
-    prompts = encode_prompts(examples, tokenizer)
-    progress.start(label, len(examples))
-    done = 0
-
-    def advance(finished: int, total: int) -> None:
-        nonlocal done
-        progress.advance(finished - done, "")
-        done = finished
-
-    try:
-        tokens = generate(model, prompts, settings, on_progress=advance)
-    except FloatingPointError as error:
-        raise Diverged(str(error)) from error
-    progress.stop()
-    return [tokenizer.decode(row, clean_up) for row in tokens], sum(len(row) for row in tokens)

@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ssm_tune.answering import Answered
 from ssm_tune.cell import digest
 from ssm_tune.loop import Trained
 from ssm_tune.methods.base import Adapter
 from ssm_tune.prepare import Prepared, name_of
-from ssm_tune.provenance import git_state, hardware, peak_memory_bytes, versions
+from ssm_tune.provenance import git_state, hardware, versions
 from ssm_tune.record import SCHEMA, Record
 from ssm_tune.tasks.base import Scored
 
@@ -40,17 +41,27 @@ class Evaluated:
 
 @dataclass
 class State:
-    """What a run gathers on its way."""
+    """What a run gathers on its way, over all its sessions (``session.py`` saves it: a new field belongs there, too).
+
+    frozen: the untrained model's score. answered: evaluations under way, by what they are called. trained: whether
+    training is over; diverged: why the run did, if it did. elapsed: seconds until the last checkpoint.
+    """
 
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    frozen: dict[str, Any] | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
     best: Evaluated | None = None
     last: Evaluated | None = None
+    answered: dict[str, Answered] = field(default_factory=dict)
+    trained: bool = False
+    diverged: str | None = None
     seconds: dict[str, float | None] = field(
         default_factory=lambda: {"load": 0.0, "frozen": None, "train": None, "evaluate": 0.0}
     )
     generated: int = 0
-    notes: list[str] = field(default_factory=list)
+    sessions: int = 1
+    elapsed: float = 0.0
+    peak_memory: int | None = None
 
 
 def about_model(prepared: Prepared) -> dict[str, Any]:
@@ -108,20 +119,23 @@ def make_record(
     adapter: Adapter,
     state: State,
     trained: Trained,
-    frozen: dict[str, Any] | None,
     base: int,
-    total_seconds: float,
-    diverged: str | None,
 ) -> Record:
+    """The record of a run that is done. base: parameters of the model without the adapter."""
     config, method = _resolved(prepared), prepared.method
+    notes = list(prepared.notes)
+    if trained.stopped:
+        notes.append(f"training stopped early: {trained.stopped}")
+    if state.diverged:
+        notes.append(f"diverged: {state.diverged}")
     if not method.published:
-        state.notes.append(f"{method.name}: no official configuration is published; its defaults are ours")
+        notes.append(f"{method.name}: no official configuration is published; its defaults are ours")
     best = _chosen(state.best)
     last = best if state.last is state.best else _chosen(state.last)
     total = total_parameters(adapter)
     record: Any = {
         "schema": SCHEMA,
-        "status": "diverged" if diverged else "completed",
+        "status": "diverged" if state.diverged else "completed",
         "cell": prepared.cell,
         "config": config,
         "config_hash": digest(config),
@@ -129,7 +143,10 @@ def make_record(
         "primary_metric": prepared.dataset.primary,
         "headline": list(prepared.dataset.headline),
         "splits": {**dataclasses.asdict(prepared.roles), "selected_on_report": prepared.roles.selected_on_report},
-        "metrics": {"frozen": frozen, "best": best, "last": last, "epochs": state.epochs},
+        "metrics": {
+            "frozen": state.frozen if prepared.config.frozen else None, "best": best, "last": last,
+            "epochs": state.epochs,
+        },
         "signatures": prepared.task.signatures(prepared.dataset.splits[prepared.roles.report]),
         "parameters": {
             "trainable": adapter.trainable, "total": total, "base": base, "share": adapter.trainable / total
@@ -137,8 +154,9 @@ def make_record(
         "learning_rate": {"value": prepared.train.learning_rate, "source": prepared.learning_rate_source},
         "steps": len(trained.steps),
         "tokens": {"train": trained.tokens, "generated": state.generated},
-        "seconds": {**state.seconds, "total": total_seconds},
-        "peak_memory_bytes": peak_memory_bytes(prepared.model.device),
+        "seconds": {**state.seconds, "total": state.elapsed},
+        "peak_memory_bytes": state.peak_memory,
+        "sessions": state.sessions,
         "backend": prepared.backend,
         "hashes": prepared.hashes,
         "origin": prepared.dataset.origin,
@@ -146,7 +164,7 @@ def make_record(
         "versions": versions(),
         "git": git_state(Path(__file__).parent),
         "hardware": hardware(),
-        "notes": state.notes,
+        "notes": notes,
         "started": state.started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip

@@ -165,6 +165,7 @@ class Record(TypedDict):
     tokens: Tokens
     seconds: Seconds
     peak_memory_bytes: int | None
+    sessions: NotRequired[int]  # processes that it took: one, and one more each time it was resumed
     backend: Backend
     hashes: Hashes
     origin: NotRequired[dict[str, str]]  # where the data come from: hub id and commit, say

@@ -8,21 +8,23 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ssm_tune.answering import Answered, classify, decode
 from ssm_tune.cell import claimed
 from ssm_tune.config import Config
-from ssm_tune.errors import UserError
+from ssm_tune.errors import Stopped, UserError
 from ssm_tune.frozen import frozen_outputs
-from ssm_tune.loop import Diverged, Trained, classify, decode, train
+from ssm_tune.interruption import interruptible
+from ssm_tune.loop import Diverged, Trained, Training, train
 from ssm_tune.methods.base import attach
 from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, total_parameters
 from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Bars, Lines, progress
 from ssm_tune.provenance import reset_peak_memory
 from ssm_tune.record import RECORD_NAME, Record, read_record, references_sha256, write_jsonl, write_record
+from ssm_tune.session import Session
 from ssm_tune.tables import heading
 from ssm_tune.tokens import training_sequences
 
@@ -38,9 +40,10 @@ class Finished:
 
 
 def run(config: Config) -> Finished:
-    """Run the cell that ``config`` describes, unless its record exists already.
+    """Run the cell that ``config`` describes, unless its record exists already; go on where it was stopped.
 
-    Raises UserError for whatever the user can mend; nothing that looks complete is left then.
+    Raises UserError for whatever the user can mend; nothing that looks complete is left then. Raises Stopped where a
+    signal asked for it, with the state saved.
     """
     # states that decay to nothing become denormal numbers, on which a CPU is slower than on zeros
     torch.set_flush_denormal(True)
@@ -55,87 +58,113 @@ def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
     reset_peak_memory()
     prepared = prepare(config)
     folder = prepared.folder
-    with claimed(folder):
+    with claimed(folder), interruptible() as interruption:
+        session = Session(prepared, folder, interruption, begun)
         kept = None if config.force else _kept(folder)
         if kept is not None and (kept["metrics"]["frozen"] or not config.frozen):
+            session.checkpoints.remove()  # of a run that was killed right behind its record
             return Finished(folder / RECORD_NAME, kept, fresh=False)
-        for left in folder.iterdir():  # of a run that was stopped, or that is to be run again
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        state = State(notes=list(prepared.notes))
-        state.seconds["load"] = time.perf_counter() - begun
         _introduce(prepared, ui)
+        _open(session, ui, anew=config.force or kept is not None)
+        session.state.seconds["load"] = (session.state.seconds["load"] or 0.0) + time.perf_counter() - begun
         try:
-            return _run(prepared, folder, state, ui)
+            finished = _run(session, ui)
         finally:
             ui.stop()
+        if interruption.signal is not None:  # too late for this cell, but others may follow
+            raise Stopped(f"stopped; this cell is done, record: {finished.path}", interruption.signal)
+        return finished
 
 
 def _kept(folder: Path) -> Record | None:
     return read_record(folder) if (folder / RECORD_NAME).exists() else None
 
 
-def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Finished:
-    task, roles, report = prepared.task, prepared.roles, prepared.dataset.splits[prepared.roles.report]
-    begun = time.perf_counter()
+def _open(session: Session, ui: Bars | Lines, anew: bool) -> None:
+    """Go on from the newest checkpoint, if there is one, and clear away what else an earlier session left."""
+    if anew:
+        session.checkpoints.remove()
+    checkpoint = session.checkpoints.newest(ui.say)
+    for left in session.folder.iterdir():
+        ours = left == session.checkpoints.folder or (checkpoint and left.name.startswith("predictions-frozen."))
+        if not ours:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if checkpoint is not None:
+        ui.say(session.resume(checkpoint))
+
+
+def _run(session: Session, ui: Bars | Lines) -> Finished:
+    prepared, state, folder = session.prepared, session.state, session.folder
+    roles = prepared.roles
     # before anything slow: a text that cannot be tokenised ends the run
-    sequences = training_sequences(prepared.dataset.splits[roles.train], task, prepared.tokenizer)
-    frozen = _frozen_score(prepared, folder, state, ui) if prepared.config.frozen else None
+    sequences = training_sequences(prepared.dataset.splits[roles.train], prepared.task, prepared.tokenizer)
+    if prepared.config.frozen and state.frozen is None:
+        _score_frozen(session, ui)
 
     base = sum(parameter.numel() for parameter in prepared.model.parameters())
     adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
     ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {total_parameters(adapter):,} parameters")
-
-    def decoded(split: str, label: str) -> list[str]:
-        started = time.perf_counter()
-        outputs, tokens = _answers(prepared, split, ui, label)
-        state.generated += tokens
-        state.seconds["evaluate"] = (state.seconds["evaluate"] or 0.0) + time.perf_counter() - started
-        return outputs
-
-    def evaluate(epoch: int, step: int) -> None:
-        outputs = decoded(roles.selection, f"epoch {epoch}: {roles.selection}")
-        scored = task.score(outputs, prepared.dataset.splits[roles.selection])
-        reported = Answers(outputs, scored) if roles.selected_on_report else None
-        here = Evaluated(epoch, step, scored.values, adapter.tensors(), reported)
-        state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": scored.values})
-        primary = prepared.dataset.primary
-        if state.best is None or scored.values[primary] > state.best.selection[primary]:
-            state.best = here
-        state.last = here
-        ui.say(f"epoch {epoch}  {roles.selection}: {_points(scored.values, prepared.dataset.headline)}")
-
-    trained, diverged = Trained(), None
-    try:
-        train(adapter, sequences, prepared.train, prepared.tokenizer.eos_id, evaluate, ui, trained)
-    except Diverged as error:
-        ui.stop()
-        diverged, state.last = str(error), None
-    if trained.stopped:
-        state.notes.append(f"training stopped early: {trained.stopped}")
-    state.seconds["train"] = trained.seconds
-    _fill_train_losses(state, trained)
+    training = Training(adapter, sequences, prepared.train, prepared.tokenizer.eos_id)
+    session.adopt(training)
+    if not state.trained:
+        _train(session, training, ui)
+    state.seconds["train"] = training.trained.seconds
+    _fill_train_losses(state, training.trained)
 
     for chosen in _distinct(state.last, state.best):  # the best last: its weights stay in the model
         adapter.restore(chosen.tensors)
         try:
             if chosen.report is None:
-                outputs = decoded(roles.report, f"{roles.report}, epoch {chosen.epoch}")
-                chosen.report = Answers(outputs, task.score(outputs, report))
+                label = f"{roles.report}, epoch {chosen.epoch}"
+                chosen.report = _answers(session, roles.report, ui, label)
+                state.generated += state.answered.pop(label).tokens
+                session.milestone()
         except Diverged as error:
-            diverged = str(error)
+            state.diverged = str(error)
             state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
-    if diverged:
-        state.notes.append(f"diverged: {diverged}")
 
-    write_jsonl(folder / "steps.jsonl", trained.steps)
+    write_jsonl(folder / "steps.jsonl", training.trained.steps)
     if state.best is not None:
         _write_predictions(folder / "predictions.jsonl", prepared, state.best.report)
         adapter.save(folder / "adapter", about_model(prepared))
     if state.last is not None and state.last is not state.best:
         _write_predictions(folder / "predictions-last.jsonl", prepared, state.last.report)
-    total = time.perf_counter() - begun + (state.seconds["load"] or 0.0)
-    record = make_record(prepared, adapter, state, trained, frozen, base, total, diverged)
-    return Finished(write_record(folder, record), record, fresh=True, diverged=diverged)
+    state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
+    record = make_record(prepared, adapter, state, training.trained, base)
+    path = write_record(folder, record)
+    session.checkpoints.remove()
+    return Finished(path, record, fresh=True, diverged=state.diverged)
+
+
+def _train(session: Session, training: Training, ui: Bars | Lines) -> None:
+    """Train and evaluate until training is over; the state keeps the best and the last epoch."""
+    prepared, state, roles = session.prepared, session.state, session.prepared.roles
+    primary = prepared.dataset.primary
+
+    def evaluate(epoch: int, step: int) -> None:
+        if state.epochs and state.epochs[-1]["step"] == step:
+            return  # an earlier session's, which ended before the next step
+        label = f"epoch {epoch}: {roles.selection}"
+        answers = _answers(session, roles.selection, ui, label)
+        values = answers.scored.values
+        here = Evaluated(epoch, step, values, training.adapter.tensors(), answers if roles.selected_on_report else None)
+        state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": values})
+        if state.best is None or values[primary] > state.best.selection[primary]:
+            state.best = here
+        state.last = here
+        state.generated += state.answered.pop(label).tokens
+        ui.say(f"epoch {epoch}  {roles.selection}: {_points(values, prepared.dataset.headline)}")
+        if training.finished:
+            state.trained = True
+        session.milestone()
+
+    try:
+        train(training, evaluate, ui, after_step=lambda row: session.tick())
+    except Diverged as error:
+        ui.stop()
+        state.diverged, state.last, state.trained = str(error), None, True
+        state.answered.clear()
+        session.milestone()
 
 
 def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
@@ -159,33 +188,50 @@ def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
     )
 
 
-def _frozen_score(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> dict[str, Any]:
+def _score_frozen(session: Session, ui: Bars | Lines) -> None:
     """The untrained model's score on the report split, decoded or from the cache."""
-    split = prepared.roles.report
-    examples = prepared.dataset.splits[split]
-    begun = time.perf_counter()
+    prepared, state, split = session.prepared, session.state, session.prepared.roles.report
+    label = f"frozen model: {split}"
 
     def fresh() -> list[str]:
         try:
-            return _answers(prepared, split, ui, f"frozen model: {split}")[0]
+            return _outputs(session, split, ui, label, "frozen")
         except Diverged as error:
             raise UserError(f"the frozen {prepared.model_name} cannot be used: {error}") from error
 
     outputs, cached = frozen_outputs(prepared, fresh)
-    if not cached:
-        state.seconds["frozen"] = time.perf_counter() - begun
-    scored = prepared.task.score(outputs, examples)
-    _write_predictions(folder / "predictions-frozen.jsonl", prepared, Answers(outputs, scored))
-    points = _points(scored.values, prepared.dataset.headline)
+    answers = _scored(session, outputs, split)
+    _write_predictions(session.folder / "predictions-frozen.jsonl", prepared, answers)
+    state.frozen = {"split": split, "values": answers.scored.values}
+    state.answered.pop(label, None)
+    points = _points(answers.scored.values, prepared.dataset.headline)
     ui.say(f"frozen model  {split}: {points}{'  (kept)' if cached else ''}")
-    return {"split": split, "values": scored.values}
+    session.milestone()
 
 
-def _answers(prepared: Prepared, split: str, ui: Bars | Lines, label: str) -> tuple[list[str], int]:
-    """The model's answer to every example of a split, as the task's mode has it, and the tokens generated."""
-    task, examples = prepared.task, prepared.dataset.splits[split]
+def _answers(session: Session, split: str, ui: Bars | Lines, label: str) -> Answers:
+    return _scored(session, _outputs(session, split, ui, label, "evaluate"), split)
+
+
+def _outputs(session: Session, split: str, ui: Bars | Lines, label: str, phase: str) -> list[str]:
+    """The model's answer to every example of a split, as the task's mode has it; those given already are kept."""
+    prepared, task, examples = session.prepared, session.prepared.task, session.prepared.dataset.splits[split]
+    answered = session.state.answered.setdefault(label, Answered())
     answer = classify if task.mode == "classify" else decode
-    return answer(prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label, task.clean_up)
+    with session.timed(phase):
+        outputs, _ = answer(
+            prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label, task.clean_up, answered, session
+        )
+    return outputs
+
+
+def _scored(session: Session, outputs: list[str], split: str) -> Answers:
+    """Outputs and what they score. Scoring may be long and cannot be polled, and a signal may have ended its helpers:
+    a request to stop is met with the outputs saved, and the scores dropped."""
+    with session.interruption.at_once(session.save):
+        scored = session.prepared.task.score(outputs, session.prepared.dataset.splits[split])
+    session.poll()
+    return Answers(outputs, scored)
 
 
 def _write_predictions(path: Path, prepared: Prepared, answers: Answers | None) -> None:

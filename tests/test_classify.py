@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import Silent, small_model
 
+from ssm_tune.answering import classify
 from ssm_tune.batching import pad_prompts
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.encoding import encode_training
 from ssm_tune.errors import UserError
-from ssm_tune.loop import Diverged, classify
+from ssm_tune.loop import Diverged
 from ssm_tune.models.tokenizer import load_tokenizer
 from ssm_tune.tasks.base import Example
 

@@ -69,6 +69,8 @@ WRONG = [
     ),
     ([*CELL, "data.check=off"], "data.check=off is only read with data=local, not with data=sample"),
     ([*CELL, "data.name=mine"], "data.name is for stand-ins"),
+    ([*CELL, "checkpoint.minutes=0"], "checkpoint.minutes must be a positive number, got 0"),
+    ([*CELL, "checkpoint.steps=0"], "checkpoint.steps must be at least 1, got 0"),
     (["method=lora", "task=samsum", "data.name=mine"], "data.name is for stand-ins"),
     ([*CELL[:3], "data=local", "data.path=x", "data.name=mine"], "data.name is for stand-ins"),
     (["method=lora", "task=samsum", "bad argument"], "cannot read the argument 'bad argument'"),
@@ -177,7 +179,7 @@ def test_a_multirun_goes_on_past_a_cell_that_fails(tmp_path: Path) -> None:
     assert done.stderr.count("failed: method.learning_rate must be a positive number") == 2
 
 
-def test_ctrl_c_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_state_and_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ssm_tune", *CELL, "frozen=false"]
     # a shell's background job ignores Ctrl-C, and so would a child of the tests that run in one
     child = subprocess.Popen(
@@ -192,10 +194,11 @@ def test_ctrl_c_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     child.send_signal(signal.SIGINT)
     rest = child.stderr.read()
     assert child.wait(60) == 130
-    assert "left no record" in rest
+    assert "the same command goes on from there" in rest
     assert "Traceback" not in rest
     assert not list(tmp_path.rglob("record.json"))
     assert not list(tmp_path.rglob("predictions*"))
+    assert len(list(tmp_path.rglob("checkpoints/*"))) == 1
 
 
 @pytest.mark.parametrize("name", ["data", "score"])

@@ -11,7 +11,7 @@ from small import Silent, small_model
 from ssm_tune.batching import Encoded, collate, epoch_batches
 from ssm_tune.config import method_section
 from ssm_tune.errors import UserError
-from ssm_tune.loop import Diverged, Trained, TrainSettings, label_loss, total_steps, train
+from ssm_tune.loop import Diverged, Trained, Training, TrainSettings, label_loss, total_steps, train
 from ssm_tune.methods.base import attach, load_method
 
 SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 3) for i in range(10)]
@@ -27,9 +27,9 @@ def run(
     wanted: TrainSettings, name: str = "state_offset", sequences: list[Encoded] = SEQUENCES
 ) -> tuple[Trained, list[tuple[int, int]], torch.Tensor]:
     adapter = attach(small_model(), load_method(method_section(name)))
-    trained, evaluated = Trained(), []
-    train(adapter, sequences, wanted, 0, lambda epoch, step: evaluated.append((epoch, step)), Silent(), trained)
-    return trained, evaluated, torch.cat([value.flatten() for value in adapter.tensors().values()])
+    training, evaluated = Training(adapter, sequences, wanted, 0), []
+    train(training, lambda epoch, step: evaluated.append((epoch, step)), Silent())
+    return training.trained, evaluated, torch.cat([value.flatten() for value in adapter.tensors().values()])
 
 
 def test_step_counts_of_the_official_code() -> None:
@@ -83,10 +83,10 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     adapter = attach(small_model(), load_method(method_section("state_offset")))
     with torch.no_grad():
         adapter.model.backbone.norm_f.weight[0] = math.inf
-    trained = Trained()
+    training = Training(adapter, SEQUENCES, settings(), 0)
     with pytest.raises(Diverged, match="not finite at step 1"):
-        train(adapter, SEQUENCES, settings(), 0, lambda epoch, step: None, Silent(), trained)
-    assert len(trained.steps) == 1
+        train(training, lambda epoch, step: None, Silent())
+    assert len(training.trained.steps) == 1
 
 
 def test_a_loss_far_above_guessing_stops_the_run() -> None:
@@ -98,9 +98,10 @@ def test_a_saturated_run_stops_where_the_paper_protocol_asks() -> None:
     adapter = attach(small_model(), load_method(method_section("full")))
     with torch.no_grad():
         adapter.model.backbone.norm_f.weight *= 30  # logits large enough for float32 to round the loss to zero
-    trained, evaluated = Trained(), []
     wanted = settings(learning_rate=0.02, epochs=400, stop_when_saturated=True)
-    train(adapter, SAME, wanted, 0, lambda epoch, step: evaluated.append(step), Silent(), trained)
+    training, evaluated = Training(adapter, SAME, wanted, 0), []
+    train(training, lambda epoch, step: evaluated.append(step), Silent())
+    trained = training.trained
     assert trained.stopped is not None
     assert len(trained.steps) < 400
     assert evaluated[-1] == len(trained.steps)
@@ -108,6 +109,6 @@ def test_a_saturated_run_stops_where_the_paper_protocol_asks() -> None:
 
 def test_bfloat16_adapters_train_in_bfloat16() -> None:
     adapter = attach(small_model(), load_method(method_section("state_offset")), dtype=torch.bfloat16)
-    train(adapter, SEQUENCES, settings(), 0, lambda epoch, step: None, Silent(), Trained())
+    train(Training(adapter, SEQUENCES, settings(), 0), lambda epoch, step: None, Silent())
     assert {value.dtype for value in adapter.parameters.values()} == {torch.bfloat16}
     assert adapter.model.dtype == torch.float32

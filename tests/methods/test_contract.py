@@ -11,7 +11,7 @@ from small import Silent, small_model
 from ssm_tune.batching import Encoded
 from ssm_tune.config import method_section, names
 from ssm_tune.gate import fingerprint
-from ssm_tune.loop import Trained, TrainSettings, train
+from ssm_tune.loop import Training, TrainSettings, train
 from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
 from ssm_tune.models.mamba import Mamba
 
@@ -37,7 +37,7 @@ def trained(name: str, options: dict, dtype: torch.dtype = torch.float32, steps:
     generator = torch.Generator().manual_seed(0)
     sequences = [Encoded(torch.randint(1, 64, (9,), generator=generator).tolist(), 4) for _ in range(8)]
     settings = TrainSettings(epochs=10, batch_size=4, learning_rate=1e-2, seed=1, max_steps=steps)
-    train(adapter, sequences, settings, 0, lambda epoch, step: None, Silent(), Trained())
+    train(Training(adapter, sequences, settings, 0), lambda epoch, step: None, Silent())
     adapter.model.eval()
     return adapter
 

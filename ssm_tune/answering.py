@@ -1,0 +1,120 @@
+"""A model's answers to a split's examples: one token read off, or decoded. What is answered already is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from ssm_tune.batching import pad_prompts
+from ssm_tune.beam import DecodeSettings
+from ssm_tune.decoding import generate_batches
+from ssm_tune.encoding import encode_prompts
+from ssm_tune.loop import Diverged, Progress
+from ssm_tune.models.mamba import Mamba
+from ssm_tune.models.tokenizer import Tokenizer
+from ssm_tune.tasks.base import Example
+
+
+@dataclass
+class Answered:
+    """An evaluation under way. outputs: by the example's number in its split; tokens: generated for them."""
+
+    outputs: dict[int, str] = field(default_factory=dict)
+    tokens: int = 0
+
+
+class Watch(Protocol):
+    """Who may end an evaluation, or keep how far it is, by raising or saving in these calls."""
+
+    def poll(self) -> None:
+        """Called for every token that is decoded; nothing has changed that is worth keeping."""
+
+    def tick(self) -> None:
+        """Called after every batch, whose answers are in ``Answered``."""
+
+
+class Unwatched:
+    """A ``Watch`` that does nothing."""
+
+    def poll(self) -> None: ...
+    def tick(self) -> None: ...
+
+
+@torch.no_grad()
+def classify(
+    model: Mamba,
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    settings: DecodeSettings,
+    progress: Progress,
+    label: str,
+    clean_up: bool = True,
+    answered: Answered | None = None,
+    watch: Watch | None = None,
+) -> tuple[list[str], int]:
+    """The most likely next token after every prompt, over the whole vocabulary, as text; nothing is generated.
+
+    Goes on from ``answered``, and fills it. Raises Diverged where logits are not finite.
+    """
+    answered, watch = answered or Answered(), watch or Unwatched()
+    prompts = encode_prompts(examples, tokenizer)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # rows of a batch alike in length
+    model.eval()
+    progress.start(label, len(examples), done=len(answered.outputs))
+    for start in range(0, len(order), settings.batch_size):
+        rows = order[start : start + settings.batch_size]
+        if all(i in answered.outputs for i in rows):
+            continue
+        logits, _ = model.prefill(*pad_prompts([prompts[i] for i in rows], model.device))
+        if not bool(logits.isfinite().all()):
+            raise Diverged(f"logits are not finite after a prompt of {label}")
+        for i, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
+            answered.outputs[i] = tokenizer.decode([token], clean_up)
+        progress.advance(len(rows), "")
+        watch.tick()
+    progress.stop()
+    return [answered.outputs[i] for i in range(len(examples))], 0
+
+
+def decode(
+    model: Mamba,
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    settings: DecodeSettings,
+    progress: Progress,
+    label: str,
+    clean_up: bool = True,
+    answered: Answered | None = None,
+    watch: Watch | None = None,
+) -> tuple[list[str], int]:
+    """The model's answer to every example, as text, and the number of tokens generated.
+
+    Goes on from ``answered``, and fills it. Raises Diverged where logits are not finite.
+    """
+    kept, watching = answered or Answered(), watch or Unwatched()
+    prompts = encode_prompts(examples, tokenizer)
+    done = len(kept.outputs)
+    progress.start(label, len(examples), done=done)
+
+    def advance(finished: int, total: int) -> None:
+        nonlocal done
+        progress.advance(finished - done, "")
+        done = finished
+
+    def keep(chosen: list[int], outputs: list[list[int]]) -> None:
+        for i, tokens in zip(chosen, outputs, strict=True):
+            kept.outputs[i] = tokenizer.decode(tokens, clean_up)
+            kept.tokens += len(tokens)
+        watching.tick()
+
+    try:
+        generate_batches(
+            model, prompts, settings, keep, skip=set(kept.outputs), on_progress=advance, poll=watching.poll
+        )
+    except FloatingPointError as error:
+        raise Diverged(str(error)) from error
+    progress.stop()
+    return [kept.outputs[i] for i in range(len(examples))], kept.tokens

@@ -127,12 +127,12 @@ def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Fi
     if diverged:
         state.notes.append(f"diverged: {diverged}")
 
-    write_jsonl(folder / "steps.jsonl", trained.steps)
+    write_jsonl(folder / "steps.jsonl.gz", trained.steps)
     if state.best is not None:
-        _write_predictions(folder / "predictions.jsonl", prepared, state.best.report)
+        _write_predictions(folder / "predictions.jsonl.gz", prepared, state.best.report)
         adapter.save(folder / "adapter", about_model(prepared))
     if state.last is not None and state.last is not state.best:
-        _write_predictions(folder / "predictions-last.jsonl", prepared, state.last.report)
+        _write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
     total = time.perf_counter() - begun + (state.seconds["load"] or 0.0)
     record = make_record(prepared, adapter, state, trained, frozen, base, total, diverged)
     return Finished(write_record(folder, record), record, fresh=True, diverged=diverged)
@@ -175,7 +175,7 @@ def _frozen_score(prepared: Prepared, folder: Path, state: State, ui: Bars | Lin
     if not cached:
         state.seconds["frozen"] = time.perf_counter() - begun
     scored = prepared.task.score(outputs, examples)
-    _write_predictions(folder / "predictions-frozen.jsonl", prepared, Answers(outputs, scored))
+    _write_predictions(folder / "predictions-frozen.jsonl.gz", prepared, Answers(outputs, scored))
     points = _points(scored.values, prepared.dataset.headline)
     ui.say(f"frozen model  {split}: {points}{'  (kept)' if cached else ''}")
     return {"split": split, "values": scored.values}

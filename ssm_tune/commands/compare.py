@@ -93,7 +93,9 @@ def _side(word: str, options: argparse.Namespace, found: list[tuple[Path, Record
         label = f"{chosen[0][1]['cell']['method']}, seed {chosen[0][1]['cell']['seed']}"
     else:
         chosen, label = _of_method(word, options, found), word
-    usable = [(path, record) for path, record in chosen if record["metrics"]["best"] and record["status"] == "completed"]
+    usable = [
+        (path, record) for path, record in chosen if record["metrics"]["best"] and record["status"] == "completed"
+    ]
     if not usable:
         raise UserError(f"{word}: its {len(chosen)} run(s) diverged and have nothing to compare")
     rows = tuple(_rows(path.parent, record, options.last) for path, record in usable)
@@ -124,7 +126,9 @@ def _of_method(word: str, options: argparse.Namespace, found: list[tuple[Path, R
         kinds = {json.dumps(key(record)): path for path, record in chosen}
         if len(kinds) > 1:
             one, other = sorted(map(str, kinds.values()))[:2]
-            hint = "--task, --data, --model or --protocol" if what == "tables" else "an option (METHOD,rank=4) or a folder"
+            hint = (
+                "--task, --data, --model or --protocol" if what == "tables" else "an option (METHOD,rank=4) or a folder"
+            )
             raise UserError(f"{word}: its runs are of several {what}, such as {one} and {other}: choose by {hint}")
     ordered = sorted(chosen, key=lambda pair: pair[1]["finished"])
     newest = {record["cell"]["seed"]: (path, record) for path, record in ordered}

@@ -53,5 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     for name in ("task", "data", "model"):
         parser.add_argument(f"--{name}", help=f"only runs of this {name}")
-    parser.add_argument("--examples", type=int, default=8, metavar="N", help="answers to show of each task (default: 8)")
+    parser.add_argument(
+        "--examples", type=int, default=8, metavar="N", help="answers to show of each task (default: 8)"
+    )
     return parser

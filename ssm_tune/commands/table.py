@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         "frozen model first. With a NAME: that table of conf/table, methods against tasks; the command lines that "
         "would fill its gaps go to stderr. Scores are points (x100), mean ± standard deviation over seeds.",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a table of conf/table, such as main or tiny, or a yaml")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="a table of conf/table, such as main or tiny, or a yaml"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="folder whose runs/ holds the records (default: results)")  # fmt: skip
     parser.add_argument("--task", help="only this task, e.g. samsum")

@@ -29,7 +29,7 @@ body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, sans-s
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child, .answers td { text-align: left; } .answers td { white-space: normal; vertical-align: top;
+th:first-child, td:first-child, .answers th, .answers td { text-align: left; } .answers td { white-space: normal; vertical-align: top;
   min-width: 9rem; } td.best { background: var(--best); font-weight: 600; } .soft, caption { color: var(--soft); }
 caption { text-align: left; padding: .3rem 0; } th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid currentColor; } th[aria-sort=ascending] button::after { content: " \\25b2"; }
@@ -117,7 +117,9 @@ def _sort_keys(grid: Grid, width: int) -> list[list[str]]:
 
 
 def _key(grid: Grid) -> str:
-    labels = [row.label for row in grid.rows if any(grid.picked.get((row.label, head.column.name)) for head in grid.heads)]
+    labels = [
+        row.label for row in grid.rows if any(grid.picked.get((row.label, head.column.name)) for head in grid.heads)
+    ]
     items = [f'<span><svg width="26" height="10" aria-hidden="true"><line x1="0" y1="5" x2="26" y2="5" stroke-width="2" '
              f"{_stroke(grid, label)}/></svg>{escape(label)}</span>" for label in labels]  # fmt: skip
     return f'<div class="key">{"".join(items)}</div>'
@@ -149,8 +151,8 @@ def _panel(grid: Grid, name: str, series: Sequence[Series]) -> str:
         said = f"<title>{escape(one.label)}: {one.y[-1]:.3g} at step {one.x[-1]:.0f}</title>"
         lines.append(f'<polyline points="{" ".join(places)}" {_stroke(grid, one.label)}>{said}</polyline>')
         if len(places) <= 3:
-            lines += [f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="2.5" {_stroke(grid, one.label)} '
-                      'fill="none"/>' for p in places]  # fmt: skip
+            lines += [f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" {_stroke(grid, one.label)} '
+                      'fill="var(--bg)"/>' for p in places]  # fmt: skip
     floor = HEIGHT - BOTTOM
     ends = "; ".join(f"{one.label} ends at {one.y[-1]:.3g}" for one in series)
     return (
@@ -183,7 +185,10 @@ def _answers(grid: Grid, folders: curves.Folders, examples: int) -> list[str]:
         heads = "".join(f'<th scope="col">{escape(label)}</th>' for label, _ in columns)
         rows = "".join(
             f'<tr><th scope="row">{escape(name)}</th>'
-            + "".join(f"<td>{escape(outputs.get(name, '-')) or '<span class=soft>(empty)</span>'}</td>" for _, outputs in columns)
+            + "".join(
+                f"<td>{escape(outputs.get(name, '-')) or '<span class=soft>(empty)</span>'}</td>"
+                for _, outputs in columns
+            )
             + "</tr>"
             for name in ids
         )

@@ -179,7 +179,9 @@ def _row(part: Any, group: str) -> MethodRow:
     if not isinstance(method, str):
         raise ValueError(f"a row has method: NAME, got {part!r}")
     section = method_section(method, options)
-    kept = {key: value for key, value in section.items() if key not in ("_target_", "name", "published", "learning_rate")}
+    kept = {
+        key: value for key, value in section.items() if key not in ("_target_", "name", "published", "learning_rate")
+    }
     changed = {key: value for key, value in options.items() if value != method_section(method)[key]}
     label = part.get("label") or " ".join([method, *(f"{key}={_word(value)}" for key, value in changed.items())])
     return MethodRow(str(label), method, group, kept, changed)

@@ -68,7 +68,12 @@ def _defaults() -> Iterator[None]:
     import matplotlib
     from matplotlib import style
 
-    fixed = {"svg.hashsalt": "ssm-tune", "font.family": "DejaVu Sans", "font.size": 8, "axes.formatter.use_locale": False}
+    fixed = {
+        "svg.hashsalt": "ssm-tune",
+        "font.family": "DejaVu Sans",
+        "font.size": 8,
+        "axes.formatter.use_locale": False,
+    }
     with matplotlib.rc_context(), style.context("default"):
         matplotlib.rcParams.update(fixed)
         yield
@@ -149,4 +154,6 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     columns = min(len(entries), max(3, math.floor(figure.get_figwidth() / 1.5)))
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+    )

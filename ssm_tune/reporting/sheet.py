@@ -139,8 +139,8 @@ def latex(sheet: Sheet) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-CSV_HEAD = ("table", "group", "row", "method", "options", "column", "tasks", "model", "data", "protocol", "shows", "mean",
-            "sd", "n", "seeds", "diverged_seeds", "selected_on_report", "average_rank")  # fmt: skip
+CSV_HEAD = ("table", "group", "row", "method", "options", "column", "tasks", "model", "data", "protocol", "shows",
+            "mean", "sd", "n", "seeds", "diverged_seeds", "selected_on_report", "average_rank")  # fmt: skip
 
 
 def comma_separated(grid: Grid) -> str:

@@ -105,7 +105,7 @@ def _side(word: str, options: argparse.Namespace, found: list[tuple[Path, Record
 def _of_method(word: str, options: argparse.Namespace, found: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
     """A method's runs, one a seed. Raises UserError where there are none, or of more than one kind."""
     method, *parts = word.split(",")
-    asked = dict(part.split("=", 1) if "=" in part else (part, "") for part in parts)
+    asked = {name: value for name, _, value in (part.partition("=") for part in parts)}
     wanted = {name: getattr(options, name) for name in FILTERS if getattr(options, name)}
 
     def fits(record: Record) -> bool:
@@ -230,7 +230,8 @@ def _print(sides: list[Side], results: list[dict[str, Any]], options: argparse.N
     if options.json:
         seeds = [[one["cell"]["seed"] for one in side.records] for side in sides]
         print(json.dumps({"a": sides[0].label, "b": sides[1].label, "seeds": seeds, "examples": count,
-                          "resamples": options.resamples, "seed": options.seed, "metrics": results}, indent=2))  # fmt: skip
+                          "resamples": options.resamples, "seed": options.seed, "metrics": results},
+                         indent=2))  # fmt: skip
         return
     cell = record["cell"]
     print(f"{cell['task']} on {cell['data']}, {record['splits']['report']} split, {cell['protocol']} protocol, "

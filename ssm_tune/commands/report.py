@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune report",
         description="Write one HTML file about a table of conf/table: the table, sortable; learning curves; and the "
-        "methods' answers to the same examples, side by side. It needs no network and no other file, in light and dark.",
+        "methods' answers to the same examples, side by side. It needs no network and no other file.",
     )
     parser.add_argument("name", nargs="?", default="tiny", metavar="NAME", help="the table (default: tiny)")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",

@@ -24,15 +24,17 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --bg: #161616; --fg: #e8e8e8; --soft: #a3a3a3; --line: #3d3d3d;
   --best: #1e3a26; --c0: #f2f2f2; --c1: #63b3f0; --c2: #9bd5f7; --c3: #3dd0a4; --c4: #f0b43c; --c5: #cfa36b;
   --c6: #eb95c6; --c7: #ff8a47; --c8: #c79be0; } }
-body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem;
-  padding: 0 1rem; }
+body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
+  max-width: 80rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child, .answers th, .answers td { text-align: left; } .answers td { white-space: normal; vertical-align: top;
+th:first-child, td:first-child, .answers th, .answers td { text-align: left; }
+.answers td { white-space: normal; vertical-align: top;
   min-width: 9rem; } td.best { background: var(--best); font-weight: 600; } .soft, caption { color: var(--soft); }
 caption { text-align: left; padding: .3rem 0; } th button { all: unset; cursor: pointer; font-weight: 600; }
-th button:focus-visible { outline: 2px solid currentColor; } th[aria-sort=ascending] button::after { content: " \\25b2"; }
+th button:focus-visible { outline: 2px solid currentColor; }
+th[aria-sort=ascending] button::after { content: " \\25b2"; }
 th[aria-sort=descending] button::after { content: " \\25bc"; }
 .panels { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; } figcaption { font-weight: 600; }
 svg text { fill: var(--soft); font-size: 10px; } svg .axis { stroke: var(--line); } svg polyline { fill: none;
@@ -70,7 +72,7 @@ def page(grid: Grid, folders: curves.Folders, examples: int) -> str:
     parts += ["<h3>Training loss, nats per token, by optimizer step</h3>", _panels(grid, curves.losses(grid, folders))]
     parts += ["<h3>Score on the selection split, points, by optimizer step</h3>", _panels(grid, curves.scores(grid))]
     parts += ["<h2>Answers side by side</h2>",
-              "<p class=soft>Of each method's first seed, at its best epoch. Runs keep outputs and ids, never the data: "
+              "<p class=soft>Of each method's first seed, at its best epoch. Runs keep outputs and ids, no data: "
               "<code>ssm-tune data show TASK</code> prints the examples.</p>",
               *_answers(grid, folders, examples)]  # fmt: skip
     return (
@@ -120,7 +122,7 @@ def _key(grid: Grid) -> str:
     labels = [
         row.label for row in grid.rows if any(grid.picked.get((row.label, head.column.name)) for head in grid.heads)
     ]
-    items = [f'<span><svg width="26" height="10" aria-hidden="true"><line x1="0" y1="5" x2="26" y2="5" stroke-width="2" '
+    items = [f'<span><svg width="26" height="10" aria-hidden="true"><path d="M0 5H26" stroke-width="2" '
              f"{_stroke(grid, label)}/></svg>{escape(label)}</span>" for label in labels]  # fmt: skip
     return f'<div class="key">{"".join(items)}</div>'
 
@@ -133,7 +135,8 @@ def _stroke(grid: Grid, label: str) -> str:
 
 def _panels(grid: Grid, series: Sequence[Series]) -> str:
     names = list(dict.fromkeys(one.panel for one in series))
-    return f'<div class="panels">{"".join(_panel(grid, name, [o for o in series if o.panel == name]) for name in names)}</div>'
+    drawn = [_panel(grid, name, [one for one in series if one.panel == name]) for name in names]
+    return f'<div class="panels">{"".join(drawn)}</div>'
 
 
 def _panel(grid: Grid, name: str, series: Sequence[Series]) -> str:
@@ -198,7 +201,7 @@ def _answers(grid: Grid, folders: curves.Folders, examples: int) -> list[str]:
 
 
 def _first_seeds(grid: Grid, task: str) -> list[tuple[str, Record]]:
-    found = {}
+    found: dict[str, Record] = {}
     for (label, _), records in grid.picked.items():
         for record in records:
             if record["cell"]["task"] == task and record["metrics"]["best"] is not None:

@@ -188,7 +188,7 @@ def _row(part: Any, group: str) -> MethodRow:
 
 
 def _known(group: str, given: Sequence[str]) -> None:
-    from ssm_tune.config import nearest, names
+    from ssm_tune.config import names, nearest
 
     for name in given:
         if name not in names(group):

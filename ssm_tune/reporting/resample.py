@@ -112,7 +112,7 @@ def _ratio(pairs: Sequence[tuple[float, float]]) -> Sums:
 
 
 def _confusion(rows: Sequence[dict[str, Any]], kept: Sequence[float]) -> Floats:
-    """(true positive, false negative, false positive, true negative) of each example; a wrong answer is the other label.
+    """(true positive, false negative, false positive, true negative) of each example; a wrong one is the other label.
 
     Raises ValueError where the references are not two labels.
     """
@@ -140,7 +140,7 @@ def _matthews(totals: Floats) -> Floats:
 def _bleu(totals: Floats) -> Floats:
     matches, possible = totals[..., 0:4], totals[..., 4:8]
     length, reference = totals[..., 8], totals[..., 9]
-    good = (matches > 0).all(axis=-1)
+    good = np.asarray((matches > 0).all(axis=-1))
     safe = np.where(good[..., None], matches, 1.0) / np.where(good[..., None], possible, 1.0)
     brevity = np.minimum(0.0, 1 - _divided(reference, length))
     return np.where(good, np.exp(np.log(safe).mean(axis=-1) + brevity), 0.0)

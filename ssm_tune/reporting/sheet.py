@@ -74,7 +74,8 @@ def sheet(grid: Grid, published: Published | None = None) -> Sheet:
         heads.append(("", "rank"))
         for line, row in zip(cells, grid.rows, strict=True):
             line.append(NOTHING if row.rank is None else f"{row.rank:.2f}")
-    lines = [Line(row.group, tuple(line), frozenset(best)) for row, line, best in zip(grid.rows, cells, bold, strict=True)]  # fmt: skip
+    parts = zip(grid.rows, cells, bold, strict=True)
+    lines = [Line(row.group, tuple(line), frozenset(best)) for row, line, best in parts]
     notes = (*grid.notes, *([published.note] if published and theirs else []))
     return Sheet(grid.layout.name, grid.layout.title, tuple(heads), tuple(lines), notes)
 
@@ -116,7 +117,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A tabular with booktabs' rules; the notes stand in comments. Needs \\usepackage{booktabs}; ends with a newline."""
+    """A tabular with booktabs' rules, which needs \\usepackage{booktabs}; the notes stand in comments; ends with a newline."""
     upper, spans, at = [], [], 0
     while at < len(sheet.heads):
         column, end = sheet.heads[at][0], at + 1

@@ -68,7 +68,7 @@ def _defaults() -> Iterator[None]:
     import matplotlib
     from matplotlib import style
 
-    fixed = {
+    fixed: Any = {
         "svg.hashsalt": "ssm-tune",
         "font.family": "DejaVu Sans",
         "font.size": 8,

@@ -117,7 +117,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A tabular with booktabs' rules, which needs \\usepackage{booktabs}; the notes stand in comments; ends with a newline."""
+    """A tabular with booktabs' rules; the notes stand in comments; ends with a newline."""
     upper, spans, at = [], [], 0
     while at < len(sheet.heads):
         column, end = sheet.heads[at][0], at + 1

@@ -68,7 +68,9 @@ def loaded(code: str) -> set[str]:
 
 
 WITHOUT_TORCH = (
-    "cli", "commands.compare", "commands.data", "commands.report", "reporting.build", "reporting.html", "reporting.resample",
+    "cli", "commands.compare", "commands.data", "commands.report", "reporting.build",
+    "reporting.html",
+    "reporting.resample",
     "commands.table", "commands.score", "commands.score_files", "encoding", "hub", "metrics.sql", "tokens",
     "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider",
 )  # fmt: skip

@@ -101,6 +101,9 @@ def _parameters(ax: Axes, grid: Grid, panel: str, series: Sequence[Series]) -> N
     ax.set_xscale("log")
     ax.xaxis.set_minor_formatter(NullFormatter())  # over less than two decades its labels would run into each other
     ax.margins(x=0.12, y=0.12)
+    if tuned:  # whole decades, so that two labels at least stand below
+        low, high = min(one.x[0] for one in tuned), max(one.x[0] for one in tuned)
+        ax.set_xlim(0.8 * 10 ** math.floor(math.log10(low)), 1.25 * 10 ** math.ceil(math.log10(high)))
     for one in series:
         if one.x[0] == 0:
             ax.axhline(one.y[0], color=FROZEN_COLOUR, linestyle="--", linewidth=1, label=one.label)

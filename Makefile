@@ -10,7 +10,7 @@ export WNSEARCHDIR := $(abspath $(VENV)/wordnet/dict)
 endif
 CELL := method=state_offset task=samsum model=tiny data=sample
 
-.PHONY: help demo wordnet test check tables clean
+.PHONY: help demo wordnet test check tables check-tables report clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -45,8 +45,14 @@ check: $(VENV)/installed-dev  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-tables: $(VENV)/installed  ## every table of the results so far
-	$(BIN)/ssm-tune table
+tables: $(VENV)/installed  ## results/tables and results/figures from the records (check-tables: are they current?)
+	$(BIN)/ssm-tune table --write
+
+check-tables: $(VENV)/installed
+	$(BIN)/ssm-tune table --check
+
+report: $(VENV)/installed  ## one HTML file of the tiny table's results
+	$(BIN)/ssm-tune report tiny --output results/report.html
 
 clean:  ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,9 @@ from ssm_tune.errors import Stopped, UserError
 SUBCOMMANDS = {
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
-    "table": "print the results so far as a table; draw learning curves and scores",
+    "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",
+    "compare": "two runs or two methods, example by example, with a paired bootstrap",
+    "report": "one HTML file of the results: sortable table, learning curves, answers side by side",
     "generate": "answer a prompt with a tuned model",
     "bench": "time the GPU kernels against what the hardware allows",
 }

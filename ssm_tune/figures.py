@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write
-from ssm_tune.record import Record, read_jsonl
+from ssm_tune.record import Record, read_jsonl, rows_path
 from ssm_tune.tables import Row, heading, rows_for_table, table_key
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def draw(run: Path, record: Record, records: Sequence[Record], path: Path) -> Pa
     records: runs of the same table (tables.table_key) as ``record``; ``record`` is the one of ``run``.
 
     Raises:
-        UserError: a suffix other than FORMATS, steps.jsonl missing or damaged, or ``path`` not writable.
+        UserError: a suffix other than FORMATS, the steps missing or damaged, or ``path`` not writable.
     """
     check_format(path)
-    steps = read_jsonl(run / "steps.jsonl")
+    steps = read_jsonl(rows_path(run, "steps"))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,15 +1,18 @@
 """Reading and writing files whole: complete or absent, UTF-8 and strict JSON (standard library only).
 
 A file is written beside its place, flushed to the disk and renamed. JSON has no NaN and no infinity; they are
-written as null.
+written as null. A name that ends in .gz is compressed: the same rows give the same bytes, on any day.
 """
 
 import codecs
 import errno
+import gzip
+import io
 import json
 import math
 import os
 import uuid
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -103,23 +106,27 @@ def finite(value: Any) -> Any:
 
 
 def write_jsonl(path: Path | str, rows: Iterable[dict[str, Any]]) -> Path:
-    """Writes one JSON object a line, all or nothing; returns the path.
+    """Writes one JSON object a line, all or nothing, compressed if the name ends in .gz; returns the path.
 
     Raises:
         UserError: the file cannot be written.
     """
-    return atomic_write(Path(path), (encode_json(finite(row)) + b"\n" for row in rows))
+    path = Path(path)
+    lines = (encode_json(finite(row)) + b"\n" for row in rows)
+    return atomic_write(path, [compressed(lines)] if path.suffix == ".gz" else lines)
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file; a byte order mark at its start is left out.
+    """The objects of a JSON lines file, compressed or not; a byte order mark at its start is left out.
 
     Raises:
-        UserError: missing file; a line that is no JSON object, named by its number.
+        UserError: missing file; damaged compression; a line that is no JSON object, named by its number.
     """
-    rows = []
-    content = read_bytes(Path(path)).removeprefix(codecs.BOM_UTF8)
-    lines = content.split(b"\n")
+    path, rows = Path(path), []
+    content = read_bytes(path)
+    if path.suffix == ".gz":
+        content = _decompressed(content, path)
+    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
     for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
         try:
             row = decode_json(line)
@@ -129,6 +136,22 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
             raise UserError(f"{path} line {number}: expected a JSON object, found {type(row).__name__}")
         rows.append(row)
     return rows
+
+
+def compressed(chunks: Iterable[bytes]) -> bytes:
+    """gzip of ``chunks`` in a row, without a name or a time, at one level: equal contents are equal bytes."""
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=packed, mtime=0) as file:
+        for chunk in chunks:
+            file.write(chunk)
+    return packed.getvalue()
+
+
+def _decompressed(content: bytes, path: Path) -> bytes:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is cut off or not gzip ({error}): run this cell again with force=true") from error
 
 
 def cache_dir() -> Path:

@@ -32,6 +32,7 @@ __all__ = [
     "read_jsonl",
     "read_record",
     "references_sha256",
+    "rows_path",
     "validate",
     "write_jsonl",
     "write_record",
@@ -186,8 +187,10 @@ def validate(record: Any) -> Record:
     """
     if not isinstance(record, dict) or "schema" not in record:
         raise ValueError('not a run\'s record (no field "schema")')
-    if type(record["schema"]) is not int or record["schema"] < 1:
+    if type(record["schema"]) is not int:
         raise ValueError(f"schema is {record['schema']!r}, expected {SCHEMA}")
+    if record["schema"] < SCHEMA:
+        raise ValueError(f"schema {record['schema']} is older than this version reads ({SCHEMA}): run the cell again")
     if record["schema"] > SCHEMA:
         raise ValueError(f"schema {record['schema']} is newer than this version reads ({SCHEMA}): upgrade ssm-tune")
     _check(record, Record, "")
@@ -248,6 +251,12 @@ def find_records(results: Path | str) -> tuple[list[tuple[Path, Record]], list[s
         except UserError as error:
             warnings.append(str(error))
     return found, warnings
+
+
+def rows_path(folder: Path, name: str) -> Path:
+    """Where a run folder keeps ``name`` ("steps", "predictions" ...): compressed, or plain as older runs wrote it."""
+    packed, plain = folder / f"{name}.jsonl.gz", folder / f"{name}.jsonl"
+    return plain if plain.exists() and not packed.exists() else packed
 
 
 def references_sha256(references: Sequence[str]) -> str:

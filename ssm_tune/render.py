@@ -39,7 +39,7 @@ def markdown(table: Table) -> str:
     headings = _headings(table)
     lines = [f"### {table.title}", "", _line(headings), _line(["---", *["---:"] * (len(headings) - 1)])]
     lines += [_line(_cells(table, row, " ± ")) for row in table.rows]
-    lines += ["", *(f"- {_literal(note)}" for note in table.footnotes)]
+    lines += ["", *(f"- {literal(note)}" for note in table.footnotes)]
     return "\n".join(lines) + "\n"
 
 
@@ -73,10 +73,10 @@ def _points(stat: Stat | None, deviation: str, mark: str = "") -> str:
 
 
 def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(map(_literal, cells))} |"
+    return f"| {' | '.join(map(literal, cells))} |"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Markdown that shows ``text`` as it is."""
     for special in "\\|*_<":
         text = text.replace(special, f"\\{special}")

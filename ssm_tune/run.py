@@ -123,12 +123,12 @@ def _run(session: Session, ui: Bars | Lines) -> Finished:
             state.diverged = str(error)
             state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
 
-    write_jsonl(folder / "steps.jsonl", training.trained.steps)
+    write_jsonl(folder / "steps.jsonl.gz", training.trained.steps)
     if state.best is not None:
-        _write_predictions(folder / "predictions.jsonl", prepared, state.best.report)
+        _write_predictions(folder / "predictions.jsonl.gz", prepared, state.best.report)
         adapter.save(folder / "adapter", about_model(prepared))
     if state.last is not None and state.last is not state.best:
-        _write_predictions(folder / "predictions-last.jsonl", prepared, state.last.report)
+        _write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
     state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
     record = make_record(prepared, adapter, state, training.trained, base)
     path = write_record(folder, record)
@@ -201,7 +201,7 @@ def _score_frozen(session: Session, ui: Bars | Lines) -> None:
 
     outputs, cached = frozen_outputs(prepared, fresh)
     answers = _scored(session, outputs, split)
-    _write_predictions(session.folder / "predictions-frozen.jsonl", prepared, answers)
+    _write_predictions(session.folder / "predictions-frozen.jsonl.gz", prepared, answers)
     state.frozen = {"split": split, "values": answers.scored.values}
     state.answered.pop(label, None)
     points = _points(answers.scored.values, prepared.dataset.headline)

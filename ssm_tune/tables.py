@@ -158,7 +158,7 @@ def _frozen_rows(records: Sequence[Record]) -> list[Row]:
         values = {name: Stat(value, None, 1) for name, value in frozen["values"].items()}
         # a score that came from the cache took no time; the run that made it did
         seconds = max((record["seconds"]["frozen"] or 0.0 for record in group), default=0.0)
-        rows.append(Row(label, "frozen", "frozen", values, None, 0, 0.0, _stat([seconds]) if seconds else None, ()))
+        rows.append(Row(label, "frozen", "frozen", values, None, 0, 0.0, stat([seconds]) if seconds else None, ()))
     return rows
 
 
@@ -179,9 +179,9 @@ def _method_rows(records: list[Record], label: str) -> list[Row]:
         if status == "completed":
             best = [_chosen(record, "best") for record in group]
             shared = [name for name in best[0]["report"] if all(name in one["report"] for one in best)]
-            values = {name: _stat([one["report"][name] for one in best]) for name in shared}
-            last = _stat([_chosen(record, "last")["report"][record["primary_metric"]] for record in group])
-        seconds = _stat([record["seconds"]["total"] for record in group])
+            values = {name: stat([one["report"][name] for one in best]) for name in shared}
+            last = stat([_chosen(record, "last")["report"][record["primary_metric"]] for record in group])
+        seconds = stat([record["seconds"]["total"] for record in group])
         seeds = tuple(sorted(record["cell"]["seed"] for record in group))
         rows.append(Row(label, method, status, values, last, trainable, share, seconds, seeds, flattered))
     return rows
@@ -272,7 +272,8 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _stat(values: Sequence[float]) -> Stat:
+def stat(values: Sequence[float]) -> Stat:
+    """Mean and sample standard deviation; the order of the values does not matter."""
     return Stat(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 

@@ -29,6 +29,7 @@ FORBIDDEN = {
     "session.py": ("run", "methods", "ops", "tasks.samsum", "tasks.glue"),
     "config.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "batching"),
     "tables.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
+    "reporting": ("models", "methods", "tasks", "ops", "loop", "run", "commands"),
     "record.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
 }
 
@@ -71,7 +72,10 @@ def loaded(code: str) -> set[str]:
 
 
 WITHOUT_TORCH = (
-    "cli", "commands.data", "commands.score", "commands.score_files", "encoding", "hub", "metrics.sql", "tokens",
+    "cli", "commands.compare", "commands.data", "commands.report", "reporting.build",
+    "reporting.html",
+    "reporting.resample",
+    "commands.table", "commands.score", "commands.score_files", "encoding", "hub", "metrics.sql", "tokens",
     "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssm_tune.cli import main
+from ssm_tune.record import read_jsonl
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 CELL = ["method=state_offset_y", "task=samsum", "model=tiny", "data=sample"]
@@ -146,11 +147,11 @@ def test_a_cell_its_record_a_second_call_and_what_can_be_done_with_it(tmp_path: 
     assert record["splits"] == {"train": "train", "selection": "val", "report": "test", "selected_on_report": False}
     assert record["parameters"]["trainable"] == 6 * 256
     assert {part.name for part in path.parent.iterdir()} == {
-        "record.json", "predictions.jsonl", "steps.jsonl", "adapter"
+        "record.json", "predictions.jsonl.gz", "steps.jsonl.gz", "adapter"
     }  # fmt: skip
 
-    text = path.parent.joinpath("predictions.jsonl").read_text()
-    assert "Omar" not in json.dumps([{**json.loads(line), "output": ""} for line in text.splitlines()])
+    rows = read_jsonl(path.parent / "predictions.jsonl.gz")
+    assert "Omar" not in json.dumps([{**row, "output": ""} for row in rows])
 
     again = ssm_tune(*CELL, *QUICK, cwd=tmp_path)
     assert again.returncode == 0

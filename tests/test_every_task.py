@@ -41,7 +41,7 @@ def test_a_run_and_its_score(
     assert all(lowest.get(name, 0) <= value <= 1 for name, value in best["report"].items())
     assert record["splits"]["selected_on_report"] == (protocol == "paper")
     assert record["signatures"]
-    rows = read_jsonl(path.parent / "predictions.jsonl")
+    rows = read_jsonl(path.parent / "predictions.jsonl.gz")
     assert len({row["id"] for row in rows}) == len(rows)
     assert all(row["statistics"] for row in rows)
     assert main(["score", str(path.parent), "--json"]) == 0
@@ -80,7 +80,7 @@ def test_examples_that_the_protocol_finds_too_long_are_counted_and_left_out_agai
     assert left_out["train"]
     notes = " ".join(record["notes"])
     assert f"{len(left_out['val'])} of 120 examples of val are left out: longer than 150 tokens" in notes
-    rows = read_jsonl(path.parent / "predictions.jsonl")
+    rows = read_jsonl(path.parent / "predictions.jsonl.gz")
     assert not {row["id"] for row in rows} & set(left_out["val"])
     assert len(rows) + len(left_out["val"]) == 120
     assert main(["score", str(path.parent), "--json"]) == 0

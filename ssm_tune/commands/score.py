@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssm_tune.errors import UserError
-from ssm_tune.record import Record, read_jsonl, read_record, references_sha256
+from ssm_tune.record import Record, read_jsonl, read_record, references_sha256, rows_path
 
 if TYPE_CHECKING:
     from ssm_tune.tasks.base import Dataset, Example, Task
@@ -134,13 +134,13 @@ def sources(folder: Path, record: Record) -> list[Source]:
     found = []
     if metrics["frozen"] is not None:
         frozen = metrics["frozen"]
-        found.append(Source("frozen", folder / "predictions-frozen.jsonl", frozen["split"], frozen["values"]))
+        found.append(Source("frozen", rows_path(folder, "predictions-frozen"), frozen["split"], frozen["values"]))
     best, last = metrics["best"], metrics["last"]
     if best is not None:
-        found.append(Source("best", folder / "predictions.jsonl", report, best["report"]))
+        found.append(Source("best", rows_path(folder, "predictions"), report, best["report"]))
     if last is not None:
-        name = "predictions.jsonl" if best and best["step"] == last["step"] else "predictions-last.jsonl"
-        found.append(Source("last", folder / name, report, last["report"]))
+        name = "predictions" if best and best["step"] == last["step"] else "predictions-last"
+        found.append(Source("last", rows_path(folder, name), report, last["report"]))
     if not found:
         raise UserError(f"{folder}: the run {record['status']} before its first score, there is nothing to compare")
     return found

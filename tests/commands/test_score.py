@@ -179,7 +179,7 @@ def test_predictions_that_do_not_fit_are_refused(run: Path, name: str, edit: Any
 @pytest.mark.parametrize("name", sorted(OUTPUTS))
 def test_missing_predictions_are_refused(run: Path, name: str) -> None:
     (run / name).unlink()
-    with pytest.raises(UserError, match=f"{name} does not exist"):
+    with pytest.raises(UserError, match=rf"{name}\.gz does not exist"):
         command.main([str(run)])
 
 

@@ -1,0 +1,59 @@
+"""ssm-tune report: one self-contained HTML file of the results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssm_tune.errors import UserError
+from ssm_tune.files import atomic_write
+from ssm_tune.record import find_records
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report and print its path; returns 0.
+
+    Raises:
+        UserError: no record fits, two disagree, or the file cannot be written.
+    """
+    options = _parser().parse_args(argv)
+    from ssm_tune.reporting.build import agreeing
+    from ssm_tune.reporting.grid import fill
+    from ssm_tune.reporting.html import page
+    from ssm_tune.reporting.layout import load_layout
+
+    found, warnings = find_records(options.results)
+    for warning in warnings:
+        print(f"left out: {warning}", file=sys.stderr)
+    agreeing(found)
+    wanted = {name: getattr(options, name) for name in ("task", "data", "model") if getattr(options, name)}
+    chosen = [
+        (path, record) for path, record in found
+        if all(record["cell"][name] == value for name, value in wanted.items())  # type: ignore[literal-required]
+    ]  # fmt: skip
+    grid = fill(load_layout(options.name), [record for _, record in chosen])
+    if grid.empty:
+        raise UserError(f"no finished run under {options.results / 'runs'} belongs to the table {options.name}")
+    folders = {id(record): path.parent for path, record in chosen}
+    print(atomic_write(options.output, [page(grid, folders, options.examples).encode("utf-8")]))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssm-tune report",
+        description="Write one HTML file about a table of conf/table: the table, sortable; learning curves; and the "
+        "methods' answers to the same examples, side by side. It needs no network and no other file.",
+    )
+    parser.add_argument("name", nargs="?", default="tiny", metavar="NAME", help="the table (default: tiny)")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
+                        help="folder whose runs/ holds the records (default: results)")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
+    for name in ("task", "data", "model"):
+        parser.add_argument(f"--{name}", help=f"only runs of this {name}")
+    parser.add_argument(
+        "--examples", type=int, default=8, metavar="N", help="answers to show of each task (default: 8)"
+    )
+    return parser

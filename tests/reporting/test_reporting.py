@@ -1,0 +1,144 @@
+"""Planned tables, their files, and the paired bootstrap, against plain arithmetic and scipy."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from records import make_record
+from scipy import stats
+
+from ssm_tune.commands import table as command
+from ssm_tune.errors import UserError
+from ssm_tune.record import find_records, read_jsonl, references_sha256, write_jsonl, write_record
+from ssm_tune.reporting import build, sheet
+from ssm_tune.reporting.grid import fill
+from ssm_tune.reporting.layout import layout_names, load_layout, parse_layout
+from ssm_tune.reporting.resample import Sums, paired_bootstrap, sums
+
+PLAN = {"seeds": [1, 2], "model": "tiny", "data": "sample", "columns": [{"task": "samsum"}], "average_rank": True}
+
+
+def test_every_planned_table_loads_and_names_what_is_missing() -> None:
+    for name in layout_names():
+        grid = fill(load_layout(name), [])
+        assert grid.empty
+        tasks = {(column.model, task) for column in grid.layout.columns for task in column.tasks}
+        assert len(grid.missing) == len(tasks) * len(grid.layout.rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cell__method_options": {"rank": 4}},
+        {"cell__protocol": "paper"},
+        {"cell__data": "other"},
+        {"cell__seed": 9},
+        {"hashes__data": "e" * 64},
+        {"config__train__epochs": 3},
+        {"status": "diverged"},
+    ],
+    ids=str,
+)
+def test_what_does_not_belong_is_in_no_mean(change: dict[str, Any]) -> None:
+    stranger = make_record(**{"seed": 3, "score": 0.9, "cell__seed": 3} | change)
+    records = [make_record(seed=1, score=0.2), make_record(seed=2, score=0.3), stranger]
+    for order in itertools.permutations(records):
+        grid = fill(parse_layout("t", PLAN | {"seeds": [1, 2, 3]}), order)
+        row = next(row for row in grid.rows if row.label == "state_offset")
+        value = row.values["samsum"][0]
+        assert value.stat is not None
+        assert (value.stat.mean, value.seeds) == (pytest.approx(0.25), (1, 2))
+
+
+def test_a_stand_in_never_fills_a_published_column() -> None:
+    plan = PLAN | {"data": "hub"}
+    assert fill(parse_layout("t", plan), [make_record(seed=1, cell__protocol="paper", cell__data="sample")]).empty
+    assert not fill(parse_layout("t", plan), [make_record(seed=1, cell__protocol="paper", cell__data="samsum")]).empty
+
+
+def store(results: Path, records: list[Any]) -> None:
+    for index, record in enumerate(records):
+        folder = results / "runs" / record["cell"]["task"] / f"run-{index}"
+        write_record(folder, record)
+        write_jsonl(folder / "steps.jsonl.gz", [{"step": n, "loss": 3 / n} for n in range(1, 50)])
+
+
+def test_files_are_the_same_bytes_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [make_record(m, s, 0.2 + s / 1e5, hashes__data="d" * 64) for m in ("lora", "bitfit") for s in (42, 1042)]
+    for record in records:
+        if record["cell"]["method"] == "lora":
+            record["cell"]["method_options"] = {"rank": 8, "alpha": 8, "dropout": 0.1}
+    store(tmp_path, records)
+    arguments = ["--results", str(tmp_path)]
+    assert command.main([*arguments, "--write"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.suffix for path in before} >= {".md", ".tex", ".csv", ".png", ".svg"}
+    assert command.main([*arguments, "--write"]) == 0
+    assert "0 of them changed" in capsys.readouterr().out
+    found, _ = find_records(tmp_path)
+    assert build.build(found[::-1]).files["tables/tiny.md"] == before[tmp_path / "tables" / "tiny.md"]
+    assert command.main([*arguments, "--check"]) == 0
+    (tmp_path / "tables" / "tiny.tex").write_text("another")
+    assert command.main([*arguments, "--check"]) == 1
+    assert "tiny.tex is not what the records give" in capsys.readouterr().out
+
+
+def test_records_of_one_cell_that_disagree_are_named(tmp_path: Path) -> None:
+    store(tmp_path, [make_record() | {"cell_hash": "a"}, make_record(score=0.3) | {"cell_hash": "a"}])
+    with pytest.raises(UserError, match=r"disagree: .*run-0.*run-1"):
+        command.main(["--results", str(tmp_path), "--write"])
+    assert not (tmp_path / "tables").exists()
+
+
+def test_latex_escapes_and_counts_its_columns() -> None:
+    text = sheet.latex(sheet.sheet(fill(parse_layout("t", PLAN), [make_record(seed=1), make_record(seed=2)])))
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {line.count(" & ") for line in rows} == {3}
+    assert r"state\_offset" in text
+
+
+def test_compressed_rows_are_the_same_bytes_and_damage_is_named(tmp_path: Path) -> None:
+    rows = [{"id": str(n), "output": "x" * n} for n in range(50)]
+    one = write_jsonl(tmp_path / "a.jsonl.gz", rows).read_bytes()
+    assert write_jsonl(tmp_path / "b.jsonl.gz", rows).read_bytes() == one
+    assert read_jsonl(tmp_path / "a.jsonl.gz") == rows
+    for cut in (0, 5, len(one) // 2, len(one) - 1):
+        (tmp_path / "a.jsonl.gz").write_bytes(one[:cut])
+        if cut:
+            with pytest.raises(UserError, match=r"a\.jsonl\.gz is cut off"):
+                read_jsonl(tmp_path / "a.jsonl.gz")
+
+
+def means(values: list[float]) -> Sums:
+    return sums([{"statistics": {"m": value}, "references_sha256": ""} for value in values], "m")
+
+
+def test_the_interval_is_scipys() -> None:
+    rng = random.Random(0)
+    a = [rng.random() for _ in range(80)]
+    b = [x - 0.05 + rng.gauss(0, 0.1) for x in a]
+    ours = paired_bootstrap([means(a)], [means(b)])
+    theirs = stats.bootstrap(
+        (a, b), lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis), paired=True, method="percentile",
+        n_resamples=10_000, rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.002), pytest.approx(theirs.high, abs=0.002))
+    assert ours == paired_bootstrap([means(a)], [means(b)])
+
+
+def test_matthews_and_f1_are_scikit_learns() -> None:
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    rng = random.Random(1)
+    labels, answers = ([rng.choice("01") for _ in range(60)] for _ in range(2))
+    rows = [
+        {"statistics": {"correct": float(x == y), "outside": 0.0}, "references_sha256": references_sha256((x,))}
+        for x, y in zip(labels, answers, strict=True)
+    ]
+    assert sums(rows, "matthews").whole == pytest.approx(matthews_corrcoef(labels, answers))
+    assert sums(rows, "f1").whole == pytest.approx(f1_score(labels, answers, pos_label="1"))

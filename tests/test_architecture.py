@@ -68,7 +68,7 @@ def loaded(code: str) -> set[str]:
 
 WITHOUT_TORCH = (
     "cli", "commands.data", "commands.score", "commands.score_files", "encoding", "hub", "metrics.sql", "tokens",
-    "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider",
+    "tasks.classify", "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
 )  # fmt: skip
 
 

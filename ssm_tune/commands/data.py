@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssm_tune.compose import compose
-from ssm_tune.config import Config, conf_dir, names, nearest
+from ssm_tune.config import Config, benchmarks, conf_dir, names, nearest
 from ssm_tune.encoding import Encoded, encode_training, too_long
 from ssm_tune.errors import UserError
 from ssm_tune.hub import used_files
@@ -51,7 +51,7 @@ def fetch(tasks: Sequence[str], settings: Sequence[str]) -> int:
 
     Settings of a task (task.KEY) go to the tasks that have them. Raises UserError for one that none has.
     """
-    wanted = names("task") if "all" in tasks else [_known(task) for task in tasks]
+    wanted = benchmarks() if "all" in tasks else [_known(task) for task in tasks]
     if not wanted:
         raise UserError(f"data fetch needs tasks: all, or of {', '.join(names('task'))}")
     keys = {name: _task_keys(name) for name in wanted}

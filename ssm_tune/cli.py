@@ -42,7 +42,7 @@ DATA    {data}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   seed=42  device=auto|cpu|cuda  backend=auto|cuda|reference  protocol=auto|paper|standard
-  output_dir=results  force=true  frozen=false
+  output_dir=results  force=true  frozen=false  logger=none|wandb
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
   decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
   data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer

@@ -149,12 +149,15 @@ class Config:
     force: bool = False
     """run a cell again although its record exists"""
     output_dir: str = "results"
+    logger: str = "none"
+    """wandb (the extra of that name; offline without a key or network) or none; steps.jsonl is written in any case"""
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
         _one_of("protocol", self.protocol, ("auto", "paper", "standard"))
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
         _one_of("backend", self.backend, ("auto", "cuda", "reference"))
+        _one_of("logger", self.logger, ("none", "wandb"))
 
 
 def register() -> None:

@@ -67,6 +67,8 @@ class Trained:
     """without the evaluations between epochs"""
     stopped: str | None = None
     """why training ended before its last step, if it did"""
+    on_step: Callable[[dict[str, float]], None] = field(default=lambda row: None, repr=False)
+    """told of every row, for a logger"""
 
 
 def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
@@ -142,6 +144,7 @@ def train(
                 {"step": step, "epoch": epoch + 1, "loss": value, "learning_rate": rate, "grad_norm": norm,
                  "tokens": tokens}
             )  # fmt: skip
+            trained.on_step(trained.steps[-1])
             if reason := _divergence(trained, model.config.vocab_size):
                 trained.seconds += time.perf_counter() - begun
                 raise Diverged(reason)

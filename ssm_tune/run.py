@@ -16,6 +16,7 @@ from ssm_tune.cell import claimed
 from ssm_tune.config import Config
 from ssm_tune.errors import UserError
 from ssm_tune.frozen import frozen_outputs
+from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, classify, decode, train
 from ssm_tune.methods.base import attach
 from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, total_parameters
@@ -53,8 +54,12 @@ def run(config: Config) -> Finished:
 def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
     begun = time.perf_counter()
     reset_peak_memory()
+    if config.logger == "wandb":
+        require_wandb()  # before the data and the model: a missing package is quickly told
     prepared = prepare(config)
     folder = prepared.folder
+    about = prepared.cell | {"train": dataclasses.asdict(prepared.train), "backend": prepared.backend}
+    logger = make_logger(config.logger, Path(config.output_dir), prepared.key, folder.name, about, ui.say)
     with claimed(folder):
         kept = None if config.force else _kept(folder)
         if kept is not None and (kept["metrics"]["frozen"] or not config.frozen):
@@ -64,17 +69,20 @@ def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
         state = State(notes=list(prepared.notes))
         state.seconds["load"] = time.perf_counter() - begun
         _introduce(prepared, ui)
+        finished: Finished | None = None
         try:
-            return _run(prepared, folder, state, ui)
+            finished = _run(prepared, folder, state, ui, logger)
+            return finished
         finally:
             ui.stop()
+            logger.finish(finished.record if finished else None)
 
 
 def _kept(folder: Path) -> Record | None:
     return read_record(folder) if (folder / RECORD_NAME).exists() else None
 
 
-def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Finished:
+def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines, logger: Logger) -> Finished:
     task, roles, report = prepared.task, prepared.roles, prepared.dataset.splits[prepared.roles.report]
     begun = time.perf_counter()
     # before anything slow: a text that cannot be tokenised ends the run
@@ -102,9 +110,11 @@ def _run(prepared: Prepared, folder: Path, state: State, ui: Bars | Lines) -> Fi
         if state.best is None or scored.values[primary] > state.best.selection[primary]:
             state.best = here
         state.last = here
+        logger.epoch(state.epochs[-1])
         ui.say(f"epoch {epoch}  {roles.selection}: {_points(scored.values, prepared.dataset.headline)}")
 
-    trained, diverged = Trained(), None
+    trained, diverged = Trained(on_step=logger.step), None
+    logger.start(trained.steps, state.epochs)
     try:
         train(adapter, sequences, prepared.train, prepared.tokenizer.eos_id, evaluate, ui, trained)
     except Diverged as error:

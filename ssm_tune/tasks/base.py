@@ -20,6 +20,8 @@ SEPARATOR = "###"
 """Between the parts of a prompt and before the answer: plain text, encoded with what precedes it."""
 END = "<|endoftext|>"
 """What an answer ends with, and the padding: token 0 of the tokenizers in use."""
+OWN_WORDING = "the instruction (task.instruction) is our own wording, not the official code's"
+"""A note of the tasks whose prompts begin with one."""
 CARVE_SEED = 123
 """Fixed, so that every run of every method selects on the same carved examples."""
 
@@ -89,6 +91,9 @@ class Task(ABC):
     """classify: the answer is one token, read off one forward pass; generate: a text, decoded to its end."""
     clean_up: ClassVar[bool] = True
     """Whether outputs are stored after the official clean-up of blanks (text.clean_up), or as they were written."""
+
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What the reader of any of its records must know."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "table": "print the results so far as a table; draw learning curves and scores",
     "generate": "answer a prompt with a tuned model",
+    "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
     "bench": "time the GPU kernels against what the hardware allows",
 }
 

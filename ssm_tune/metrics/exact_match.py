@@ -14,9 +14,7 @@ def exact_match(outputs: Sequence[str], references: Sequence[References]) -> tup
     Raises:
         ValueError: no outputs, another number of references, or an output without a reference.
     """
-    each = [
-        float(output.strip() in {text.strip() for text in texts}) for output, texts in paired(outputs, references)
-    ]
+    each = [float(output.strip() in {text.strip() for text in texts}) for output, texts in paired(outputs, references)]
     return math.fsum(each) / len(each), each
 
 

@@ -46,7 +46,9 @@ class Classify(OwnData):
         words = isinstance(answers, str)
         if words and answers not in ("digits", "words"):
             raise UserError(f"task.answers must be digits, words or a list of words, got {answers!r}")
-        self.answers: str | tuple[str, ...] = answers if isinstance(answers, str) else _distinct("task.answers", answers)
+        self.answers: str | tuple[str, ...] = (
+            answers if isinstance(answers, str) else _distinct("task.answers", answers)
+        )
         self.positive = None if positive is None else str(positive)
 
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:

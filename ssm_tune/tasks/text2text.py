@@ -38,9 +38,7 @@ class Text2Text(OwnData):
         }
         # METEOR is part of what the scores hang on: a run that has it is another than one that has not
         extra = " ".join(name for name in METRICS if name in self.metrics and name.startswith("meteor"))
-        return make_dataset(
-            data_name(data, self.name), False, splits, self.metrics[0], self.metrics, extra=extra
-        )
+        return make_dataset(data_name(data, self.name), False, splits, self.metrics[0], self.metrics, extra=extra)
 
     def _examples(self, line: Line, split: str) -> list[Example]:
         prompt, targets = line.text("input") + SEPARATOR, _targets(line)

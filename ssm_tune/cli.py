@@ -21,6 +21,7 @@ SUBCOMMANDS = {
     "table": "print the results so far as a table; draw learning curves and scores",
     "generate": "answer a prompt with a tuned model",
     "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
+    "doctor": "check what runs need on this machine, and say what mends it",
     "bench": "time the GPU kernels against what the hardware allows",
 }
 

@@ -22,7 +22,7 @@ class Classify(OwnData):
 
     labels: the labels in the order of their answers; None for those of the training part, sorted. answers: "digits"
     (0, 1, ...), "words" (the labels themselves) or a list, one for each label; every one must be a single token of the
-    tokenizer, which encoding the training part checks. metric: of metrics.classification, the first one picks the epoch.
+    tokenizer, which encoding the training part checks. metric: of metrics.classification, the first picks the epoch.
     positive: the label whose F1 is taken; of two labels the second where None.
     """
 

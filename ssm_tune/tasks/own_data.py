@@ -103,8 +103,8 @@ def _cut(lines: list[Line], group: Callable[[Line], str], path: Path) -> tuple[l
     """Two parts: what is left, and a tenth (at most 1,000), drawn by a fixed seed."""
     if len(lines) < FEWEST:
         raise UserError(
-            f"{path}: {len(lines)} training lines are too few to cut a part from ({FEWEST} at least): give a folder with "
-            "train.jsonl, val.jsonl and test.jsonl"
+            f"{path}: {len(lines)} training lines are too few to cut a part from ({FEWEST} at least): give a folder "
+            "with train.jsonl, val.jsonl and test.jsonl"
         )
     by_id = {line.id: line for line in lines}
     left, aside = set_aside([Example(line.id, "", "", (), group=group(line)) for line in lines], f"{path}: ")

@@ -1,4 +1,4 @@
-"""Adapters leave the tool whole: as a folder that the API loads, or merged into weights that transformers runs alike."""
+"""Adapters leave the tool whole: as a folder that the API loads, or merged into weights that transformers runs."""
 
 from __future__ import annotations
 

@@ -59,11 +59,9 @@ def test_one_file_is_cut_the_same_way_each_time_and_goes_by_its_name(tmp_path: P
 def test_lines_with_one_input_are_never_parted(tmp_path_factory: pytest.TempPathFactory, inputs: list[int]) -> None:
     rows = [{"input": f"question {number}", "target": f"answer {n}"} for n, number in enumerate(inputs)]
     data = written(tmp_path_factory.mktemp("own") / "a.jsonl", rows)
-    try:
-        splits = text2text().load(data, "standard").splits
-    except UserError as error:
-        assert "too few" in str(error)
-        return
+    if len(set(inputs)) < 4:
+        return  # one group at least is left to train on, and each cut takes one
+    splits = text2text().load(data, "standard").splits
     prompts = [{example.prompt for example in examples} for examples in splits.values()]
     assert sum(map(len, prompts)) == len(set(inputs))
 

@@ -50,6 +50,7 @@ settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
   method.<option>, as in conf/method/METHOD.yaml
 
+--completion bash|zsh prints a completion script: source <(ssm-tune --completion bash)
 SSM_TUNE_TRACEBACK=1 shows where an error comes from. Hydra's own flags work too: --cfg job, --info, --hydra-help.
 """
 
@@ -64,6 +65,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ssm-tune {import_module('ssm_tune').__version__}")
         return 0
     first = arguments[0]
+    if first == "--completion":
+        from ssm_tune.completion import script
+
+        return _guarded(lambda: print(script(arguments[1:]), end=""))
     if first in SUBCOMMANDS:
         command = import_module(f"ssm_tune.commands.{first}")
         return _guarded(lambda: command.main(arguments[1:]))

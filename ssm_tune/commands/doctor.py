@@ -24,6 +24,7 @@ from ssm_tune.files import cache_dir
 HUB_SECONDS, COMMAND_SECONDS = 2.0, 2.0
 LITTLE_DISK, TOO_LITTLE_DISK = 20e9, 1e9
 """Bytes free: a note below the first, a problem below the second."""
+OLDEST_PYTHON = (3, 11)
 OPTIONAL = {
     "wandb": ("logger=wandb", "pip install 'ssm-tune[wandb]'"),
     "mamba-ssm": ("ssm-tune bench's comparison", "pip install 'ssm-tune[mamba]'"),
@@ -86,7 +87,7 @@ def examine(asked: Asked) -> list[Finding]:
 
 def _python(asked: Asked) -> list[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
+    if sys.version_info[:2] < OLDEST_PYTHON:
         return [Finding("Python", "problem", f"{version}, 3.11 is needed", "python3.11 -m venv .venv")]
     return [Finding("Python", "ok", version)]
 
@@ -289,8 +290,8 @@ def _print(findings: list[Finding]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune doctor",
-        description="Check what runs need: Python, PyTorch, the GPU and its compiler, folders, optional packages, data, "
-        "WordNet, SLURM. Each line says ok, note (runs go without) or problem (a run would fail), and what mends it. "
+        description="Check what runs need: Python, PyTorch, the GPU and its compiler, folders, optional packages, "
+        "data, WordNet, SLURM. Each line says ok, note (runs go without) or problem (a run would fail), and what mends it. "
         "Exit status 1 if there is a problem, else 0. --model, --task and --data say which run is meant.",
     )
     parser.add_argument("--model", metavar="NAME", help="as in model=NAME")

@@ -41,8 +41,8 @@ def _add(weight: Tensor, update: torch.nn.Module) -> None:
     parts = update.parts
     assert isinstance(parts, torch.nn.ModuleDict)
     for part in parts.values():
-        A, B = part.A.cpu().double(), part.B.cpu().double()  # type: ignore[operator, union-attr]
-        rows = slice(part.start, part.end)  # type: ignore[misc]
+        A, B = part.A.cpu().double(), part.B.cpu().double()
+        rows = slice(part.start, part.end)
         weight[rows] = (weight[rows].double() + part.scale * (B @ A)).to(weight.dtype)  # type: ignore[operator]
 
 

@@ -191,8 +191,8 @@ def test_a_label_outside_the_set_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=re.escape(said)):
             classify(**options).load(data, "standard")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="line 3: 'label' must be a text or a whole number, got True"):
-        classify().load(written(tmp_path / "c.jsonl", [*LABELLED[:2], {"text": "x", "label": True}]), "standard")
+    with pytest.raises(UserError, match="line 41: 'label' must be a text or a whole number, got True"):
+        classify().load(written(tmp_path / "c.jsonl", [*LABELLED, {"text": "x", "label": True}]), "standard")
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="ssm-tune doctor",
         description="Check what runs need: Python, PyTorch, the GPU and its compiler, folders, optional packages, "
         "data, WordNet, SLURM. Each line says ok, note (runs go without) or problem (a run would fail), and "
-        "what mends it. Exit status 1 if there is a problem, else 0. --model, --task and --data say which run is meant.",
+        "what mends it. Exit status 1 if there is a problem, else 0. --model, --task and --data say which run is "
+        "meant.",
     )
     parser.add_argument("--model", metavar="NAME", help="as in model=NAME")
     parser.add_argument("--task", metavar="NAME", help="as in task=NAME")

@@ -129,7 +129,7 @@ def _nvrtc(asked: Asked) -> list[Finding]:
             return [Finding("NVRTC", "ok", f"{version}, not needed without a GPU")]
         _compile_trivial(arch_of(torch.cuda.current_device()))
     except KernelError as error:
-        found = str(error).split("; ")[0]
+        found = str(error).split("; ")[0].split(" (")[0]
         return [Finding("NVRTC", "note", found, "pip install 'ssm-tune[cuda]'" if there else "")]
     return [Finding("NVRTC", "ok", f"{version}, compiles for this GPU")]
 

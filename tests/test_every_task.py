@@ -10,7 +10,7 @@ import pytest
 from ssm_tune.cli import main
 from ssm_tune.config import benchmarks, names
 from ssm_tune.record import read_jsonl, read_record
-from ssm_tune.tasks.base import Task, load_task
+from ssm_tune.tasks.base import OWN_WORDING, Task, load_task
 
 TASKS = benchmarks()
 OWN = sorted(set(names("task")) - set(TASKS))
@@ -55,6 +55,8 @@ def test_a_run_and_its_score(
     assert all(lowest.get(name, 0) <= value <= 1 for name, value in best["report"].items())
     assert record["splits"]["selected_on_report"] == (protocol == "paper")
     assert record["signatures"]
+    # the papers' tasks that begin with an instruction tell that it is not the official one
+    assert (OWN_WORDING in record["notes"]) == ("instruction" in record["config"]["task"] and task in PAPERS)
     rows = read_jsonl(path.parent / "predictions.jsonl")
     assert len({row["id"] for row in rows}) == len(rows)
     assert all(row["statistics"] for row in rows)

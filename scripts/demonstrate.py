@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ssm_tune.config import DataConfig, conf_dir, names
+from ssm_tune.config import DataConfig, benchmarks, conf_dir
 from ssm_tune.record import Record, read_record
 from ssm_tune.tasks.base import carve, load_task
 from ssm_tune.tasks.sample.baselines import baseline
@@ -31,7 +31,7 @@ HEADER = ("task", "metric", "frozen", "baseline", "", "tuned", "sd", "ahead", "s
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", default=",".join(names("task")), help="names, separated by commas")
+    parser.add_argument("--tasks", default=",".join(benchmarks()), help="names, separated by commas")
     parser.add_argument("--method", default="state_offset")
     parser.add_argument("--seeds", default="42,1042,2042")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")

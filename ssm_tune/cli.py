@@ -22,6 +22,8 @@ SUBCOMMANDS = {
     "compare": "two runs or two methods, example by example, with a paired bootstrap",
     "report": "one HTML file of the results: sortable table, learning curves, answers side by side",
     "generate": "answer a prompt with a tuned model",
+    "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
+    "doctor": "check what runs need on this machine, and say what mends it",
     "bench": "time the GPU kernels against what the hardware allows",
 }
 
@@ -44,13 +46,14 @@ DATA    {data}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   seed=42  device=auto|cpu|cuda  backend=auto|cuda|mamba_ssm|reference  protocol=auto|paper|standard
-  output_dir=results  force=true  frozen=false
+  output_dir=results  force=true  frozen=false  logger=none|wandb
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
   decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
   data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
   checkpoint.minutes=10  checkpoint.steps
   method.<option>, as in conf/method/METHOD.yaml
 
+--completion bash|zsh prints a completion script: source <(ssm-tune --completion bash)
 SSM_TUNE_TRACEBACK=1 shows where an error comes from. Hydra's own flags work too: --cfg job, --info, --hydra-help.
 """
 
@@ -65,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ssm-tune {import_module('ssm_tune').__version__}")
         return 0
     first = arguments[0]
+    if first == "--completion":
+        from ssm_tune.completion import script
+
+        return _guarded(lambda: print(script(arguments[1:]), end=""))
     if first in SUBCOMMANDS:
         command = import_module(f"ssm_tune.commands.{first}")
         return _guarded(lambda: command.main(arguments[1:]))

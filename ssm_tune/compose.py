@@ -56,7 +56,8 @@ class _Cells:
             print("this cell is done already (force=true runs it again)", file=sys.stderr)
         if finished.record["status"] == "diverged":
             self.diverged += 1
-            print(f"ssm-tune: the run {finished.record['notes'][0]}", file=sys.stderr)
+            why = next(note for note in finished.record["notes"] if note.startswith("diverged"))
+            print(f"ssm-tune: the run {why}", file=sys.stderr)
         else:
             print(summary(finished.record))
         print(f"record: {finished.path}", flush=True)

@@ -38,22 +38,31 @@ class DataConfig:
     source: str = "hub"
     """hub, local (official files in ``path``) or sample (generated, no network)"""
     path: str | None = None
-    """folder of the official files, for source=local"""
+    """folder of the official files, for source=local; of one's own data also a file"""
     check: str = "counts"
-    """counts: refuse local files whose row counts differ from the published ones; off: accept them as a stand-in"""
+    """counts: refuse local files whose row counts differ from the published ones; off: accept them as a stand-in;
+    own: set by the tasks that read data of one's own, which have no published counts"""
     name: str | None = None
-    """a stand-in's name in records and tables; its folder's name where null"""
+    """the name of a stand-in, or of one's own data, in records and tables; that of its folder or file where null"""
 
     def __post_init__(self) -> None:
         _one_of("data.source", self.source, ("hub", "local", "sample"))
-        _one_of("data.check", self.check, ("counts", "off"))
+        _one_of("data.check", self.check, ("counts", "off", "own"))
+        if self.check == "own":
+            if self.source == "sample" or not self.path:
+                instead = "; data=sample has none for it" if self.source == "sample" else ""
+                raise UserError(
+                    f"this task reads data of your own{instead}: add data=local data.path=FILE.jsonl, or the path of a "
+                    "folder with train.jsonl, val.jsonl and test.jsonl"
+                )
+            self.source = "local"  # a path is enough: the hub, which other tasks read by default, has no such data
         if self.source == "local" and not self.path:
             raise UserError("data=local needs the folder of the official files: add data.path=DIR")
         if self.source != "local" and self.path:
             raise UserError(f"data.path is only read with data=local, not with data={self.source}")
         if self.source != "local" and self.check == "off":
             raise UserError(f"data.check=off is only read with data=local, not with data={self.source}")
-        if self.name is not None and self.check != "off":
+        if self.name is not None and self.check == "counts":
             raise UserError("data.name is for stand-ins, data=local data.check=off; other data have their own names")
 
 
@@ -154,12 +163,15 @@ class Config:
     force: bool = False
     """run a cell again although its record exists, and from its start although a checkpoint does"""
     output_dir: str = "results"
+    logger: str = "none"
+    """wandb (the extra of that name; offline without a key or network) or none; steps.jsonl is written in any case"""
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
         _one_of("protocol", self.protocol, ("auto", "paper", "standard"))
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
         _one_of("backend", self.backend, ("auto", "cuda", "mamba_ssm", "reference"))
+        _one_of("logger", self.logger, ("none", "wandb"))
 
 
 def register() -> None:
@@ -199,6 +211,11 @@ def checked(composed: DictConfig) -> Config:
 def names(group: str) -> list[str]:
     """The choices of a group of yamls, as ``method=NAME`` takes them."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def benchmarks() -> list[str]:
+    """The tasks that have published data and a part in the sample world: all but those for data of one's own."""
+    return [name for name in names("task") if "data" not in OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")]
 
 
 def nearest(name: str, known: list[str]) -> str:

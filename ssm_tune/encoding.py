@@ -44,7 +44,8 @@ def encode_training(examples: Sequence[Example], task: Task, tokenizer: Tokenize
             if task.mode == "classify" and len(completion) != 1:
                 raise UserError(
                     f"{task.name}: the answer {example.target!r} is {len(completion)} tokens in this tokenizer, and "
-                    "classification reads one; take a tokenizer in which every label is one token"
+                    "classification reads one; take a tokenizer in which every label is one token, or other answers "
+                    "for the labels (task=classify: task.answers=digits, or a list of words)"
                 )
             yield Encoded(prompt + completion, len(completion))
 

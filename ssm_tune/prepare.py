@@ -144,7 +144,7 @@ def prepare(config: Config) -> Prepared:
         config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
         _adapter_dtype(config, source, dtype),
         {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
-        left_out, notes, kernels,
+        left_out, [*task.notes, *notes], kernels,
     )  # fmt: skip
 
 

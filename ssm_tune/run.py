@@ -17,6 +17,7 @@ from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError
 from ssm_tune.frozen import frozen_outputs
 from ssm_tune.interruption import interruptible
+from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
 from ssm_tune.methods.base import attach
 from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, total_parameters
@@ -56,6 +57,8 @@ def run(config: Config) -> Finished:
 def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
     begun = time.perf_counter()
     reset_peak_memory()
+    if config.logger == "wandb":
+        require_wandb()  # before the data and the model: a missing package is quickly told
     prepared = prepare(config)
     folder = prepared.folder
     with claimed(folder), interruptible() as interruption:
@@ -67,10 +70,14 @@ def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
         _introduce(prepared, ui)
         _open(session, ui, anew=config.force or kept is not None)
         session.state.seconds["load"] = (session.state.seconds["load"] or 0.0) + time.perf_counter() - begun
+        about = prepared.cell | {"train": dataclasses.asdict(prepared.train), "backend": prepared.backend}
+        logger = make_logger(config.logger, Path(config.output_dir), prepared.key, folder.name, about, ui.say)
+        finished: Finished | None = None
         try:
-            finished = _run(session, ui)
+            finished = _run(session, ui, logger)
         finally:
             ui.stop()
+            logger.finish(finished.record if finished else None)
         if interruption.signal is not None:  # too late for this cell, but others may follow
             raise Stopped(f"stopped; this cell is done, record: {finished.path}", interruption.signal)
         return finished
@@ -93,7 +100,7 @@ def _open(session: Session, ui: Bars | Lines, anew: bool) -> None:
         ui.say(session.resume(checkpoint))
 
 
-def _run(session: Session, ui: Bars | Lines) -> Finished:
+def _run(session: Session, ui: Bars | Lines, logger: Logger) -> Finished:
     prepared, state, folder = session.prepared, session.state, session.folder
     roles = prepared.roles
     # before anything slow: a text that cannot be tokenised ends the run
@@ -107,7 +114,7 @@ def _run(session: Session, ui: Bars | Lines) -> Finished:
     training = Training(adapter, sequences, prepared.train, prepared.tokenizer.eos_id)
     session.adopt(training)
     if not state.trained:
-        _train(session, training, ui)
+        _train(session, training, ui, logger)
     state.seconds["train"] = training.trained.seconds
     _fill_train_losses(state, training.trained)
 
@@ -136,7 +143,7 @@ def _run(session: Session, ui: Bars | Lines) -> Finished:
     return Finished(path, record, fresh=True, diverged=state.diverged)
 
 
-def _train(session: Session, training: Training, ui: Bars | Lines) -> None:
+def _train(session: Session, training: Training, ui: Bars | Lines, logger: Logger) -> None:
     """Train and evaluate until training is over; the state keeps the best and the last epoch."""
     prepared, state, roles = session.prepared, session.state, session.prepared.roles
     primary = prepared.dataset.primary
@@ -152,14 +159,20 @@ def _train(session: Session, training: Training, ui: Bars | Lines) -> None:
         if state.best is None or values[primary] > state.best.selection[primary]:
             state.best = here
         state.last = here
+        logger.epoch(state.epochs[-1])
         state.generated += state.answered.pop(label).tokens
         ui.say(f"epoch {epoch}  {roles.selection}: {_points(values, prepared.dataset.headline)}")
         if training.finished:
             state.trained = True
         session.milestone()
 
+    def after_step(row: dict[str, float]) -> None:
+        logger.step(row)
+        session.tick()
+
+    logger.start(training.trained.steps, state.epochs)
     try:
-        train(training, evaluate, ui, after_step=lambda row: session.tick())
+        train(training, evaluate, ui, after_step=after_step)
     except Diverged as error:
         ui.stop()
         state.diverged, state.last, state.trained = str(error), None, True

@@ -76,7 +76,7 @@ WITHOUT_TORCH = (
     "reporting.html",
     "reporting.resample",
     "commands.table", "commands.score", "commands.score_files", "encoding", "hub", "metrics.sql", "tokens",
-    "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider",
+    "tasks.classify", "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
 )  # fmt: skip
 
 

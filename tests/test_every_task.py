@@ -8,29 +8,43 @@ from pathlib import Path
 import pytest
 
 from ssm_tune.cli import main
-from ssm_tune.config import names
+from ssm_tune.config import benchmarks, names
 from ssm_tune.record import read_jsonl, read_record
-from ssm_tune.tasks.base import Task, load_task
+from ssm_tune.tasks.base import OWN_WORDING, Task, load_task
 
-TASKS = names("task")
-QUICK = ["model=tiny", "data=sample", "train.max_steps=2", "decode.num_beams=1", "decode.max_new_tokens=3"]
+TASKS = benchmarks()
+OWN = sorted(set(names("task")) - set(TASKS))
+QUICK = ["model=tiny", "train.max_steps=2", "decode.num_beams=1", "decode.max_new_tokens=3"]
 PAPERS = {
     "glue_cola", "glue_mnli", "glue_mrpc", "glue_qnli", "glue_qqp", "glue_rte", "glue_sst2", "dart", "samsum", "spider"
 }  # fmt: skip
+
+
+def own_data(folder: Path) -> list[str]:
+    """Lines that every task for data of one's own can read."""
+    rows = [
+        {"input": f"Anna: {n}?", "target": f"Anna asks {n}.", "text": f"Anna: {n}?", "label": n % 2} for n in range(40)
+    ]
+    path = folder / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["data=local", f"data.path={path}"]
 
 
 def test_the_papers_tasks_are_there() -> None:
     assert set(TASKS) >= PAPERS
 
 
-@pytest.mark.parametrize("protocol", ["paper", "standard"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "protocol"),
+    [(task, protocol) for task in TASKS for protocol in ("paper", "standard")] + [(task, "standard") for task in OWN],
+)
 def test_a_run_and_its_score(
     task: str, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     frozen = f"frozen={'true' if protocol == 'standard' else 'false'}"
-    assert main([f"task={task}", "method=state_offset_y", f"protocol={protocol}", frozen, *QUICK]) == 0
+    data = own_data(tmp_path) if task in OWN else ["data=sample"]
+    assert main([f"task={task}", "method=state_offset_y", f"protocol={protocol}", frozen, *data, *QUICK]) == 0
     path = Path(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("record: "))
     record = read_record(path)
     best = record["metrics"]["best"]
@@ -41,6 +55,8 @@ def test_a_run_and_its_score(
     assert all(lowest.get(name, 0) <= value <= 1 for name, value in best["report"].items())
     assert record["splits"]["selected_on_report"] == (protocol == "paper")
     assert record["signatures"]
+    # the papers' tasks that begin with an instruction tell that it is not the official one
+    assert (OWN_WORDING in record["notes"]) == ("instruction" in record["config"]["task"] and task in PAPERS)
     rows = read_jsonl(path.parent / "predictions.jsonl.gz")
     assert len({row["id"] for row in rows}) == len(rows)
     assert all(row["statistics"] for row in rows)
@@ -72,7 +88,7 @@ def test_examples_that_the_protocol_finds_too_long_are_counted_and_left_out_agai
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(spider, "MAX_TOKENS", 150)
-    assert main(["task=spider", "method=state_offset_y", "protocol=paper", "frozen=false", *QUICK]) == 0
+    assert main(["task=spider", "method=state_offset_y", "protocol=paper", "frozen=false", "data=sample", *QUICK]) == 0
     path = Path(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("record: "))
     record = read_record(path)
     left_out = record["left_out"]

@@ -61,7 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ssm-tune bench", description="Time the GPU kernels.")
+    parser = argparse.ArgumentParser(
+        prog="ssm-tune bench",
+        description="Time the selective scan's CUDA kernels, forward and with gradients, beside what the device's "
+        "memory and exponentials allow and, where mamba-ssm is installed, beside its kernel. Needs a CUDA device.",
+        epilog="example: ssm-tune bench scan --shape 4x1536x1024",
+    )
     parser.add_argument("what", choices=["scan"], help="scan: the selective scan, forward and backward")
     parser.add_argument("--shape", dest="shapes", action="append", type=_shape, metavar="BxDxL",
                         help="a shape of your own, e.g. 4x1536x1024 (may be repeated)")  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssm_tune.compose import compose
-from ssm_tune.config import Config, conf_dir, names, nearest
+from ssm_tune.config import Config, benchmarks, conf_dir, names, nearest
 from ssm_tune.encoding import Encoded, encode_training, too_long
 from ssm_tune.errors import UserError
 from ssm_tune.hub import used_files
@@ -51,7 +51,7 @@ def fetch(tasks: Sequence[str], settings: Sequence[str]) -> int:
 
     Settings of a task (task.KEY) go to the tasks that have them. Raises UserError for one that none has.
     """
-    wanted = names("task") if "all" in tasks else [_known(task) for task in tasks]
+    wanted = benchmarks() if "all" in tasks else [_known(task) for task in tasks]
     if not wanted:
         raise UserError(f"data fetch needs tasks: all, or of {', '.join(names('task'))}")
     keys = {name: _task_keys(name) for name in wanted}
@@ -223,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         description="fetch: download the published data of tasks from the hub, check hashes and counts, and print "
         "what was had; the data then need no network. show: print examples as the model sees them, with visible blanks "
         "and line ends, and their tokens. Settings (task.instruction=..., model=...) are taken as a run takes them.",
+        epilog="examples: ssm-tune data fetch glue_rte dart; ssm-tune data show samsum --data sample --n 2",
     )
     parser.add_argument("action", choices=("fetch", "show"))
     parser.add_argument("words", nargs="*", metavar="TASK|key=value", help="tasks (fetch: or all), and settings")
@@ -230,7 +231,9 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--n", type=int, help=f"how many examples (default: {SHOWN})")
     shown.add_argument("--split", help="(default: train; with --statistics all)")
     shown.add_argument("--data", choices=("hub", "local", "sample"), help="(default: local with --data-path, else hub)")
-    shown.add_argument("--data-path", metavar="DIR", help="folder of the official files")
+    shown.add_argument(
+        "--data-path", metavar="PATH", help="folder of the official files; of your own data's tasks a file or folder"
+    )
     shown.add_argument("--check", choices=("counts", "off"), help="off: accept other counts than the published ones")
     shown.add_argument("--protocol", choices=("paper", "standard"), help="(default: as a run on these data)")
     shown.add_argument(

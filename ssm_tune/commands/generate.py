@@ -15,6 +15,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="ssm-tune generate",
         description="Answer a prompt with a tuned model. The prompt is given as the task's inputs are: for SAMSum "
         "the dialogue, one turn a line; the separator ### is added where it is missing.",
+        epilog="example: ssm-tune generate --adapter results/runs/samsum/... --prompt 'Anna: Shall we go on Friday?'",
     )
     parser.add_argument(
         "--adapter", required=True, type=Path, metavar="DIR", help="a run's folder, or the adapter/ folder in it"

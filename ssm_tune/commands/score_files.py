@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.compose import compose
-from ssm_tune.config import names, nearest
+from ssm_tune.config import benchmarks, names, nearest
 from ssm_tune.errors import UserError
 from ssm_tune.files import read_bytes, read_jsonl
 from ssm_tune.metrics.sql import LEVELS, Database, find_database, find_schema, hardness_counts, read_schemas
@@ -47,7 +47,9 @@ def main(options: argparse.Namespace) -> int:
         raise UserError(f"there is no task {options.task!r}: {nearest(options.task, names('task'))}")
     if options.predictions is None:
         raise UserError("score --task needs --predictions FILE")
-    task = load_task(compose(["method=full", f"task={options.task}", "data=sample", *options.words]).task)
+    # no data are read; those of one's own need a path all the same
+    data = "data=sample" if options.task in benchmarks() else "data.path=none"
+    task = load_task(compose(["method=full", f"task={options.task}", data, *options.words]).task)
     if isinstance(task, Spider):
         if options.gold is None or options.data_path is None or options.references:
             raise UserError(f"{task.name} takes --gold FILE (query, tab, db_id) and --data-path DIR (with tables.json)")

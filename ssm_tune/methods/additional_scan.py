@@ -40,6 +40,8 @@ class AdditionalScan(Method):
     def still(self) -> tuple[str, ...]:
         return ("*.extra_states.A_log",) if self.a_init == "official" else ()
 
+    unmergeable = None
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         D, N = model.config.d_inner, model.config.d_state
         if self.a_init == "official":

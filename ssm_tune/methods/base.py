@@ -47,6 +47,9 @@ class Method(ABC):
     late: ClassVar[tuple[str, ...]] = ()
     """Name patterns of parameters that can only move from the second step on (a partner starts at zero)."""
 
+    unmergeable: ClassVar[str | None] = "what it trains is no weight of the model"
+    """Why the tuned model has no equal in plain weights; None where it has one (methods/merge.py)."""
+
     def __post_init__(self) -> None:
         self.require("learning_rate", float, lambda rate: 0 < rate < 1e6, "a positive number")
 

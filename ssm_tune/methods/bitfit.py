@@ -14,6 +14,8 @@ from ssm_tune.models.mamba import Mamba, MambaConfig
 class BitFit(Method):
     """conv1d.bias and dt_proj.bias of every layer."""
 
+    unmergeable = None
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
             assert mixer.conv1d.bias is not None

@@ -22,6 +22,8 @@ class Full(Method):
         super().__post_init__()
         self.require("scope", str, lambda scope: scope in ("all", "s6"), "all or s6")
 
+    unmergeable = None
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         if self.scope == "all":
             model.requires_grad_(True)

@@ -15,6 +15,8 @@ from ssm_tune.models.mamba import Mamba, MambaConfig
 class InitialState(Method):
     """One h_0 (D, N) a layer, zero at first."""
 
+    unmergeable = "a plain model starts from the state zero"
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
             mixer.injection.initial_state = Learned(torch.zeros(model.config.d_inner, model.config.d_state))

@@ -87,6 +87,8 @@ class LoRA(Method):
         if "x_proj" in self.targets and any(name.startswith("x_proj.") for name in self.targets):
             raise UserError("method.targets names x_proj and a part of it: take the whole or its parts")
 
+    unmergeable = None
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         known = _targets(model.config)
         for mixer in model.mixers:

@@ -29,6 +29,8 @@ class Prefix(Method):
         self.require_count("tokens")
         self.require("init_std", float, lambda std: 0 < std < 1e6, "a positive number")
 
+    unmergeable = "its virtual tokens run through each block before the sequence"
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
             drawn = torch.randn(self.tokens, model.config.d_model, generator=generator)

@@ -24,6 +24,8 @@ class Prompt(Method):
         super().__post_init__()
         self.require_count("tokens")
 
+    unmergeable = "its virtual tokens stand before every input"
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         table = model.backbone.embedding.weight
         rows = torch.randint(table.shape[0], (self.tokens,), generator=generator)

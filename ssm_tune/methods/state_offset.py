@@ -24,6 +24,8 @@ class StateOffset(Method):
 
     late = ("*.state_offset.U",)  # no gradient while V is zero
 
+    unmergeable = "its offset is read beside the state at every step"
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         D, N = model.config.d_inner, model.config.d_state
         for mixer in model.mixers:

@@ -15,6 +15,8 @@ from ssm_tune.models.mamba import Mamba, MambaConfig
 class StateOffsetY(Method):
     """One y' (D,) a layer, added to the scan's output before the gate; zero at first."""
 
+    unmergeable = "its offset is added to the scan's output, where a block has no bias"
+
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
             mixer.injection.output_offset = Learned(torch.zeros(model.config.d_inner))

@@ -7,14 +7,17 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
+from ssm_tune.files import atomic_write, encode_json
 from ssm_tune.models.checkpoint import WEIGHTS, read_config, read_tensors
 from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.models.source import PretrainedSource, resolve
+from ssm_tune.models.tokenizer import EOS, Tokenizer
 
 DTYPES = {
     "float64": torch.float64,
@@ -104,6 +107,45 @@ def save_pretrained(model: Mamba, folder: str | Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _canonical(model).items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
+
+
+def save_transformers(config: MambaConfig, weights: dict[str, Tensor], tokenizer: Tokenizer, folder: Path) -> None:
+    """Write config.json, model.safetensors and the tokenizer in the layout that transformers' MambaForCausalLM reads.
+
+    weights: by the names in ``Mamba``, without a tied head. Raises UserError where a file cannot be written.
+    """
+    layout = {
+        "architectures": ["MambaForCausalLM"],
+        "model_type": "mamba",
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_inner,
+        "num_hidden_layers": config.n_layer,
+        "vocab_size": config.vocab_size,
+        "state_size": config.d_state,
+        "conv_kernel": config.d_conv,
+        "expand": config.expand,
+        "time_step_rank": config.dt_rank,
+        "layer_norm_epsilon": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "residual_in_fp32": config.residual_in_fp32,
+        "hidden_act": "silu",
+        "use_bias": False,
+        "use_conv_bias": True,
+        "rms_norm": True,
+        "torch_dtype": str(weights["backbone.layers.0.mixer.in_proj.weight"].dtype).removeprefix("torch."),
+        **{f"{kind}_token_id": tokenizer.eos_id for kind in ("bos", "eos", "pad")},
+    }
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False} | {
+        f"{kind}_token": EOS for kind in ("bos", "eos", "pad", "unk")
+    }
+    tensors = {
+        name.replace("backbone.embedding.", "backbone.embeddings."): tensor.detach().cpu().contiguous()
+        for name, tensor in weights.items()
+    }
+    atomic_write(folder / "tokenizer.json", [tokenizer.content])
+    atomic_write(folder / "tokenizer_config.json", [encode_json(about, indent=1), b"\n"])
+    atomic_write(folder / "model.safetensors", [safetensors.torch.save(tensors, metadata={"format": "pt"})])
+    atomic_write(folder / "config.json", [encode_json(layout, indent=1), b"\n"])
 
 
 def model_hash(model: Mamba) -> str:

@@ -20,7 +20,7 @@ class Tokenizer:
     """Encodes and decodes exactly what it is given: nothing added, truncated or padded.
 
     eos_id: id of ``<|endoftext|>``, which is also recognised inside text.
-    vocab_size: one more than the highest id. hash: sha256 of the file's bytes, in hex.
+    vocab_size: one more than the highest id. content: the file's bytes; hash: their sha256, in hex.
     Raises UserError: a file that is missing or malformed, or without ``<|endoftext|>``.
     """
 
@@ -30,7 +30,7 @@ class Tokenizer:
             content = self._file.read_bytes()
         except OSError as error:
             raise UserError(f"{file}: cannot read the tokenizer ({error.strerror})") from error
-        self.hash = hashlib.sha256(content).hexdigest()
+        self.content, self.hash = content, hashlib.sha256(content).hexdigest()
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
         except Exception as error:  # the library raises bare Exception

@@ -20,6 +20,8 @@ SEPARATOR = "###"
 """Between the parts of a prompt and before the answer: plain text, encoded with what precedes it."""
 END = "<|endoftext|>"
 """What an answer ends with, and the padding: token 0 of the tokenizers in use."""
+OWN_WORDING = "the instruction (task.instruction) is our own wording, not the official code's"
+"""A note of the tasks whose prompts begin with one."""
 CARVE_SEED = 123
 """Fixed, so that every run of every method selects on the same carved examples."""
 
@@ -89,6 +91,9 @@ class Task(ABC):
     """classify: the answer is one token, read off one forward pass; generate: a text, decoded to its end."""
     clean_up: ClassVar[bool] = True
     """Whether outputs are stored after the official clean-up of blanks (text.clean_up), or as they were written."""
+
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What the reader of any of its records must know."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -160,21 +165,28 @@ def carve(dataset: Dataset) -> Dataset:
 
     Groups are moved whole, so that selection sees databases or entries that training does not.
     """
-    train = dataset.splits["train"]
-    count = min(len(train) // 10, 1000)
-    groups = list(dict.fromkeys(example.group or example.id for example in train))
+    splits = dict(dataset.splits)
+    splits["train"], splits["carved"] = set_aside(splits["train"], f"{dataset.name}: ")
+    return dataclasses.replace(dataset, splits=splits)
+
+
+def set_aside(examples: list[Example], where: str) -> tuple[list[Example], list[Example]]:
+    """The examples without min(10%, 1,000) of them, drawn by a fixed seed in whole groups; and those.
+
+    where: begins the line of a UserError, which is raised where there are too few.
+    """
+    count = min(len(examples) // 10, 1000)
+    groups = list(dict.fromkeys(example.group or example.id for example in examples))
     if count == 0 or len(groups) < 2:
-        raise UserError(f"{dataset.name}: {len(train)} training examples are too few to set some aside for selection")
-    sizes = Counter(example.group or example.id for example in train)
+        raise UserError(f"{where}{len(examples)} training examples are too few to set some aside for selection")
+    sizes = Counter(example.group or example.id for example in examples)
     aside: set[str] = set()
     for group in _shuffled(groups, CARVE_SEED)[:-1]:  # one group at least is left to train on
         if sum(sizes[name] for name in aside) >= count:
             break
         aside.add(group)
-    splits = dict(dataset.splits)
-    splits["carved"] = [example for example in train if (example.group or example.id) in aside]
-    splits["train"] = [example for example in train if (example.group or example.id) not in aside]
-    return dataclasses.replace(dataset, splits=splits)
+    left = [example for example in examples if (example.group or example.id) not in aside]
+    return left, [example for example in examples if (example.group or example.id) in aside]
 
 
 def _shuffled(items: list[str], seed: int) -> list[str]:
@@ -211,7 +223,7 @@ def make_dataset(
 
 def published_data(data: dict[str, Any]) -> bool:
     """Whether the ``data`` section asks for a published data set, whose counts are then checked."""
-    return data["source"] == "hub" or (data["source"] == "local" and data["check"] != "off")
+    return data["source"] == "hub" or (data["source"] == "local" and data["check"] == "counts")
 
 
 def data_name(data: dict[str, Any], task: str) -> str:
@@ -223,7 +235,8 @@ def data_name(data: dict[str, Any], task: str) -> str:
         return "sample"
     if published_data(data):
         return task
-    name = data["name"] or Path(data["path"]).expanduser().resolve().name
+    path = Path(data["path"]).expanduser().resolve()
+    name = data["name"] or (path.stem if path.is_file() else path.name)
     if name in (task, "sample"):
         raise UserError(f"unchecked data cannot go by the name {name!r}: add data.name=NAME of their own")
     return str(name)

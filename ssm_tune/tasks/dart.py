@@ -13,6 +13,7 @@ from ssm_tune.hub import dataset_files, read_table
 from ssm_tune.metrics.bleu import bleu_scored, bleu_signature, sacrebleu, sacrebleu_signature
 from ssm_tune.metrics.meteor import meteor, meteor_name, meteor_signature, require_wordnet
 from ssm_tune.tasks.base import (
+    OWN_WORDING,
     SEPARATOR,
     Dataset,
     Example,
@@ -47,6 +48,8 @@ class DART(Task):
     wordnet: required (METEOR with synonyms) or off (the metric meteor_no_synonyms). The sample world is always
     scored without, so that its numbers are the same on every machine.
     """
+
+    notes = (OWN_WORDING,)
 
     def __init__(self, name: str, hub: str, revision: str | None, instruction: str, wordnet: str) -> None:
         super().__init__(name)

@@ -15,6 +15,7 @@ from ssm_tune.errors import UserError
 from ssm_tune.hub import dataset_files, read_table
 from ssm_tune.metrics.classification import classification, classification_signature, classification_statistics
 from ssm_tune.tasks.base import (
+    OWN_WORDING,
     SEPARATOR,
     Dataset,
     Example,
@@ -67,6 +68,7 @@ class Glue(Task):
     """
 
     mode: ClassVar[Literal["classify", "generate"]] = "classify"
+    notes: ClassVar[tuple[str, ...]] = (OWN_WORDING,)
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ from ssm_tune.metrics.sql import (
     spider_scores,
 )
 from ssm_tune.tasks.base import (
+    OWN_WORDING,
     SEPARATOR,
     Dataset,
     Example,
@@ -62,6 +63,8 @@ class Spider(Task):
 
     # a blank that goes missing (= 'x' becomes ='x') can make a query one that the official grammar refuses
     clean_up = False
+
+    notes = (OWN_WORDING,)
 
     def __init__(
         self, name: str, hub: str, revision: str | None, instruction: str, databases: str | None, time_limit: float

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from pyarrow import parquet
 
 from ssm_tune.commands import data as command
-from ssm_tune.config import conf_dir, names
+from ssm_tune.config import benchmarks, conf_dir
 from ssm_tune.errors import UserError
 from ssm_tune.models import source
 
@@ -278,7 +278,7 @@ def test_statistics_count_every_token(capsys: pytest.CaptureFixture[str], monkey
     assert list(shown(capsys, "samsum", "--data", "sample", "--statistics", "--split", "val").splitlines()[2:]) != []
 
 
-@pytest.mark.parametrize("task", names("task"))
+@pytest.mark.parametrize("task", benchmarks())
 def test_every_task_can_be_shown(task: str, capsys: pytest.CaptureFixture[str]) -> None:
     for protocol in ("paper", "standard"):
         out = shown(capsys, task, "--data", "sample", "--n", "2", "--protocol", protocol)

@@ -1,0 +1,52 @@
+"""``ssm-tune export``: a run's adapter as a folder of its own, or merged into a checkpoint for transformers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssm_tune.errors import UserError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the folder and print its path; 0. Raises UserError for a run without adapter or a method without merge."""
+    options = _parser().parse_args(arguments)
+    source = options.run / "adapter" if (options.run / "adapter").is_dir() else options.run
+    target: Path = options.to
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"--to {target} exists already and is not empty: name a new folder, nothing is overwritten")
+    # torch: only once the arguments are good
+    if options.merge:
+        from ssm_tune.methods.merge import merged
+        from ssm_tune.models.pretrained import save_transformers
+        from ssm_tune.restore import load_tuned
+
+        tuned = load_tuned(source, "cpu")
+        save_transformers(*merged(tuned.adapter), tuned.tokenizer, target)
+        print(f"merged checkpoint: {target} (transformers' layout; here: model=local model.path={target})")
+    else:
+        from ssm_tune.files import atomic_write
+        from ssm_tune.methods.base import DESCRIPTION, WEIGHTS, read_adapter
+
+        read_adapter(source)  # refuses what is damaged
+        for name in (WEIGHTS, DESCRIPTION):
+            atomic_write(target / name, [(source / name).read_bytes()])
+        print(f'adapter: {target} (ssm_tune.load_adapter(model, "{target}"); its format: docs/adapters.md)')
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssm-tune export",
+        description="Take the adapter out of a run's folder: as a folder with adapter.safetensors and adapter.json, "
+        "which ssm_tune.load_adapter reads; or, with --merge, as a whole checkpoint in transformers' layout "
+        "(config.json, model.safetensors, tokenizer.json), which transformers and model=local read without "
+        "ssm-tune's methods. lora, bitfit, full and additional_scan merge; the other methods act on states or virtual "
+        "tokens, and are refused.",
+        epilog="example: ssm-tune export results/runs/samsum/sample-tiny-lora-... --merge --to my-model",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="a run's folder, or the adapter/ folder in it")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write; new or empty")
+    parser.add_argument("--merge", action="store_true", help="write plain weights instead of the adapter")
+    return parser

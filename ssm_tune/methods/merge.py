@@ -1,0 +1,59 @@
+"""An adapter written into plain weights, where its method can be expressed in them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ssm_tune.errors import UserError
+from ssm_tune.methods.base import Adapter
+from ssm_tune.models.mamba import MambaConfig, MambaMixer
+
+
+@torch.no_grad()
+def merged(adapter: Adapter) -> tuple[MambaConfig, dict[str, Tensor]]:
+    """Sizes and weights of a plain model that computes what the tuned one does, by the names in ``Mamba``.
+
+    Copies on the CPU, in the dtypes of the weights that they change. Further states become rows of x_proj and columns
+    of A_log, so the sizes may differ. Raises UserError for a method that no weight can hold, with the reason.
+    """
+    model, reason = adapter.model, adapter.method.unmergeable
+    if reason is not None:
+        raise UserError(f"{adapter.method.name} has no equal in plain weights: {reason}; export it without --merge")
+    weights = {
+        name: parameter.detach().cpu().clone()
+        for name, parameter in model.named_parameters()
+        if ".injection." not in name and not name.startswith("prompt.")
+    }
+    states = model.config.d_state
+    for index, mixer in enumerate(model.mixers):
+        within = f"backbone.layers.{index}.mixer."
+        for projection, update in mixer.injection.updates.items():
+            _add(weights[f"{within}{projection}.weight"], update)
+        states = _widen(weights, within, mixer)
+    return dataclasses.replace(model.config, d_state=states), weights
+
+
+def _add(weight: Tensor, update: torch.nn.Module) -> None:
+    """Add scale * B A of every part to the rows of the projection that it covers; the product in float64."""
+    parts = update.parts
+    assert isinstance(parts, torch.nn.ModuleDict)
+    for part in parts.values():
+        A, B = part.A.cpu().double(), part.B.cpu().double()
+        rows = slice(part.start, part.end)
+        weight[rows] = (weight[rows].double() + part.scale * (B @ A)).to(weight.dtype)  # type: ignore[operator]
+
+
+def _widen(weights: dict[str, Tensor], within: str, mixer: MambaMixer) -> int:
+    """Give x_proj and A_log the block's further states, if it has any; the number of states a channel."""
+    config, extra = mixer.config, mixer.injection.extra_states
+    if extra is None:
+        return config.d_state
+    x_proj, A_log = weights[f"{within}x_proj.weight"], weights[f"{within}A_log"]
+    dt, B, C = x_proj.split([config.dt_rank, config.d_state, config.d_state])
+    more = {name: getattr(extra, name).cpu() for name in ("B", "C", "A_log")}
+    weights[f"{within}x_proj.weight"] = torch.cat([dt, B, more["B"].to(B.dtype), C, more["C"].to(C.dtype)])
+    weights[f"{within}A_log"] = torch.cat([A_log, more["A_log"].to(A_log.dtype)], dim=1)
+    return config.d_state + extra.count

@@ -1,0 +1,153 @@
+"""Data of one's own whose answers are labels: lines of JSON with "text" (and perhaps "text2") and "label"."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from ssm_tune.errors import UserError
+from ssm_tune.metrics.classification import (
+    METRICS,
+    classification,
+    classification_signature,
+    classification_statistics,
+)
+from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset
+from ssm_tune.tasks.own_data import Line, OwnData, as_list
+
+
+class Classify(OwnData):
+    """An instruction, the text or the two texts, ``###`` after each; the answer is one token that stands for the label.
+
+    labels: the labels in the order of their answers; None for those of the training part, sorted. answers: "digits"
+    (0, 1, ...), "words" (the labels themselves) or a list, one for each label; every one must be a single token of the
+    tokenizer, which encoding the training part checks. metric: of metrics.classification, the first picks the epoch.
+    positive: the label whose F1 is taken; of two labels the second where None.
+    """
+
+    mode: ClassVar[Literal["classify", "generate"]] = "classify"
+    clean_up: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        name: str,
+        instruction: str,
+        labels: list[str | int] | None,
+        answers: str | list[str | int],
+        metric: str | list[str],
+        positive: str | int | None,
+    ) -> None:
+        super().__init__(name)
+        if not isinstance(instruction, str):
+            raise UserError(f"task.instruction must be text, got {instruction!r}")
+        self.instruction, self.metrics = instruction, as_list("task.metric", metric, METRICS)
+        self.labels = None if labels is None else _distinct("task.labels", labels)
+        words = isinstance(answers, str)
+        if words and answers not in ("digits", "words"):
+            raise UserError(f"task.answers must be digits, words or a list of words, got {answers!r}")
+        self.answers: str | tuple[str, ...] = (
+            answers if isinstance(answers, str) else _distinct("task.answers", answers)
+        )
+        self.positive = None if positive is None else str(positive)
+
+    def load(self, data: dict[str, Any], protocol: str) -> Dataset:
+        lines = self.read(data, protocol, group=lambda line: "\0".join(_texts(line)))
+        answer = self._mapping({_label(line) for line in lines["train"]})
+        choices = tuple(answer.values())
+        widths = {len(_texts(line)) for given in lines.values() for line in given}
+        splits: dict[str, list[Example]] = {}
+        for split, given in lines.items():
+            splits[split] = []
+            for line in given:
+                if len(_texts(line)) != max(widths):
+                    raise UserError(f"{line.place}: no key 'text2', which other lines have")
+                if _label(line) not in answer:
+                    expected = ", ".join(answer)
+                    raise UserError(f"{line.place}: the label {_label(line)!r} is none of {expected[:200]}")
+                prompt = self.instruction + "".join(text + SEPARATOR for text in _texts(line))
+                said = answer[_label(line)]
+                splits[split].append(Example(line.id, prompt, said, (said,), context=(choices, self._positive(answer))))
+        origin = {"answers": ", ".join(f"{said} for {label}" for label, said in answer.items())}
+        headline = (*self.metrics, "outside_labels")
+        name, extra = data_name(data, self.name), str(self._positive(answer))
+        return make_dataset(name, False, splits, self.metrics[0], headline, origin, extra)
+
+    def _mapping(self, there: set[str]) -> dict[str, str]:
+        """The answer for each label. there: the labels of the training part."""
+        labels = self.labels or tuple(sorted(there))
+        for label in labels:
+            if label not in there:
+                raise UserError(f"task.labels: no line of the training part has the label {label!r}")
+        for label in sorted(there.difference(labels)):
+            raise UserError(f"task.labels lacks {label!r}, which lines of the training part have")
+        if len(labels) < 2:
+            raise UserError(f"task={self.name}: all lines of the training part have the label {labels[0]!r}")
+        if len(labels) != 2 and set(self.metrics) - {"accuracy"}:
+            raise UserError(f"task.metric: f1 and matthews are for two labels, and these data have {len(labels)}")
+        if self.positive is not None and self.positive not in labels:
+            raise UserError(f"task.positive: {self.positive!r} is none of the labels {', '.join(labels)[:200]}")
+        if isinstance(self.answers, tuple):
+            answers: tuple[str, ...] = self.answers
+        else:
+            answers = labels if self.answers == "words" else tuple(str(digit) for digit in range(len(labels)))
+        if len(answers) != len(labels):
+            raise UserError(f"task.answers names {len(answers)} for {len(labels)} labels: {', '.join(labels)[:200]}")
+        # a tokenizer gives NFC back, and an answer counts only if it is the same to the character
+        return {label: unicodedata.normalize("NFC", said) for label, said in zip(labels, answers, strict=True)}
+
+    def _positive(self, answer: dict[str, str]) -> str | None:
+        """The answer whose F1 is taken; None where there are more than two."""
+        if len(answer) != 2:
+            return None
+        return answer[self.positive] if self.positive is not None else list(answer.values())[1]
+
+    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
+        labels = [example.target for example in examples]
+        choices, positive, metrics = self._choices(examples)
+        values = classification(outputs, labels, choices, metrics, positive)
+        statistics = [
+            classification_statistics(output, label, choices) for output, label in zip(outputs, labels, strict=True)
+        ]
+        # the official code's way of counting has no place among data that it does not know
+        return Scored({name: one for name, one in values.items() if not name.startswith("paper_")}, statistics)
+
+    def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
+        choices, positive, metrics = self._choices(examples)
+        line = classification_signature(len(examples), choices, metrics, positive)
+        return {"classification": line.replace(" | paper_: any other answer is left out", "")}
+
+    def _choices(self, examples: Sequence[Example]) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
+        """Answers, the positive one, and what can be counted: all metrics for two labels, else accuracy.
+
+        Of examples that were made elsewhere (context None) the answers are their own.
+        """
+        choices, positive = examples[0].context or (tuple(sorted({example.target for example in examples})), None)
+        if len(choices) < 2:
+            raise UserError(f"all examples have the label {choices[0]!r}: there is nothing to tell apart")
+        if len(choices) > 2:
+            return choices, None, ("accuracy",)
+        return choices, positive or choices[1], METRICS
+
+
+def _distinct(name: str, values: Any) -> tuple[str, ...]:
+    """A list of different texts or whole numbers, as texts. Raises UserError."""
+    if not isinstance(values, list) or any(isinstance(one, bool) or not isinstance(one, str | int) for one in values):
+        raise UserError(f"{name} must be a list of texts or whole numbers, got {values!r}")
+    if len({str(one) for one in values}) != len(values) or not values:
+        raise UserError(f"{name} must name each once, and at least one; got {values!r}")
+    return tuple(str(one) for one in values)
+
+
+def _texts(line: Line) -> list[str]:
+    return [line.text("text"), *([line.text("text2")] if "text2" in line.row else [])]
+
+
+def _label(line: Line) -> str:
+    """The label, a whole number as its digits."""
+    if "label" not in line.row:
+        line.text("label")  # says that it is missing
+    value = line.row["label"]
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise UserError(f"{line.place}: 'label' must be a text or a whole number, got {value!r}")
+    return str(value)

@@ -1,0 +1,122 @@
+"""Data of one's own: JSON lines, in one file that is cut into splits or in a folder with a file a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssm_tune.errors import UserError
+from ssm_tune.files import read_jsonl
+from ssm_tune.tasks.base import END, Example, Roles, Task, set_aside
+
+SPLITS = ("train", "val", "test")
+FEWEST = 10
+"""Lines that a part can be cut from."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file. place: its file and number, for an error; id: its "id", else its number."""
+
+    place: str
+    id: str
+    row: dict[str, Any]
+
+    def text(self, key: str) -> str:
+        """A text that must be there. Raises UserError where it is missing, another thing, or holds END."""
+        value = self.row.get(key)
+        if key not in self.row:
+            there = ", ".join(map(repr, self.row)) or "nothing"
+            raise UserError(f"{self.place}: no key {key!r}; it has {there[:200]}")
+        if not isinstance(value, str):
+            raise UserError(f"{self.place}: {key!r} must be a text, got {type(value).__name__}")
+        return self.checked(value, key)
+
+    def checked(self, text: str, key: str) -> str:
+        """The text itself. Raises UserError where it holds the token that ends every answer."""
+        if END in text:
+            raise UserError(f"{self.place}: {key!r} holds {END}, which is the model's own end of an answer")
+        return text
+
+
+class OwnData(Task):
+    """What the tasks that read data of one's own share: where the lines come from, and protocol=standard alone."""
+
+    def read(self, data: dict[str, Any], protocol: str, group: Callable[[Line], str]) -> dict[str, list[Line]]:
+        """The lines of train, val and test.
+
+        One file, or a train.jsonl alone, is cut; of a folder with a test and no val, val is cut from train. Lines of
+        one ``group`` (the same input) stay together then, so that nothing that is scored was trained on.
+
+        Raises UserError for protocol=paper, a missing or empty file, a line that is no JSON object, an id that stands
+        twice, or too few lines to cut.
+        """
+        if protocol == "paper":
+            self.published_roles()
+        if data["check"] == "counts":
+            raise UserError("data.check=counts: data of your own have no published counts; leave data.check out")
+        path = Path(data["path"]).expanduser()
+        splits = {split: _lines(file) for split, file in _files(path).items()}
+        if len(splits) == 1:
+            splits["train"], splits["test"] = _cut(splits["train"], group, path)
+        if "val" not in splits and "test" in splits:
+            splits["train"], splits["val"] = _cut(splits["train"], group, path)
+        return {split: splits[split] for split in SPLITS if split in splits}
+
+    def published_roles(self) -> Roles:
+        raise UserError("protocol=paper repeats the official code, which has no such task: leave protocol=standard")
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """The file of each split that has one; a file alone is all "train"."""
+    if not path.is_dir():
+        return {"train": path}
+    if not (path / "train.jsonl").is_file():
+        raise UserError(f"{path / 'train.jsonl'} is missing: the folder holds train.jsonl, val.jsonl and test.jsonl")
+    for other in sorted(path.glob("*.jsonl")):
+        if other.stem not in SPLITS:
+            raise UserError(f"{other} is none of train.jsonl, val.jsonl and test.jsonl: rename it, or move it away")
+    return {split: path / f"{split}.jsonl" for split in SPLITS if (path / f"{split}.jsonl").is_file()}
+
+
+def _lines(path: Path) -> list[Line]:
+    rows = read_jsonl(path)
+    if not rows:
+        raise UserError(f"{path} is empty: a line an example is expected")
+    lines: list[Line] = []
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        place = f"{path} line {number}"
+        given = row.get("id", number)
+        if isinstance(given, bool) or not isinstance(given, str | int):
+            raise UserError(f"{place}: 'id' must be a text or a whole number, got {given!r}")
+        if str(given) in seen:
+            raise UserError(f"{place}: the id {str(given)!r} stands twice, first in line {seen[str(given)]}")
+        seen[str(given)] = number
+        lines.append(Line(place, str(given), row))
+    return lines
+
+
+def _cut(lines: list[Line], group: Callable[[Line], str], path: Path) -> tuple[list[Line], list[Line]]:
+    """Two parts: what is left, and a tenth (at most 1,000), drawn by a fixed seed."""
+    if len(lines) < FEWEST:
+        raise UserError(
+            f"{path}: {len(lines)} training lines are too few to cut a part from ({FEWEST} at least): give a folder "
+            "with train.jsonl, val.jsonl and test.jsonl"
+        )
+    by_id = {line.id: line for line in lines}
+    left, aside = set_aside([Example(line.id, "", "", (), group=group(line)) for line in lines], f"{path}: ")
+    return [by_id[example.id] for example in left], [by_id[example.id] for example in aside]
+
+
+def as_list(name: str, value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    """A setting that is one name or a list of names, each of ``known`` and there once. Raises UserError."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not given or len(set(map(str, given))) != len(given):
+        raise UserError(f"{name} must be a name, or a list of different names, of {', '.join(known)}; got {value!r}")
+    for one in given:
+        if one not in known:
+            raise UserError(f"{name}: there is no {one!r}; there are {', '.join(known)}")
+    return tuple(given)

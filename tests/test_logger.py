@@ -67,7 +67,7 @@ def test_wandb_gets_the_rows_of_the_run_and_changes_nothing(
     record = read_record(path)
     assert path.parent.name == plain.parent.name  # the logger is no part of the cell's key
     assert record["metrics"] == read_record(plain)["metrics"]
-    steps = read_jsonl(path.parent / "steps.jsonl")
+    steps = read_jsonl(path.parent / "steps.jsonl.gz")
     logged = [(step, values) for step, values in fake.told("log") if "train/loss" in values]
     assert [(step, values["train/loss"]) for step, values in logged] == [(row["step"], row["loss"]) for row in steps]
     (init,) = fake.told("init")

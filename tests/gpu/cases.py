@@ -47,14 +47,16 @@ def pairwise() -> list[dict[str, Any]]:
     cases = []
     while missing:
         pair = min(missing)  # with the rest drawn, of which the draw with the most new pairs is kept
-        best: set[Any] = set()
+        found: list[tuple[int, dict[str, int]]] = []
         for _ in range(40):
             case = {name: draw.randrange(len(SETTINGS[name])) for name in names} | dict(pair)
             if _allowed(case):
-                best = max(best, set(itertools.combinations(case.items(), 2)), key=lambda pairs: len(pairs & missing))
-        missing -= best | {pair}
-        if best:
-            cases.append({name: SETTINGS[name][index] for (name, index) in dict(itertools.chain(*best)).items()})
+                found.append((sum(two in missing for two in itertools.combinations(case.items(), 2)), case))
+        missing.discard(pair)
+        if found:
+            case = max(found, key=lambda entry: entry[0])[1]
+            missing.difference_update(itertools.combinations(case.items(), 2))
+            cases.append({name: SETTINGS[name][index] for name, index in case.items()})
     return cases
 
 

@@ -392,6 +392,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                         dinput[k] = through_u[k][0];
                         dstep[k] = through_A[k][0] * A_UNSCALE;
                     }
+                    if (LANES > SPAN) __syncwarp();  // other lanes have read what is overwritten
                     if (lane < SPAN) {
                         store_many<PER>(steps + at, du);
                         store_many<PER>(inputs + at, dinput);

@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved and the same command goes on from it."""
+
+
 def first_line(error: BaseException) -> str:
     """An exception's kind and the first line of its text, for a message of one line."""
     lines = str(error).strip().splitlines()

@@ -1,23 +1,25 @@
 """The command ``ssm-tune``: subcommands take ordinary flags; everything else is a cell, composed by Hydra.
 
 The only place where errors become exit statuses: 0 done, 1 a run diverged or the program is at fault, 2 something
-that the user can mend, 130 interrupted.
+that the user can mend, 130 interrupted, 128 + n stopped by signal n.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ssm_tune.errors import UserError
+from ssm_tune.errors import Stopped, UserError
 
 SUBCOMMANDS = {
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
+    "status": "say what became of the cells of a sweep: done, running, failed, missing; hours and an estimate",
     "table": "print the results so far as a table; draw learning curves and scores",
     "generate": "answer a prompt with a tuned model",
     "bench": "time the GPU kernels against what the hardware allows",
@@ -95,6 +97,9 @@ def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
     except UserError as error:
         _trace()
         return _fail(str(error))
+    except Stopped as error:
+        print(f"ssm-tune: {error}", file=sys.stderr)
+        return 128 + int(getattr(error, "signum", signal.SIGTERM))
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         return 130

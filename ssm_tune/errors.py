@@ -1,5 +1,7 @@
 """The one exception that users are meant to see, and how it tells of others."""
 
+import signal
+
 
 class UserError(Exception):
     """Something the user can mend: the message is one line that says what is wrong and what to do.
@@ -10,6 +12,9 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """The run was asked to stop; its state is saved and the same command goes on from it."""
+
+    signum: int = signal.SIGTERM
+    """the signal that asked"""
 
 
 def first_line(error: BaseException) -> str:

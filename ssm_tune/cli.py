@@ -1,13 +1,12 @@
 """The command ``ssm-tune``: subcommands take ordinary flags; everything else is a cell, composed by Hydra.
 
 The only place where errors become exit statuses: 0 done, 1 a run diverged or the program is at fault, 2 something
-that the user can mend, 130 interrupted, 128 + n stopped by signal n.
+that the user can mend, 128 + the signal's number stopped by one (130: Ctrl-C).
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -99,7 +98,7 @@ def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
         return _fail(str(error))
     except Stopped as error:
         print(f"ssm-tune: {error}", file=sys.stderr)
-        return 128 + int(getattr(error, "signum", signal.SIGTERM))
+        return 128 + error.signal
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         return 130

@@ -1,6 +1,4 @@
-"""The one exception that users are meant to see, and how it tells of others."""
-
-import signal
+"""The two exceptions that users are meant to see, and how they tell of others."""
 
 
 class UserError(Exception):
@@ -11,10 +9,14 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its state is saved and the same command goes on from it."""
+    """The run was asked to stop; its state is saved and the same command goes on from it.
 
-    signum: int = signal.SIGTERM
-    """the signal that asked"""
+    The message is one line that says what was saved. signal: the number of the signal that asked.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 def first_line(error: BaseException) -> str:

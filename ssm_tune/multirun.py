@@ -103,9 +103,9 @@ def _launch(sweep: Sweep, cells: list[list[str]], task: Task) -> list[Outcome]:
                 config.hydra.runtime.output_dir = config.hydra.sweep.dir
             context = HydraContext(main.config_loader, Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
-            return [_outcome(job) for job in launcher.launch(cells, 0)]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, list(sweep.hydra))) from error
+    return [_outcome(job) for job in launcher.launch(cells, 0)]
 
 
 def returned(overrides: Sequence[str], outcome: Outcome) -> JobReturn:

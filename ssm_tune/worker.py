@@ -25,8 +25,8 @@ from ssm_tune.files import atomic_write, encode_json
 from ssm_tune.summary import summary
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-UNASKED = ("tuned", "force", "frozen", "device", "output_dir")
-"""Settings that do not say which cell it is."""
+ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
+"""Settings that say which cell it is."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Outcome:
 
 def asked_key(config: Config) -> str:
     """Names a cell as it was asked for, before data and model are known."""
-    asked = {name: value for name, value in asdict(config).items() if name not in UNASKED}
+    asked = {name: value for name, value in asdict(config).items() if name in ASKED_FOR}
     del asked["decode"]["batch_size"]
     return digest(asked)[:16]
 
@@ -66,12 +66,12 @@ def label_of(overrides: Sequence[str]) -> str:
 
 def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     """Run the cell and print what came of it. Raises what ends it: UserError, Stopped, anything."""
-    from ssm_tune.run import run  # torch: not before the configuration is known to be good
-
     asked, unprepared = Asked(asked_key(config), label_of(overrides)), unprepared_path(config)
     token = ASKED.set(asked)
     try:
         with stopping():
+            from ssm_tune.run import run  # torch: not before the configuration is known to be good
+
             finished = run(config)
     except (Held, Stopped):
         raise
@@ -115,11 +115,12 @@ def run_cell(overrides: Sequence[str]) -> Outcome:
     from ssm_tune.compose import compose
 
     try:
-        return run_config(compose(overrides), overrides)
+        with stopping():
+            return run_config(compose(overrides), overrides)
     except Held as error:
         return Outcome("held", str(error))
     except Stopped as error:
-        return Outcome("stopped", str(error), exit=128 + int(getattr(error, "signum", signal.SIGTERM)))
+        return Outcome("stopped", str(error), exit=128 + error.signal)
     except Exception as error:
         if os.environ.get("SSM_TUNE_TRACEBACK"):
             traceback.print_exc()
@@ -136,9 +137,7 @@ def stopping() -> Iterator[None]:
     """The signals that ask for an end raise Stopped, until the run itself takes them over."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        error = Stopped(f"stopped by {signal.Signals(signum).name} before there was anything to save")
-        error.signum = signum
-        raise error
+        raise Stopped(f"stopped by {signal.Signals(signum).name} before there was anything to save", signum)
 
     if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
         yield

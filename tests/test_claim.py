@@ -225,7 +225,7 @@ def test_how_an_attempt_ended(tmp_path: Path) -> None:
     assert attempt(UserError("no data"))["outcome"] == "failed"
     assert json.loads(failed.read_text())["error"] == "no data"
     assert attempt(RuntimeError("out of\nmemory"))["error"] == "RuntimeError: out of"
-    stopped = attempt(Stopped("step 3 is saved"))
+    stopped = attempt(Stopped("step 3 is saved", 15))
     assert (stopped["outcome"], stopped["error"]) == ("stopped", "step 3 is saved")
     assert attempt(KeyboardInterrupt())["outcome"] == "stopped"
     assert failed.exists()

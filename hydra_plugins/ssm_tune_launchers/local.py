@@ -12,9 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
 
@@ -22,8 +21,7 @@ POLL_SECONDS = 0.1
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
-@dataclass
-class _Worker:
+class _Worker(NamedTuple):  # no dataclass: those fail while Hydra scans for plugins
     number: int
     process: subprocess.Popen[bytes]
     gpu: str | None
@@ -56,6 +54,7 @@ class LocalLauncher(CellLauncher):
         self.threads = threads or max(1, cores // self.n_jobs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        from ssm_tune.errors import Stopped
         from ssm_tune.multirun import returned
         from ssm_tune.worker import Outcome, stopping
 
@@ -71,11 +70,11 @@ class LocalLauncher(CellLauncher):
                     self._turn()
             except KeyboardInterrupt:
                 self._stop(signal.SIGINT)
-            except Exception as error:
-                if not hasattr(error, "signum"):
-                    self._kill()
-                    raise
-                self._stop(error.signum)
+            except Stopped as error:
+                self._stop(error.signal)
+            except BaseException:
+                self._kill()
+                raise
         gone = Outcome("not run", exit=128 + self.stopped if self.stopped else 0)
         return [returned(cell, self.outcomes.get(i, gone)) for i, cell in enumerate(job_overrides)]
 

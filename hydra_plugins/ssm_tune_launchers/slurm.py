@@ -12,9 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
 
@@ -22,8 +21,7 @@ PATIENCE = 30
 """Looks in a row at which a job may be missing without a result, before it counts as dead."""
 
 
-@dataclass
-class CellJob:
+class CellJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plugins
     """What a task of the array runs. submitit pickles it."""
 
     overrides: list[str]
@@ -102,6 +100,7 @@ class SlurmLauncher(CellLauncher):
             import submitit
         except ImportError as error:
             raise UserError("hydra/launcher=slurm needs submitit: pip install 'ssm-tune[slurm]'") from error
+        _check_partition(self.parameters.get("partition"))
         executor = submitit.SlurmExecutor(folder=self.make_folder(), max_num_timeout=self.max_requeues)
         try:
             executor.update_parameters(**self.parameters)
@@ -146,6 +145,17 @@ class SlurmLauncher(CellLauncher):
             tell(f"\nleaving {len(missing)} jobs to SLURM; scancel {jobs[0].job_id.split('_')[0]} ends them")
         left = Outcome("submitted", "left to SLURM", exit=130)
         return [outcomes.get(number, left) for number in range(len(jobs))]
+
+
+def _check_partition(wanted: str | None) -> None:
+    """Refuse a partition that this cluster has not, with those that it has; sbatch would tell in lines of its own."""
+    from ssm_tune.config import nearest
+    from ssm_tune.errors import UserError
+
+    there = sorted(set(_output(["sinfo", "-h", "-o", "%R"]).split()))
+    for name in wanted.split(",") if wanted and there else ():
+        if name not in there:
+            raise UserError(f"this cluster has no partition {name!r}: {nearest(name, there)}")
 
 
 def _result(job: Any) -> Any:

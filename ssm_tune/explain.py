@@ -56,7 +56,7 @@ def _not_a_value(key: str) -> str:
 
 
 _EXPLANATIONS: list[tuple[str, Callable[..., str]]] = [
-    (r"Could not find '(\w+)/([^'\n]+)'", _unknown_choice),
+    (r"Could not find '([\w/]+)/([^'/\n]+)'", _unknown_choice),
     (r"You must specify '(\w+)'", _missing_choice),
     (r"Value '([^'\n]*)' of type '\w+' could not be converted to (\w+)\s+full_key: (\S+)", _wrong_value),
     (r"Value '([^'\n]*)' is not a valid (\w+).*\s+full_key: (\S+)", _wrong_value),

@@ -21,6 +21,7 @@ from ssm_tune.errors import UserError
 from ssm_tune.explain import explain
 
 ON_ERROR = ("continue", "stop")
+_NO_TEXT = ("null", "true", "false", "nan", "inf")
 FILTERED = ("task", "method")
 """Of these a sweep takes no others than its own: a word that it does not have is a mistake."""
 
@@ -147,11 +148,11 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(_text(item) for item in value)}]"
-    text = str(value)
-    if isinstance(value, str) and not re.fullmatch(r"[\w./@-]+", text):
-        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    return text
+    if not isinstance(value, str) or (re.fullmatch(r"[a-z_][\w./@-]*", value, re.ASCII) and value not in _NO_TEXT):
+        return str(value)
+    # Hydra reads a backslash as one, except before a quote and at the end
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def _unique(cells: list[Cell]) -> list[Cell]:

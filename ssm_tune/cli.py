@@ -30,7 +30,7 @@ ssm-tune: compare parameter-efficient fine-tuning methods on state space models
   ssm-tune method=METHOD task=TASK [model=MODEL] [data=DATA] [key=value ...]
       train and score one cell; its record is the last line printed
   ssm-tune -m method=A,B task=TASK [seed=42,1042,2042] ...
-      one cell after another, for every combination
+      every combination that has no record yet; +sweep=NAME: those of a sweep file; hydra/launcher=serial|local|slurm
   ssm-tune SUBCOMMAND --help
 {subcommands}
 
@@ -40,10 +40,11 @@ METHOD  {method}
 TASK    {task}
 MODEL   {model}
 DATA    {data}
+SWEEP   {sweep}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   seed=42  device=auto|cpu|cuda  backend=auto|cuda|reference  protocol=auto|paper|standard
-  output_dir=results  force=true  frozen=false
+  output_dir=results  force=true  frozen=false  sweep.on_error=continue|stop
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
   decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
   data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 def _help() -> str:
     from ssm_tune.config import names
 
-    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data")}
+    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
     return HELP.format(subcommands=lines, **groups)
 

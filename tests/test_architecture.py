@@ -25,6 +25,9 @@ FORBIDDEN = {
     "loop.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config"),
     "config.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "batching"),
     "tables.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
+    "claim.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "compose"),
+    "sweep.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "worker", "states"),
+    "states.py": ("models", "methods", "ops", "loop", "run", "compose", "multirun"),
     "record.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
 }
 
@@ -67,7 +70,8 @@ def loaded(code: str) -> set[str]:
 
 
 WITHOUT_TORCH = (
-    "cli", "commands.data", "commands.score", "commands.score_files", "encoding", "hub", "metrics.sql", "tokens",
+    "claim", "cli", "commands.data", "commands.score", "commands.score_files", "commands.status", "compose",
+    "encoding", "hub", "metrics.sql", "multirun", "states", "sweep", "tokens", "worker",
     "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider",
 )  # fmt: skip
 

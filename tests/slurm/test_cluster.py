@@ -73,9 +73,8 @@ def running(cwd: Path) -> dict[str, dict[str, Any]]:
     return {one["job"].rpartition("/")[2]: one for one in attempts(cwd) if one["outcome"] is None}
 
 
-def squeue(what: str, *arguments: str) -> list[str]:
-    done = subprocess.run(["squeue", "-h", "-o", what, *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.split()
+def squeue(what: str) -> str:
+    return subprocess.run(["squeue", "-h", "-o", what], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_sweep_survives_cancelling_preemption_and_a_kill(cluster: Path, tmp_path: Path) -> None:
@@ -89,11 +88,13 @@ def test_a_sweep_survives_cancelling_preemption_and_a_kill(cluster: Path, tmp_pa
         )
 
     cancelled = next_job(set())
-    subprocess.run(["scancel", cancelled], check=True)
+    names = dict(line.split()[::-1] for line in squeue("%i %A").splitlines())  # of array tasks, by job
+    subprocess.run(["scancel", names[cancelled]], check=True)
     killed = next_job({cancelled})
     os.kill(running(tmp_path)[killed]["pid"], signal.SIGKILL)
     preempted = next_job({cancelled, killed})
-    subprocess.run(["scancel", "--signal=USR2", preempted], check=True)
+    # what SLURM sends ahead of a limit; scancel --signal tries again on some errors and may send it twice
+    os.kill(running(tmp_path)[preempted]["pid"], signal.SIGUSR2)
     print(f"cancelled {cancelled}, killed {killed}, preempted {preempted}")
     eventually("the queue is empty", lambda: not squeue("%i"))
 

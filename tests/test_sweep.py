@@ -221,3 +221,24 @@ def test_on_error_stop_starts_no_more(tmp_path: Path, capsys: pytest.CaptureFixt
     bad = ["-m", *CELL, *QUICK, "train.batch_size=100000", "seed=1,2,3", f"output_dir={tmp_path}"]
     assert main([*bad, "sweep.on_error=stop"]) == 2
     assert "1 failed, 2 not run" in capsys.readouterr().out
+
+
+def test_ctrl_c_stops_all_processes_and_the_same_line_goes_on(tmp_path: Path) -> None:
+    many = ["-m", *CELL, "frozen=false", "seed=1,2,3", "hydra/launcher=local", "hydra.launcher.n_jobs=2"]
+    command = [sys.executable, "-m", "ssm_tune", *many]
+    # a shell's background job ignores Ctrl-C, and so would a child of the tests that run in one
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while len(held := list(tmp_path.glob("results/runs/*/.claims/*/0.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=300)
+    assert child.returncode in (130, 143)
+    assert "stopping 2 cells" in err
+    assert "2 stopped, 1 not run" in out
+    assert "Traceback" not in err
+    assert [json.loads(path.read_text())["outcome"] for path in held] == ["stopped"] * 2
+    assert not list(tmp_path.rglob("record.json"))

@@ -10,7 +10,7 @@ export WNSEARCHDIR := $(abspath $(VENV)/wordnet/dict)
 endif
 CELL := method=state_offset task=samsum model=tiny data=sample
 
-.PHONY: help demo wordnet test check tables check-tables report clean
+.PHONY: help demo sweep-tiny wordnet test check tables check-tables report clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -31,6 +31,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: $(VENV)/installed  ## install, tune the embedded model on generated dialogues, show table and picture
 	$(BIN)/ssm-tune $(CELL)
 	$(BIN)/ssm-tune table --task samsum --data sample --model tiny --figure results/figures/samsum-sample-tiny.png
+
+sweep-tiny: $(VENV)/installed  ## ten tasks x all methods x three seeds on the embedded model, in parallel processes
+	$(BIN)/ssm-tune -m +sweep=tiny hydra/launcher=local
 
 wordnet: $(VENV)/wordnet/dict/data.noun  ## get WordNet, which METEOR (task=dart) needs: Debian's package or nltk's copy
 

@@ -18,6 +18,7 @@ from ssm_tune.errors import Stopped, UserError
 SUBCOMMANDS = {
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
+    "status": "say what became of the cells of a sweep: done, running, failed, missing; hours and an estimate",
     "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",
     "compare": "two runs or two methods, example by example, with a paired bootstrap",
     "report": "one HTML file of the results: sortable table, learning curves, answers side by side",
@@ -33,7 +34,7 @@ ssm-tune: compare parameter-efficient fine-tuning methods on state space models
   ssm-tune method=METHOD task=TASK [model=MODEL] [data=DATA] [key=value ...]
       train and score one cell; its record is the last line printed
   ssm-tune -m method=A,B task=TASK [seed=42,1042,2042] ...
-      one cell after another, for every combination
+      every combination that has no record yet; +sweep=NAME: those of a sweep file; hydra/launcher=serial|local|slurm
   ssm-tune SUBCOMMAND --help
 {subcommands}
 
@@ -43,10 +44,11 @@ METHOD  {method}
 TASK    {task}
 MODEL   {model}
 DATA    {data}
+SWEEP   {sweep}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   seed=42  device=auto|cpu|cuda  backend=auto|cuda|mamba_ssm|reference  protocol=auto|paper|standard
-  output_dir=results  force=true  frozen=false  logger=none|wandb
+  output_dir=results  force=true  frozen=false  logger=none|wandb  sweep.on_error=continue|stop
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
   decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
   data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
@@ -88,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 def _help() -> str:
     from ssm_tune.config import names
 
-    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data")}
+    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
     return HELP.format(subcommands=lines, **groups)
 

@@ -2,180 +2,130 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssm_tune.config import Config, checked, conf_dir, names, nearest, register
-from ssm_tune.errors import Stopped, UserError
-from ssm_tune.summary import summary
+from ssm_tune.config import Config, checked, conf_dir, method_section, register
+from ssm_tune.errors import UserError
+from ssm_tune.explain import explain
 
-
-class _Cells:
-    """The cells of this command as Hydra runs them here, one after another; a failed one does not stop the rest.
-
-    Errors are kept and raised after Hydra is through: raised inside, they would print lines of Hydra's own.
-    """
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.diverged = 0
-
-    def __call__(self, composed: DictConfig) -> None:
-        if isinstance(self.error, Stopped):
-            return  # whoever asked meant all of the command
-        job = HydraConfig.get()
-        many = job.mode == RunMode.MULTIRUN
-        if many:
-            print(f"cell {job.job.num + 1}: {job.job.override_dirname}", file=sys.stderr)
-        try:
-            self._run(composed)
-        except Exception as error:
-            # without traceback and causes where others follow: they would keep this cell's model in memory
-            self.error = error.with_traceback(None) if many else error
-            if many:
-                self.error.__context__ = self.error.__cause__ = None
-            if many and not isinstance(error, Stopped):
-                print(f"ssm-tune: cell {job.job.num + 1} failed: {_explain(error)}", file=sys.stderr)
-
-    def _run(self, composed: DictConfig) -> None:
-        config = checked(composed)
-        from ssm_tune.run import run  # torch: not before the configuration is known to be good
-
-        finished = run(config)
-        if not finished.fresh:
-            print("this cell is done already (force=true runs it again)", file=sys.stderr)
-        if finished.record["status"] == "diverged":
-            self.diverged += 1
-            why = next(note for note in finished.record["notes"] if note.startswith("diverged"))
-            print(f"ssm-tune: the run {why}", file=sys.stderr)
-        else:
-            print(summary(finished.record))
-        print(f"record: {finished.path}", flush=True)
+MANY = ("-m", "--multirun")
 
 
 def run_cells(arguments: list[str]) -> int:
-    """Compose and run; 0 if every cell has its record, 1 if one diverged. Raises the last cell's error, if any."""
+    """Run the cell, or with -m the cells, that a command line asks for; the exit status.
+
+    Raises UserError, and for a single cell whatever ended it.
+    """
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through instead of printing and exiting
-    cells = _Cells()
+    settings = [argument for argument in arguments if argument not in MANY]
+    if len(settings) < len(arguments) and not any(argument.startswith("-") for argument in settings):
+        from ssm_tune.multirun import run_many
+
+        return run_many(settings)
+    for argument in arguments:
+        if argument.lstrip("+").startswith(("sweep=", "sweep.", "hydra/launcher=")) and len(settings) == len(arguments):
+            raise UserError(f"{argument} is for many cells: add -m")
+    return _run_one(arguments)
+
+
+def _run_one(arguments: list[str]) -> int:
+    """One cell, or what Hydra's own flags ask for."""
+    failed: list[Exception] = []
+    statuses: list[int] = []
 
     def task(composed: DictConfig) -> None:
-        cells(composed)
+        from ssm_tune.worker import run_config
+
+        try:
+            statuses.append(run_config(checked(composed), arguments).exit)
+        except Exception as error:  # kept and raised after Hydra is through, which would print lines of its own
+            failed.append(error)
 
     program = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
     before = sys.argv
     sys.argv = ["ssm-tune", *arguments]
     try:
-        program()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, arguments)) from error
-    except (ValueError, TypeError) as error:  # as a number for a group gives
-        raise UserError(f"cannot compose the settings: {error}") from error
-    except OSError as error:  # Hydra's own folder of a multirun
-        raise UserError(f"output_dir: cannot write {error.filename} ({error.strerror})") from error
+        _explained(program, arguments)
     finally:
         sys.argv = before
-    if isinstance(cells.error, OmegaConfBaseException):
-        raise UserError(_explain(cells.error, arguments)) from cells.error
-    if cells.error is not None:
-        raise cells.error
-    return 1 if cells.diverged else 0
+    for error in failed:
+        if isinstance(error, OmegaConfBaseException):
+            raise UserError(explain(error, arguments)) from error
+        raise error
+    return max(statuses, default=0)
 
 
-def compose(arguments: list[str]) -> Config:
+def compose(arguments: Sequence[str]) -> Config:
     """The configuration that a command line of settings stands for, without running it. Raises UserError."""
     register()
-    try:
+
+    def composed() -> Config:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return checked(hydra.compose("config", arguments))
+            return checked(hydra.compose("config", list(arguments)))
+
+    return _explained(composed, arguments)
+
+
+def _explained(work: Callable[[], Any], arguments: Sequence[str]) -> Any:
+    try:
+        return work()
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, arguments)) from error
-    except (ValueError, TypeError) as error:
+        raise UserError(explain(error, list(arguments))) from error
+    except (ValueError, TypeError) as error:  # as a number for a group gives
         raise UserError(f"cannot compose the settings: {error}") from error
+    except OSError as error:
+        raise UserError(f"output_dir: cannot write {error.filename} ({error.strerror})") from error
 
 
-def _explain(error: BaseException, arguments: list[str] | None = None) -> str:
-    """One line for an error of Hydra or OmegaConf, with the nearest valid names."""
-    if isinstance(error, UserError):
-        return str(error)
-    text, cause = "", error
-    while cause is not None:
-        text, cause = f"{text}\n{cause}", cause.__cause__  # type: ignore[assignment]
-    for pattern, explain in _EXPLANATIONS:
-        found = re.search(pattern, text)
-        if found:
-            return str(explain(*found.groups()))
-    for pattern in _UNKNOWN_KEYS:
-        found = re.search(pattern, text)
-        if found:
-            key = found[1].lstrip("+~")
-            return f"there is no setting {key!r}: {nearest(key, _known_keys(arguments or []))}"
-    return " ".join(str(error).split())
+class Composer:
+    """Composes the cells of a sweep. Cells that differ in seed and method alone share a composition, which takes 0.1 s.
+
+    That they may is so because a method's yaml is a plain section: nothing else depends on it.
+    """
+
+    def __init__(self) -> None:
+        self._frames: dict[tuple[str, ...], Config] = {}
+
+    def config(self, overrides: Sequence[str]) -> Config:
+        """As ``compose`` does. Raises UserError."""
+        own, frame = {}, []
+        for override in overrides:
+            key, _, value = override.partition("=")
+            if key in ("seed", "method") or key.startswith("method."):
+                own[key] = value
+            else:
+                frame.append(override)
+        plain = _plain_methods()
+        if own.get("method") not in plain or not own.get("seed", "0").isdigit():
+            return compose(overrides)
+        frame_key = tuple(frame)
+        if frame_key not in self._frames:
+            self._frames[frame_key] = compose([*frame, f"method={own['method']}"])
+        changes: dict[str, Any] = {"seed": int(own["seed"])} if "seed" in own else {}
+        options = {name.removeprefix("method."): value for name, value in own.items() if name.startswith("method.")}
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"{name}={value}" for name, value in options.items()]))
+        assert isinstance(parsed, dict)
+        changes["method"] = method_section(own["method"], {str(name): value for name, value in parsed.items()})
+        return dataclasses.replace(copy.deepcopy(self._frames[frame_key]), **changes)
 
 
-def _unknown_choice(group: str, name: str) -> str:
-    return f"there is no {group} {name!r}: {nearest(name, names(group))}"
-
-
-def _missing_choice(group: str) -> str:
-    return f"{group} is not given: add {group}=NAME, one of {', '.join(names(group))}"
-
-
-def _wrong_value(value: str, wanted: str, key: str) -> str:
-    # OmegaConf's words, and Python's, which it uses for others
-    kinds = {"integer": "int", "boolean": "bool", "string": "str"}
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    kind = kinds.get(wanted.lower(), wanted.lower())
-    return f"{key} must be {words.get(kind, wanted)}, got {value!r}"
-
-
-def _bad_syntax(text: str) -> str:
-    return f"cannot read the argument {text!r}: settings are given as key=value (quote values with blanks or commas)"
-
-
-def _not_a_value(key: str) -> str:
-    return f"{key} is a group of settings and takes no plain value"
-
-
-_EXPLANATIONS: list[tuple[str, Callable[..., str]]] = [
-    (r"Could not find '(\w+)/([^'\n]+)'", _unknown_choice),
-    (r"You must specify '(\w+)'", _missing_choice),
-    (r"Value '([^'\n]*)' of type '\w+' could not be converted to (\w+)\s+full_key: (\S+)", _wrong_value),
-    (r"Value '([^'\n]*)' is not a valid (\w+).*\s+full_key: (\S+)", _wrong_value),
-    (r"Error parsing override '([^'\n]*)'", _bad_syntax),
-    (r"LexerNoViableAltException: ([^\n]*)", _bad_syntax),
-    (r"Error merging override (\w+)=", _not_a_value),
-]
-_UNKNOWN_KEYS = (r"Could not override '([^'\n]+)'", r"Key '\w+' (?:is not in struct|not in '\w+')\s+full_key: (\S+)")
-
-
-def _known_keys(arguments: list[str]) -> list[str]:
-    """Every setting that this command line could take, dotted: the shared ones, those of its model, task, method."""
-    keys = set(_dotted(OmegaConf.to_container(OmegaConf.structured(Config)), ""))
-    chosen = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
-    for group in ("model", "task", "method"):
-        for name in chosen.get(group, "").split(",") if group in chosen else names(group):
-            path = conf_dir() / group / f"{name}.yaml"
-            if path.is_file():
-                section = OmegaConf.to_container(OmegaConf.load(path))
-                assert isinstance(section, dict)
-                keys |= set(_dotted(section.get(group, section), f"{group}."))
-    return sorted(keys)
-
-
-def _dotted(node: Any, prefix: str) -> Iterator[str]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
-        elif value != "???" and key not in ("defaults", "_target_", "published"):
-            yield f"{prefix}{key}"
+@cache
+def _plain_methods() -> set[str]:
+    """The methods whose yaml changes nothing but its own section."""
+    return {
+        path.stem
+        for path in (conf_dir() / "method").glob("*.yaml")
+        if "@package" not in (text := path.read_text(encoding="utf-8")) and "defaults:" not in text
+    }

@@ -235,3 +235,11 @@ def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str
         if option not in section:
             raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
     return section | (options or {})
+
+
+def of_cell(table: dict[str, Any] | None, *path: str) -> Any:
+    """What a table of conf/tuned has for a cell (model, task, method), else None."""
+    found: Any = table
+    for name in path:
+        found = (found or {}).get(name)
+    return found

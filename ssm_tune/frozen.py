@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.cell import digest
+from ssm_tune.claim import turn
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write, decode_json, encode_json, read_bytes
 from ssm_tune.prepare import Prepared
@@ -31,8 +32,11 @@ def frozen_outputs(prepared: Prepared, decode: Callable[[], list[str]]) -> tuple
     count = len(prepared.dataset.splits[prepared.roles.report])
     if path.exists():
         return _read(path, asked, count), True
-    outputs = decode()
-    atomic_write(path, [encode_json({"asked": asked, "outputs": outputs})])
+    with turn(path):  # cells that begin together want the same answers: one makes them, the others wait
+        if path.exists():
+            return _read(path, asked, count), True
+        outputs = decode()
+        atomic_write(path, [encode_json({"asked": asked, "outputs": outputs})])
     return outputs, False
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.cell import digest, folder_name
-from ssm_tune.config import Config, method_section, nearest
+from ssm_tune.config import Config, method_section, nearest, of_cell
 from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
 from ssm_tune.loop import TrainSettings, total_steps
@@ -241,11 +241,11 @@ def _train_settings(config: Config, protocol: str, model: str, task: Task, metho
     rate, batch_size = wanted.learning_rate, wanted.batch_size
     source = "given"
     if rate is None:
-        rate, source = _of_cell(tuned["learning_rate"], model, task.name, method.name), str(tuned["source"])
+        rate, source = of_cell(tuned["learning_rate"], model, task.name, method.name), str(tuned["source"])
     if rate is None:
         rate, source = method.learning_rate, "the method's default: no tuned rate for this cell"
     if batch_size is None:
-        batch_size = _of_cell(tuned["batch_size"], model, task.name, method.name) or BATCH_SIZE
+        batch_size = of_cell(tuned["batch_size"], model, task.name, method.name) or BATCH_SIZE
     settings = TrainSettings(
         epochs=wanted.epochs,
         batch_size=batch_size,
@@ -259,13 +259,6 @@ def _train_settings(config: Config, protocol: str, model: str, task: Task, metho
         stop_when_saturated=protocol == "paper",
     )
     return settings, source
-
-
-def _of_cell(table: dict[str, Any] | None, *names: str) -> Any:
-    found: Any = table
-    for name in names:
-        found = (found or {}).get(name)
-    return found
 
 
 def _adapter_dtype(config: Config, source: str, model: torch.dtype) -> torch.dtype:

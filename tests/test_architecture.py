@@ -30,6 +30,9 @@ FORBIDDEN = {
     "config.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "batching"),
     "tables.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
     "reporting": ("models", "methods", "tasks", "ops", "loop", "run", "commands"),
+    "claim.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "compose"),
+    "sweep.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "worker", "states"),
+    "states.py": ("models", "methods", "ops", "loop", "run", "compose", "multirun"),
     "record.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
 }
 
@@ -72,11 +75,10 @@ def loaded(code: str) -> set[str]:
 
 
 WITHOUT_TORCH = (
-    "cli", "commands.compare", "commands.data", "commands.report", "reporting.build",
-    "reporting.html",
-    "reporting.resample",
-    "commands.table", "commands.score", "commands.score_files", "encoding", "hub", "metrics.sql", "tokens",
-    "tasks.classify", "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
+    "claim", "cli", "commands.compare", "commands.data", "commands.report", "commands.score", "commands.score_files",
+    "commands.status", "commands.table", "compose", "encoding", "hub", "metrics.sql", "multirun", "reporting.build",
+    "reporting.html", "reporting.resample", "states", "sweep", "tokens", "worker", "tasks.classify", "tasks.dart",
+    "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
 )  # fmt: skip
 
 

@@ -1,0 +1,43 @@
+"""What the launchers share. Hydra looks for launchers in this namespace package, and nowhere else.
+
+Each returns an outcome a cell, in the cells' order, and loses none of them when one cell, or one job, dies.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from ssm_tune.errors import UserError
+
+
+class CellLauncher(Launcher):
+    """Keeps what ``setup`` gives. ``launch`` is left to each."""
+
+    stop_on_error = False
+    folder = Path()
+    """of the logs of this multirun; not made yet"""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.stop_on_error = bool(getattr(task_function, "stop_on_error", False))
+        self.folder = Path(config.hydra.sweep.dir)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        raise NotImplementedError
+
+    def make_folder(self) -> Path:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output_dir: cannot write {self.folder} ({error.strerror})") from error
+        return self.folder
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

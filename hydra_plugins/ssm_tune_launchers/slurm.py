@@ -1,0 +1,197 @@
+"""hydra/launcher=slurm: a job array with a task a cell, by submitit; to wait for, or to submit and leave.
+
+A task that is told of its end (time limit, preemption, by SIGUSR2 or SIGTERM) saves its run and, where SLURM would not
+start it again by itself, asks for that; it then goes on from what was saved. A job that dies fails its own cell alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
+
+PATIENCE = 30
+"""Looks in a row at which a job may be missing without a result, before it counts as dead."""
+
+
+class CellJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plugins
+    """What a task of the array runs. submitit pickles it."""
+
+    overrides: list[str]
+    max_requeues: int
+
+    def __call__(self) -> Any:
+        from ssm_tune.worker import run_cell
+
+        outcome = run_cell(self.overrides)
+        print(f"{outcome.status}: {outcome.line or outcome.record}", file=sys.stderr, flush=True)
+        if outcome.status == "stopped" and self._requeue():
+            os._exit(outcome.exit)  # without a result: this job's last word is yet to come
+        return outcome
+
+    def _requeue(self) -> bool:
+        """Put this job into the queue again, unless it was cancelled, is in the queue already or was there often."""
+        job = os.environ["SLURM_JOB_ID"]
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        state = _output(["squeue", "-h", "-j", job, "-o", "%T"]).strip()
+        if state != "RUNNING" or restarts >= self.max_requeues:
+            tell(f"job {job} ({state.lower() or 'gone'}, {restarts} restarts) is not put into the queue again")
+            return "PENDING" in state
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        tell(f"job {job} is queued again, for the {restarts + 1}. time {done.stderr.strip()}".rstrip())
+        return done.returncode == 0
+
+
+class SlurmLauncher(CellLauncher):
+    """The settings of conf/hydra/launcher/slurm.yaml."""
+
+    def __init__(
+        self, wait: bool, poll_seconds: float, array_parallelism: int, time: int, signal_delay: int,
+        max_requeues: int, cpus_per_task: int, sbatch: Any, **options: Any,
+    ) -> None:  # fmt: skip
+        from ssm_tune.errors import UserError
+
+        for name, value in (("array_parallelism", array_parallelism), ("time", time), ("cpus_per_task", cpus_per_task)):
+            if type(value) is not int or value < 1:
+                raise UserError(f"hydra.launcher.{name} must be a whole number of at least 1, got {value!r}")
+        self.wait, self.poll_seconds, self.max_requeues = wait, poll_seconds, max_requeues
+        given = {name: value for name, value in options.items() if value not in (None, [])}
+        if "setup" in given:
+            given["setup"] = [str(line) for line in given["setup"]]
+        if "mem_gb" in given:
+            given["mem"] = f"{given.pop('mem_gb')}GB"
+        self.parameters = {
+            **given,
+            "time": time,
+            "signal_delay_s": signal_delay,
+            "array_parallelism": array_parallelism,
+            "cpus_per_task": cpus_per_task,
+            "job_name": "ssm-tune",
+            "additional_parameters": {"requeue": True, **dict(sbatch or {})},
+        }
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        from ssm_tune.multirun import returned
+        from ssm_tune.worker import Outcome
+
+        jobs = self._submit(job_overrides)
+        ids = f"{jobs[0].job_id.split('_')[0]}" + (f"_[0-{len(jobs) - 1}]" if len(jobs) > 1 else "")
+        tell(f"submitted {ids}: {len(jobs)} cells; logs in {self.folder}")
+        if not self.wait:
+            tell('see "ssm-tune status", squeue and scancel; the same command later runs what is missing')
+            outcomes = [Outcome("submitted", f"job {job.job_id}") for job in jobs]
+        else:
+            outcomes = self._await(jobs, job_overrides)
+        return [returned(cell, outcome) for cell, outcome in zip(job_overrides, outcomes, strict=True)]
+
+    def _submit(self, cells: Sequence[Sequence[str]]) -> list[Any]:
+        from ssm_tune.errors import UserError
+
+        if shutil.which("sbatch") is None:
+            raise UserError("hydra/launcher=slurm: no sbatch here: run on a login node, or with hydra/launcher=local")
+        try:
+            import submitit
+        except ImportError as error:
+            raise UserError("hydra/launcher=slurm needs submitit: pip install 'ssm-tune[slurm]'") from error
+        _check_partition(self.parameters.get("partition"))
+        executor = submitit.SlurmExecutor(folder=self.make_folder(), max_num_timeout=self.max_requeues)
+        try:
+            executor.update_parameters(**self.parameters)
+            with executor.batch():
+                jobs = [executor.submit(CellJob(list(cell), self.max_requeues)) for cell in cells]
+            _ = jobs[0].job_id
+        except submitit.core.utils.FailedJobError as error:
+            lines = [line for line in str(error).splitlines() if line.startswith("sbatch: error:")] or [str(error)]
+            raise UserError(f"SLURM takes no such job: {' '.join(lines).replace('sbatch: error: ', '')}") from error
+        except (ValueError, subprocess.CalledProcessError) as error:
+            raise UserError(f"hydra.launcher: {' '.join(str(error).split())[:300]}") from error
+        return jobs
+
+    def _await(self, jobs: Sequence[Any], cells: Sequence[Sequence[str]]) -> list[Any]:
+        """Each job's outcome, told as it comes. Ctrl-C leaves the jobs to SLURM."""
+        from ssm_tune.worker import Outcome, label_of
+
+        outcomes: dict[int, Outcome] = {}
+        missing = dict.fromkeys(range(len(jobs)), 0)
+        try:
+            while missing:
+                time.sleep(self.poll_seconds)
+                queued = _queued(jobs[0].job_id.split("_")[0])
+                for number in list(missing):
+                    found = _result(jobs[number])
+                    if found is None and (queued is None or jobs[number].job_id in queued):
+                        missing[number] = 0
+                        continue
+                    missing[number] += 1
+                    # a result may take a while to be seen over a network file system
+                    if found is None and missing[number] * self.poll_seconds < PATIENCE and missing[number] < PATIENCE:
+                        continue
+                    del missing[number]
+                    outcomes[number] = found or _dead(jobs[number])
+                    said = outcomes[number]
+                    tell(f"[{len(outcomes)}/{len(jobs)}] {said.status:<8} {label_of(cells[number])}  "
+                         f"{said.score or said.line}")  # fmt: skip
+                    if self.stop_on_error and said.status in ("failed", "diverged") and missing:
+                        tell(f"sweep.on_error=stop: cancelling {len(missing)} jobs")
+                        subprocess.run(["scancel", *(jobs[i].job_id for i in missing)], check=False)
+        except KeyboardInterrupt:
+            tell(f"\nleaving {len(missing)} jobs to SLURM; scancel {jobs[0].job_id.split('_')[0]} ends them")
+        left = Outcome("submitted", "left to SLURM", exit=130)
+        return [outcomes.get(number, left) for number in range(len(jobs))]
+
+
+def _check_partition(wanted: str | None) -> None:
+    """Refuse a partition that this cluster has not, with those that it has; sbatch would tell in lines of its own."""
+    from ssm_tune.config import nearest
+    from ssm_tune.errors import UserError
+
+    there = sorted(set(_output(["sinfo", "-h", "-o", "%R"]).split()))
+    for name in wanted.split(",") if wanted and there else ():
+        if name not in there:
+            raise UserError(f"this cluster has no partition {name!r}: {nearest(name, there)}")
+
+
+def _result(job: Any) -> Any:
+    """The outcome that a job left, None where there is none (yet)."""
+    from ssm_tune.worker import Outcome
+
+    path = job.paths.result_pickle
+    if not path.exists():
+        return None
+    kind, found = job._get_outcome_and_result()
+    if kind == "success" and isinstance(found, Outcome):
+        return found
+    return Outcome("failed", f"job {job.job_id}: {str(found).strip().splitlines()[-1]}", exit=1)
+
+
+def _dead(job: Any) -> Any:
+    """The outcome of a job that SLURM no longer knows and that left no result."""
+    from ssm_tune.worker import Outcome
+
+    log = Path(str(job.paths.stderr))
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    last = f"last line of {log}: {lines[-1]}" if lines else "it wrote no log"
+    return Outcome(
+        "failed", f"job {job.job_id} ended without a result (cancelled, killed or no memory); {last}", exit=1
+    )
+
+
+def _queued(array: str) -> set[str] | None:
+    """The ids of an array's jobs that are not over; None where SLURM does not answer."""
+    done = subprocess.run(
+        ["squeue", "-h", "-r", "-j", array, "-o", "%i"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return None
+    return set(done.stdout.split())
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout

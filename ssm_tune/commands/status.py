@@ -1,0 +1,110 @@
+"""ssm-tune status: what became of the cells of a sweep, or of every cell folder there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssm_tune.errors import UserError
+from ssm_tune.states import STATUSES, Results, State
+
+OPEN = ("running", "stale", "stopped", "failed", "missing")
+"""Statuses of cells that still take time."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the states; 0 if every cell has its record, 1 if one has not. Raises UserError as ``-m`` does."""
+    options = _parser().parse_args(argv)
+    rows = _asked(options.sweep, options.results) if options.sweep else Results(options.results or "results").folders()
+    if not rows:
+        raise UserError(f"no cell under {Path(options.results or 'results') / 'runs'}: name a sweep, or --results DIR")
+    if options.format == "json":
+        print(json.dumps(_summary(rows) | {"cells": [_plain(*row) for row in rows]}, indent=2))
+    else:
+        print("\n".join(_lines(rows, options.all)))
+    return int(any(state.status not in ("done", "diverged") for _, state in rows))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssm-tune status",
+        description="Say what became of each cell: done, diverged, running (where, since when), stale (its process is "
+        "gone), stopped (saved, goes on), failed (why) or missing; the hours spent and an estimate of the rest. "
+        "Exit status 0 if every cell has its record, 1 if not.",
+    )
+    parser.add_argument("sweep", nargs="*", metavar="SWEEP",
+                        help="a sweep's name (conf/sweep/NAME.yaml) and settings, or settings as behind -m: "
+                        "tiny seed=42; default: every cell folder under results/runs")  # fmt: skip
+    parser.add_argument("--results", metavar="DIR", help="the results folder (default: output_dir's, results)")
+    parser.add_argument("--format", choices=("terminal", "json"), default="terminal",
+                        help="how to print (default: terminal)")  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="list the cells that are done, too")
+    return parser
+
+
+def _asked(words: Sequence[str], folder: str | None) -> list[tuple[str, State]]:
+    """The states of the cells that -m would run."""
+    from ssm_tune.compose import Composer
+    from ssm_tune.sweep import read_sweep
+    from ssm_tune.worker import label_of
+
+    settings = [word if "=" in word else f"+sweep={word}" for word in words]
+    if folder:
+        settings.append(f"output_dir={folder}")
+    composer, results, rows = Composer(), dict[str, Results](), list[tuple[str, State]]()
+    for cell in read_sweep(settings).cells:
+        try:
+            config = composer.config(cell.overrides)
+        except UserError as error:
+            raise UserError(f"{cell.origin}: {error}" if cell.origin else str(error)) from error
+        if config.output_dir not in results:
+            results[config.output_dir] = Results(config.output_dir)
+        rows.append((label_of(cell.overrides), results[config.output_dir].state(config)))
+    return rows
+
+
+def _summary(rows: Sequence[tuple[str, State]]) -> dict[str, Any]:
+    """Counts by status, hours spent, and hours that the rest may take, one cell at a time."""
+    counts = {status: sum(state.status == status for _, state in rows) for status in STATUSES}
+    by_task: dict[str, list[float]] = {}
+    for _, state in rows:
+        if state.record is not None:
+            by_task.setdefault(state.record["cell"]["task"], []).append(state.seconds)
+    known = [seconds for values in by_task.values() for seconds in values]
+    left = None
+    if known:
+        mean = statistics.mean(known)
+        left = 0.0
+        for label, state in rows:
+            if state.status in OPEN:
+                task = next((task for task in by_task if f"task={task} " in f"{label} " or f"{task}/" in label), None)
+                left += statistics.mean(by_task[task]) if task else mean
+    return {
+        "counts": counts,
+        "hours_spent": round(sum(state.seconds for _, state in rows) / 3600, 3),
+        "hours_left": None if left is None else round(left / 3600, 3),
+    }
+
+
+def _plain(label: str, state: State) -> dict[str, Any]:
+    folder = None if state.folder is None else str(state.folder)
+    return {"cell": label, "status": state.status, "detail": state.detail, "seconds": state.seconds, "folder": folder}
+
+
+def _lines(rows: Sequence[tuple[str, State]], every: bool) -> list[str]:
+    """The cells that are not done, grouped by status, and the counts last."""
+    lines = []
+    for status in STATUSES:
+        for label, state in rows:
+            if state.status == status and (every or status != "done"):
+                lines.append(f"{status:<9} {label}" + (f"\n    {state.detail[:200]}" if state.detail else ""))
+    summary = _summary(rows)
+    counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items() if count)
+    left = summary["hours_left"]
+    estimate = "" if left is None else f", about {left:.2f} h of one process at a time for the rest"
+    lines.append(f"{len(rows)} cells: {counts}; {summary['hours_spent']:.2f} h spent{estimate}")
+    return lines

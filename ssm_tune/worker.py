@@ -1,0 +1,164 @@
+"""One cell of many, and how it came out: errors become an outcome, so that no cell takes others with it.
+
+python -m ssm_tune.worker OUTCOME.json key=value ...     # what launchers start, one process a cell
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ssm_tune.cell import digest
+from ssm_tune.claim import ASKED, CLAIMS_NAME, Asked, Held, note_failure
+from ssm_tune.config import Config
+from ssm_tune.errors import Stopped, UserError, first_line
+from ssm_tune.files import atomic_write, encode_json
+from ssm_tune.summary import summary
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
+"""Settings that say which cell it is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell came out.
+
+    status: done, kept (was done already), held (another process runs it), failed, diverged, stopped, not run.
+    line: what to say of it. record: its path. seconds: of the run. exit: the process's exit status.
+    """
+
+    status: str
+    line: str = ""
+    record: str | None = None
+    score: str | None = None
+    seconds: float | None = None
+    exit: int = 0
+
+
+def asked_key(config: Config) -> str:
+    """Names a cell as it was asked for, before data and model are known."""
+    asked = {name: value for name, value in asdict(config).items() if name in ASKED_FOR}
+    del asked["decode"]["batch_size"]
+    return digest(asked)[:16]
+
+
+def unprepared_path(config: Config) -> Path:
+    """Where a failure is noted that comes before the cell's folder is known."""
+    claims = Path(config.output_dir) / "runs" / str(config.task["name"]) / CLAIMS_NAME
+    return claims / f"unprepared-{asked_key(config)}.json"
+
+
+def label_of(overrides: Sequence[str]) -> str:
+    """A cell in words: its settings without those that say where and how it runs."""
+    hidden = ("hydra/", "hydra.", "output_dir=", "sweep", "-")
+    return " ".join(item for item in overrides if not item.lstrip("+~").startswith(hidden) and not item.startswith("-"))
+
+
+def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
+    """Run the cell and print what came of it. Raises what ends it: UserError, Stopped, anything."""
+    asked, unprepared = Asked(asked_key(config), label_of(overrides)), unprepared_path(config)
+    token = ASKED.set(asked)
+    try:
+        with stopping():
+            from ssm_tune.run import run  # torch: not before the configuration is known to be good
+
+            finished = run(config)
+    except (Held, Stopped):
+        raise
+    except Exception as error:
+        if asked.claims is None:
+            note_failure(unprepared, asked, _line(error))
+        raise
+    finally:
+        ASKED.reset(token)
+    with suppress(OSError):
+        unprepared.unlink(missing_ok=True)
+    return told(finished.record, finished.path, finished.fresh)
+
+
+def told(record: Any, path: Path, fresh: bool) -> Outcome:
+    """The outcome of a cell that has its record, printed as it is made."""
+    if not fresh:
+        print("this cell is done already (force=true runs it again)", file=sys.stderr)
+    outcome = outcome_of(record, path, fresh)
+    if outcome.status == "diverged":
+        print(f"ssm-tune: the run {outcome.line}", file=sys.stderr)
+    else:
+        print(summary(record))
+    print(f"record: {path}", flush=True)
+    return outcome
+
+
+def outcome_of(record: Any, path: Path, fresh: bool) -> Outcome:
+    from ssm_tune.tables import heading
+
+    seconds = record["seconds"]["total"]
+    if record["status"] == "diverged":
+        why = next(note for note in record["notes"] if note.startswith("diverged"))
+        return Outcome("diverged", why, str(path), None, seconds, 1)
+    name = record["primary_metric"]
+    score = f"{heading(name)} {100 * record['metrics']['best']['report'][name]:.2f}"
+    return Outcome("done" if fresh else "kept", "", str(path), score, seconds)
+
+
+def run_cell(overrides: Sequence[str]) -> Outcome:
+    """Compose and run one cell of many; whatever ends it becomes its outcome. Ctrl-C goes through."""
+    from ssm_tune.compose import compose
+
+    try:
+        with stopping():
+            return run_config(compose(overrides), overrides)
+    except Held as error:
+        return Outcome("held", str(error))
+    except Stopped as error:
+        return Outcome("stopped", str(error), exit=128 + error.signal)
+    except Exception as error:
+        if os.environ.get("SSM_TUNE_TRACEBACK"):
+            traceback.print_exc()
+        return Outcome("failed", _line(error), exit=2 if isinstance(error, UserError) else 1)
+
+
+def _line(error: BaseException) -> str:
+    text = str(error) if isinstance(error, UserError) else f"unexpected {first_line(error)}"
+    return " ".join(text.split())
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """The signals that ask for an end raise Stopped, until the run itself takes them over."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Stopped(f"stopped by {signal.Signals(signum).name} before there was anything to save", signum)
+
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    before = {signum: signal.signal(signum, stop) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    path, *overrides = sys.argv[1:] if argv is None else argv
+    outcome = run_cell(overrides)
+    if outcome.line:
+        print(f"ssm-tune: {outcome.status}: {outcome.line}", file=sys.stderr)
+    atomic_write(Path(path), [encode_json(asdict(outcome))])
+    return outcome.exit
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -133,7 +133,8 @@ class Training:
         """One optimizer step; its row of ``trained.steps``.
 
         Raises:
-            Diverged: the loss is not finite, or its mean over WINDOW steps is twice that of a uniform guess.
+            Diverged: the loss is not finite, or its mean over WINDOW steps is twice that of a uniform guess and of the
+                start.
             UserError: a declared parameter does not train, or a frozen one does (the training gate).
         """
         settings, position, model = self.settings, self.position, self.adapter.model
@@ -262,7 +263,9 @@ def _divergence(trained: Trained, vocabulary: int) -> str | None:
     step = int(trained.steps[-1]["step"])
     if not math.isfinite(recent[-1]) or not math.isfinite(trained.steps[-1]["grad_norm"]):
         return f"the loss or its gradient is not finite at step {step}"
-    limit = 2 * math.log(vocabulary)  # a uniform guess costs log V
+    # a uniform guess costs log V; a model that is sure of other answers may cost more before it has learnt anything
+    start = sum(row["loss"] for row in trained.steps[:WINDOW]) / min(WINDOW, step)
+    limit = 2 * max(math.log(vocabulary), start)
     if len(recent) == WINDOW and sum(recent) / WINDOW > limit:
         return f"the mean loss of {WINDOW} steps is above {limit:.1f} at step {step}"
     return None

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small import Silent, small_model
 
+from ssm_tune import loop
 from ssm_tune.batching import Encoded, collate, epoch_batches
 from ssm_tune.config import method_section
 from ssm_tune.errors import UserError
@@ -112,3 +113,14 @@ def test_bfloat16_adapters_train_in_bfloat16() -> None:
     train(Training(adapter, SEQUENCES, settings(), 0), lambda epoch, step: None, Silent())
     assert {value.dtype for value in adapter.parameters.values()} == {torch.bfloat16}
     assert adapter.model.dtype == torch.float32
+
+
+def test_a_high_start_is_no_divergence_but_a_rise_from_it_is() -> None:
+    def trained(*losses: float) -> loop.Trained:
+        rows = [{"step": float(i + 1), "loss": loss, "grad_norm": 1.0} for i, loss in enumerate(losses)]
+        return loop.Trained(steps=rows)
+
+    assert loop._divergence(trained(*[16.0] * 20), 1000) is None  # above 2 log 1000 = 13.8 from the first step on
+    assert loop._divergence(trained(*[16.0] * 20, *[31.0] * 20), 1000) is None
+    assert "at step 40" in str(loop._divergence(trained(*[16.0] * 20, *[33.0] * 20), 1000))
+    assert "at step 40" in str(loop._divergence(trained(*[1.0] * 20, *[14.0] * 20), 1000))

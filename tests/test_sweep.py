@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ssm_tune import sweep
 from ssm_tune.cli import main
 from ssm_tune.compose import Composer, compose
-from ssm_tune.config import names
+from ssm_tune.config import benchmarks, names
 from ssm_tune.errors import UserError
 from ssm_tune.sweep import read_sweep
 from ssm_tune.worker import unprepared_path
@@ -54,10 +54,10 @@ def test_every_sweep_composes(name: str) -> None:
 
 def test_the_tiny_sweep_is_all_tasks_all_methods_three_seeds() -> None:
     cells = [dict(item.split("=", 1) for item in cell.overrides) for cell in read_sweep(["+sweep=tiny"]).cells]
-    expected = itertools.product(names("task"), names("method"), ("42", "1042", "2042"))
+    expected = itertools.product(benchmarks(), names("method"), ("42", "1042", "2042"))
     assert sorted((cell["task"], cell["method"], cell["seed"]) for cell in cells) == sorted(expected)
     by_task = {(cell["task"], *(v for k, v in cell.items() if k not in ("method", "seed"))) for cell in cells}
-    assert len(by_task) == len(names("task"))  # settings are the same for all methods and seeds of a task
+    assert len(by_task) == len(benchmarks())  # settings are the same for all methods and seeds of a task
 
 
 def test_a_sweep_is_narrowed_and_changed_from_the_command_line() -> None:

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
 
 POLL_SECONDS = 0.1
+ONE_REQUEST_SECONDS = 0.5
+"""Signals that come closer together than this are one request to stop."""
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -60,7 +62,7 @@ class LocalLauncher(CellLauncher):
 
         self.cells, self.outcomes = job_overrides, dict[int, Outcome]()
         self.waiting, self.workers = list(range(len(job_overrides))), list[_Worker]()
-        self.begun, self.stopped = time.monotonic(), 0
+        self.begun, self.asked, self.stopped = time.monotonic(), 0.0, 0
         self.free = (self.gpus or [None] * self.n_jobs)[: self.n_jobs]
         where = f"GPUs {', '.join(str(gpu) for gpu in dict.fromkeys(self.gpus))}" if self.gpus else "the CPU"
         tell(f"{self.n_jobs} processes on {where}, {self.threads} threads each; logs in {self.make_folder()}")
@@ -119,6 +121,9 @@ class LocalLauncher(CellLauncher):
 
     def _stop(self, signum: int) -> None:
         """The first time ask the processes to save and end, the second time end them."""
+        if self.stopped and time.monotonic() - self.asked < ONE_REQUEST_SECONDS:
+            return  # one request may come twice: "timeout" signals the process, and then its group
+        self.asked = time.monotonic()
         if self.stopped:
             tell("killing them")
             self._kill()

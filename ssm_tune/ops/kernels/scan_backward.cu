@@ -144,6 +144,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
 #endif
 #if D_OFFSET
     float doffset[PER][STATES] = {};
+#if DTYPE == 0
+    float doffset_before[PER][STATES] = {};  // of whole tiles: a sum of short sums, for what float32 is asked for
+#endif
 #endif
 #pragma unroll
     for (int k = 0; k < PER; ++k)
@@ -433,6 +436,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                 }
             }
         }
+#if D_OFFSET && DTYPE == 0
+#pragma unroll
+        for (int k = 0; k < PER; ++k)
+#pragma unroll
+            for (int j = 0; j < STATES; ++j) doffset_before[k][j] += doffset[k][j], doffset[k][j] = 0.0f;
+#endif
         if ((D_B || D_C) && bc_real) {
 #pragma unroll
             for (int pass = 0; pass < BC_PASSES; ++pass) {
@@ -462,7 +471,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
 #if D_A
             p.dA[at] = dA[k][j];
 #endif
-#if D_OFFSET
+#if D_OFFSET && DTYPE == 0
+            p.doffset[at] = doffset_before[k][j];
+#elif D_OFFSET
             p.doffset[at] = doffset[k][j];
 #endif
         }

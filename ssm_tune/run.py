@@ -75,6 +75,12 @@ def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
         finished: Finished | None = None
         try:
             finished = _run(session, ui, logger)
+        except torch.OutOfMemoryError as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"out of GPU memory ({session.where()}): {first}. What was saved stays, and the same command goes on "
+                "from it: with a smaller decode.batch_size, which changes no result, if this was an evaluation"
+            ) from error
         finally:
             ui.stop()
             logger.finish(finished.record if finished else None)

@@ -190,7 +190,7 @@ def test_captured_training_goes_on_from_a_checkpoint_taken_behind_captures() -> 
     progress, kept = cut.progress(), {name: value.clone() for name, value in cut.tensors().items()}
     cut.advance()
     for training in (cut, started(capture=Uncaptured())):  # in place, and in another process
-        training.restore(copy.deepcopy(progress), kept)
+        training.restore(copy.deepcopy(progress), {name: value.clone() for name, value in kept.items()})
         assert training.graphs is not None
         assert not training.graphs.captured
         blockwise(training, 16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 import torch
@@ -25,7 +25,10 @@ class Capture(Protocol):
         """Within it all work runs, captured or not."""
 
     def __call__(self, work: Work) -> Work:
-        """What does ``work`` again whenever it is called, on the memory that ``work`` names; may run nothing yet."""
+        """What does ``work`` again whenever it is called, on the memory that ``work`` names; may run nothing yet.
+
+        Raises whatever keeps it from that. What was captured before is of no use then: ``release`` follows.
+        """
 
     def release(self) -> None:
         """Give the memory of all that was captured back; none of it is called any more."""
@@ -38,6 +41,7 @@ class CudaCapture:
         self.device = device
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._broken: list[torch.cuda.CUDAGraph] = []
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -48,8 +52,20 @@ class CudaCapture:
 
     def __call__(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-            work()
+        index = torch.cuda.current_device() if self.device.index is None else self.device.index
+        generator = torch.cuda.default_generators[index]
+        random = generator.clone_state()
+        try:
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                work()
+        except BaseException:
+            # PyTorch leaves both of these inside a capture that CUDA has broken off: dropout would fail from now on,
+            # and the allocator would go on asking the graph, which therefore has to stay
+            generator.graphsafe_set_state(random)
+            with suppress(RuntimeError):  # it was not broken off, but ended
+                torch._C._cuda_endAllocateToPool(index, self._pool)
+            self._broken.append(graph)
+            raise
         return graph.replay
 
     def release(self) -> None:
@@ -97,9 +113,14 @@ class Graphs:
         try:
             self.captured[batch.shape] = inputs, self.capture(lambda: self.step(inputs))
         except (RuntimeError, UserError) as error:
-            self.refused[batch.shape] = first_line(error)
+            self.captured.clear()  # these are captured again
+            self.capture.release()
+            reason: BaseException = error  # that a capture was broken off hides why
+            while reason.__context__ is not None:
+                reason = reason.__context__
+            self.refused[batch.shape] = first_line(reason)
             log.warning(
                 "a step on %d x %d tokens with room for %d label tokens cannot be captured as a CUDA graph and runs "
-                "without: %s", *batch.shape, first_line(error),
+                "without: %s", *batch.shape, first_line(reason),
             )  # fmt: skip
         self.step.forget_gradients()  # they lie in the memory that the graphs share

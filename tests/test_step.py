@@ -31,14 +31,18 @@ METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix
 class Uncaptured:
     """A ``Capture`` that runs the very work, on the memory of the first call, where a GPU replays it."""
 
-    def __init__(self, refuses: bool = False) -> None:
-        self.refuses, self.replays = refuses, 0
+    def __init__(self, refuses: tuple[int, ...] = ()) -> None:
+        self.refuses, self.captures, self.replays = refuses, 0, 0
 
     running = nullcontext
 
     def __call__(self, work: Work) -> Work:
-        if self.refuses:
-            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        self.captures += 1
+        if self.captures in self.refuses:
+            try:
+                raise RuntimeError("operation not permitted when stream is capturing\nand more")
+            finally:
+                raise RuntimeError("capture invalidated")
 
         def again() -> None:
             self.replays += 1
@@ -197,17 +201,21 @@ def test_captured_training_goes_on_from_a_checkpoint_taken_behind_captures() -> 
         assert training.trained.steps == whole.trained.steps
 
 
-def test_what_cannot_be_captured_is_launched_singly_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    plain, refusing = started(capture=Uncaptured()), started(capture=Uncaptured(refuses=True))
+@pytest.mark.parametrize("refuses", [(1, 2), (2,)], ids=["all", "the-second"])
+def test_what_cannot_be_captured_is_launched_singly_and_said_once(
+    refuses: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = started(capture=Uncaptured())
     blockwise(plain, 16)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        caplog.at_level(logging.WARNING),
-    ):
+    capture = Uncaptured(refuses)
+    refusing = started(capture=capture)
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(Graphs, "forget", lambda graphs: None)
         blockwise(refusing, 16)
     assert refusing.trained.steps == plain.trained.steps
     assert refusing.graphs is not None
     said = [record.message for record in caplog.records]
-    assert len(said) == len(refusing.graphs.refused) == 2
+    assert len(said) == len(refusing.graphs.refused) == len(refuses)
     assert all(line.endswith("RuntimeError: operation not permitted when stream is capturing") for line in said)
+    assert len(refusing.graphs.captured) == 2 - len(refuses)
+    assert capture.captures == (2 if len(refuses) == 2 else 3)  # what a failure has dropped is captured again

@@ -26,7 +26,7 @@ METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix
            "state_offset_y")  # fmt: skip
 STEPS = 23
 SEQUENCES = [Encoded([(7 * i + j) % 255 + 1 for j in range(20 + 9 * (i % 2) * (i % 3))], 4 + i % 3) for i in range(40)]
-ROUNDING = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+ROUNDING = {torch.float32: 2e-4, torch.bfloat16: 2e-2}
 
 
 @pytest.fixture(autouse=True)

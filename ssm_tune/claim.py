@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -137,13 +137,14 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def turn(path: Path) -> Iterator[None]:
-    """Wait until no other process makes the file ``path``, then hold the right to."""
+def turn(path: Path, poll: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Wait until no other process makes the file ``path``, then hold the right to. ``poll`` is called while waiting."""
     while True:
         try:
             attempt = acquire(claims_of(path), str(path))
             break
         except Held:
+            poll()
             time.sleep(TURN_SECONDS)
     with _holding(attempt):
         yield

@@ -13,8 +13,12 @@ from ssm_tune.files import atomic_write, decode_json, encode_json, read_bytes
 from ssm_tune.prepare import Prepared
 
 
-def frozen_outputs(prepared: Prepared, decode: Callable[[], list[str]]) -> tuple[list[str], bool]:
+def frozen_outputs(
+    prepared: Prepared, decode: Callable[[], list[str]], poll: Callable[[], None]
+) -> tuple[list[str], bool]:
     """The frozen model's outputs on the report split, and whether they came from the cache.
+
+    ``poll`` is called while another process decodes them, and may raise to end the wait.
 
     Outputs are kept, not scores, so that a change of a metric needs no decoding. Raises UserError where the
     cache cannot be written or is damaged.
@@ -32,7 +36,7 @@ def frozen_outputs(prepared: Prepared, decode: Callable[[], list[str]]) -> tuple
     count = len(prepared.dataset.splits[prepared.roles.report])
     if path.exists():
         return _read(path, asked, count), True
-    with turn(path):  # cells that begin together want the same answers: one makes them, the others wait
+    with turn(path, poll):  # cells that begin together want the same answers: one makes them, the others wait
         if path.exists():
             return _read(path, asked, count), True
         outputs = decode()

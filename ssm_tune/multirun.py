@@ -46,7 +46,10 @@ def run_many(settings: Sequence[str]) -> int:
     outcomes = _looked_up(sweep)
     waiting = [number for number, outcome in enumerate(outcomes) if outcome is None]
     kept = sum(outcome is not None and outcome.status == "kept" for outcome in outcomes)
-    print(f"{len(sweep.cells)} cells: {kept} done already, {len(waiting)} to run", file=sys.stderr)
+    print(
+        f"{len(sweep.cells)} cell{'s' * (len(sweep.cells) != 1)}: {kept} done already, {len(waiting)} to run",
+        file=sys.stderr,
+    )
     stop = sweep.on_error == "stop"
     if waiting and not (stop and any(outcome and outcome.status == "failed" for outcome in outcomes)):
         launched = _launch(sweep, [sweep.cells[number].overrides for number in waiting], Task(stop))

@@ -218,7 +218,7 @@ def _score_frozen(session: Session, ui: Bars | Lines) -> None:
         except Diverged as error:
             raise UserError(f"the frozen {prepared.model_name} cannot be used: {error}") from error
 
-    outputs, cached = frozen_outputs(prepared, fresh)
+    outputs, cached = frozen_outputs(prepared, fresh, session.poll)
     answers = _scored(session, outputs, split)
     _write_predictions(session.folder / "predictions-frozen.jsonl.gz", prepared, answers)
     state.frozen = {"split": split, "values": answers.scored.values}

@@ -235,6 +235,25 @@ def test_how_an_attempt_ended(tmp_path: Path) -> None:
     assert [json.loads((claims_of(folder) / f"{n}.json").read_text())["outcome"] for n in (0, 1)] == ["failed"] * 2
 
 
+def test_who_waits_for_a_turn_looks_up_and_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "TURN_SECONDS", 0.01)
+    looks = 0
+
+    def poll() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise Stopped("stopped", signal.SIGTERM)
+
+    path = tmp_path / "answers.json"
+    with claim.turn(path, poll):
+        with pytest.raises(Stopped), claim.turn(path, poll):
+            pytest.fail("two have the turn")
+        assert looks == 3
+    with claim.turn(path, poll):  # who has left stands in nobody's way
+        assert looks == 3
+
+
 @pytest.mark.parametrize(("number", "words"), [(errno.EROFS, "Read-only file system"), (errno.ENOSPC, "No space left")])
 def test_a_folder_that_takes_no_file_is_one_line(
     number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hydra_plugins.ssm_tune_launchers.local import LocalLauncher
 from ssm_tune import sweep
 from ssm_tune.cli import main
 from ssm_tune.compose import Composer, compose
@@ -242,3 +244,39 @@ def test_ctrl_c_stops_all_processes_and_the_same_line_goes_on(tmp_path: Path) ->
     assert "Traceback" not in err
     assert [json.loads(path.read_text())["outcome"] for path in held] == ["stopped"] * 2
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_second_ctrl_c_kills_what_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that ignore the first request, started by the launcher in place of cells."""
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    launcher = LocalLauncher(n_jobs=2, gpus=[], cells_per_gpu=1, threads=1)
+    launcher.folder, launcher.stop_on_error = tmp_path, False
+    monkeypatch.setattr(LocalLauncher, "make_folder", lambda self: tmp_path)
+    start = subprocess.Popen
+
+    def deaf(command: list[str], **named: object) -> subprocess.Popen[bytes]:
+        return start([sys.executable, "-c", stubborn], **named)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(subprocess, "Popen", deaf)
+
+    def press_twice() -> None:
+        while [log.read_text().strip() for log in tmp_path.glob("*.log")] != ["deaf"] * 2:
+            time.sleep(0.05)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pressing, begun = threading.Thread(target=press_twice, daemon=True), time.monotonic()
+    pressing.start()
+    try:
+        returns = launcher.launch([[*CELL, f"seed={seed}"] for seed in (1, 2, 3)], 0)
+    finally:
+        pressing.join()
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - begun < 50
+    outcomes = [one.return_value for one in returns]
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed", "not run"]
+    assert all("was killed by SIGKILL" in outcome.line for outcome in outcomes[:2])

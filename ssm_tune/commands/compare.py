@@ -119,9 +119,9 @@ def _of_method(word: str, options: argparse.Namespace, found: list[tuple[Path, R
 
     chosen = [(path, record) for path, record in found if fits(record)]
     if not chosen:
-        filters = " ".join(f"--{name} {value}" for name, value in wanted.items())
+        filters = "".join(f" --{name} {value}" for name, value in wanted.items())
         there = ", ".join(sorted({record["cell"]["method"] for _, record in found})) or "none at all"
-        raise UserError(f"{word}: no such folder, and no run of such a method {filters}; there are runs of {there}")
+        raise UserError(f"{word}: no such folder, and no run of such a method{filters}; there are runs of {there}")
     for what, key in (("tables", table_key), ("settings", settings)):
         kinds = {json.dumps(key(record)): path for path, record in chosen}
         if len(kinds) > 1:

@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]  # fmt: skip
     grid = fill(load_layout(options.name), [record for _, record in chosen])
     if grid.empty:
-        raise UserError(f"no finished run under {options.results / 'runs'} belongs to the table {options.name}")
+        raise UserError(
+            f"no finished run under {options.results / 'runs'} belongs to the table {options.name}: "
+            f"ssm-tune table {options.name} names the commands that make its cells"
+        )
     folders = {id(record): path.parent for path, record in chosen}
     print(atomic_write(options.output, [page(grid, folders, options.examples).encode("utf-8")]))
     return 0

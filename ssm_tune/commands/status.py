@@ -105,6 +105,10 @@ def _lines(rows: Sequence[tuple[str, State]], every: bool) -> list[str]:
     summary = _summary(rows)
     counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items() if count)
     left = summary["hours_left"]
-    estimate = "" if left is None else f", about {left:.2f} h of one process at a time for the rest"
-    lines.append(f"{len(rows)} cells: {counts}; {summary['hours_spent']:.2f} h spent{estimate}")
+    estimate = (
+        ""
+        if not any(state.status in OPEN for _, state in rows) or left is None
+        else f", about {left:.2f} h of one process at a time for the rest"
+    )
+    lines.append(f"{len(rows)} cell{'s' * (len(rows) != 1)}: {counts}; {summary['hours_spent']:.2f} h spent{estimate}")
     return lines

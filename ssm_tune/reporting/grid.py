@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ssm_tune.record import Record
-from ssm_tune.reporting.layout import QUANTITIES, Column, Layout, MethodRow
+from ssm_tune.reporting import gaps
+from ssm_tune.reporting.layout import QUANTITIES, Column, Layout, MethodRow, word
 from ssm_tune.tables import Key, Stat, settings, stat, table_key
 
 FROZEN = "frozen"
@@ -87,12 +88,9 @@ def fill(layout: Layout, records: Sequence[Record]) -> Grid:
               for column in layout.columns}  # fmt: skip
     heads = tuple(_head(column, chosen[column.name]) for column in layout.columns)
     picked: dict[tuple[str, str], list[list[Record]]] = {}
-    missing: list[str] = []
     for row in layout.rows:
         for column in layout.columns:
-            parts = [_of_row(row, group, notes) for group in chosen[column.name]]
-            picked[row.label, column.name] = parts
-            missing += _gaps(layout, row, column, parts)
+            picked[row.label, column.name] = [_of_row(row, group, notes) for group in chosen[column.name]]
     rows = [_frozen_row(heads, chosen)]
     for row in layout.rows:
         values = {head.column.name: _values(head, picked[row.label, head.column.name]) for head in heads}
@@ -104,7 +102,7 @@ def fill(layout: Layout, records: Sequence[Record]) -> Grid:
     if layout.average_rank:
         rows = _ranked(heads, rows)
     said = (*dict.fromkeys(notes), *_notes(layout, heads, used))
-    return Grid(layout, heads, tuple(rows), behind, tuple(dict.fromkeys(missing)), said)
+    return Grid(layout, heads, tuple(rows), behind, gaps.commands(layout, picked), said)
 
 
 def _of_task(layout: Layout, column: Column, task: str, records: Iterable[Record], notes: list[str]) -> list[Record]:
@@ -114,9 +112,15 @@ def _of_task(layout: Layout, column: Column, task: str, records: Iterable[Record
     def fits(record: Record) -> bool:
         cell = record["cell"]
         here = (cell["task"], cell["data"], cell["model"], cell["protocol"])
-        return here == wanted and cell["seed"] in layout.seeds and _has(record, column)
+        return here == wanted and cell["seed"] in layout.seeds
 
-    groups = _grouped(filter(fits, records), table_key)
+    there = list(filter(fits, records))
+    usable = [record for record in there if _has(record, column)]
+    if others := len(there) - len(usable):
+        asked = " ".join(f"{name}={word(value)}" for name, value in column.overrides.items())
+        notes.append(f"{task}: {others} record(s) without the table's settings ({asked}) are left out; "
+                     f"ssm-tune table --task {task} shows them")  # fmt: skip
+    groups = _grouped(usable, table_key)
     if not groups:
         return []
     key = _most(groups)
@@ -241,16 +245,6 @@ def _frozen(records: Iterable[Record], what: str) -> float | None:
         if frozen is not None and name in frozen["values"]:
             found.add(round(frozen["values"][name], 9))
     return found.pop() if len(found) == 1 else None
-
-
-def _gaps(layout: Layout, row: MethodRow, column: Column, parts: list[list[Record]]) -> list[str]:
-    found = []
-    for task, part in zip(column.tasks, parts, strict=True):
-        there = {record["cell"]["seed"] for record in part}
-        seeds = [seed for seed in layout.seeds if seed not in there]
-        if seeds:
-            found.append(layout.command(row, column, task, seeds))
-    return found
 
 
 def _ranked(heads: Sequence[Head], rows: list[Row]) -> list[Row]:

@@ -81,15 +81,6 @@ class Layout:
             return self.protocol
         return "paper" if column.data == "hub" else "standard"
 
-    def command(self, row: MethodRow, column: Column, task: str, seeds: Sequence[int]) -> str:
-        """The command line that makes the records of one row and task."""
-        words = ["ssm-tune", *(["-m"] if len(seeds) > 1 else []), f"method={row.method}"]
-        words += [f"method.{name}={_word(value)}" for name, value in row.changed.items()]
-        words += [f"task={task}", f"model={column.model}", f"data={column.data}"]
-        words += [f"protocol={self.protocol}"] if self.protocol != "auto" else []
-        words += [f"{name}={_word(value)}" for name, value in column.overrides.items()]
-        return " ".join([*words, f"seed={','.join(map(str, seeds))}"])
-
 
 def layout_names() -> list[str]:
     """The tables that conf/table plans."""
@@ -183,7 +174,7 @@ def _row(part: Any, group: str) -> MethodRow:
         key: value for key, value in section.items() if key not in ("_target_", "name", "published", "learning_rate")
     }
     changed = {key: value for key, value in options.items() if value != method_section(method)[key]}
-    label = part.get("label") or " ".join([method, *(f"{key}={_word(value)}" for key, value in changed.items())])
+    label = part.get("label") or " ".join([method, *(f"{key}={word(value)}" for key, value in changed.items())])
     return MethodRow(str(label), method, group, kept, changed)
 
 
@@ -212,7 +203,7 @@ def _listed(parts: Any, what: str) -> list[Any]:
     return parts
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     """A value as the command line takes it."""
     if isinstance(value, bool) or value is None:
         return {None: "null", True: "true", False: "false"}[value]

@@ -20,7 +20,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def page(tmp_path: Path) -> Path:
     for index, (method, score) in enumerate((("state_offset", 0.2), ("state_offset_y", 0.4), ("initial_state", 0.3))):
         folder = tmp_path / "runs" / "samsum" / f"run-{index}"
-        write_record(folder, make_record(method, score=score))
+        settings = {"train": {"epochs": 1, "max_steps": 70}, "decode": {"num_beams": 1}}  # as the table has it
+        write_record(folder, make_record(method, score=score, config=settings))
         write_jsonl(folder / "steps.jsonl.gz", [{"step": n, "loss": 3 / n} for n in range(1, 50)])
         write_jsonl(folder / "predictions.jsonl.gz", [{"id": "7", "output": f"<b>{method}</b> & more"}])
     assert report.main(["--results", str(tmp_path), "--output", str(tmp_path / "r.html")]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,11 @@ from ssm_tune.errors import UserError
 from ssm_tune.record import find_records, read_jsonl, references_sha256, write_jsonl, write_record
 from ssm_tune.reporting import build, sheet
 from ssm_tune.reporting.grid import fill
-from ssm_tune.reporting.layout import layout_names, load_layout, parse_layout
+from ssm_tune.reporting.layout import parse_layout
+from ssm_tune.reporting.published import read_published
 from ssm_tune.reporting.resample import Sums, paired_bootstrap, sums
 
 PLAN = {"seeds": [1, 2], "model": "tiny", "data": "sample", "columns": [{"task": "samsum"}], "average_rank": True}
-
-
-def test_every_planned_table_loads_and_names_what_is_missing() -> None:
-    for name in layout_names():
-        grid = fill(load_layout(name), [])
-        assert grid.empty
-        tasks = {(column.model, task) for column in grid.layout.columns for task in column.tasks}
-        assert len(grid.missing) == len(tasks) * len(grid.layout.rows)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +65,7 @@ def store(results: Path, records: list[Any]) -> None:
 def test_files_are_the_same_bytes_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = [make_record(m, s, 0.2 + s / 1e5, hashes__data="d" * 64) for m in ("lora", "bitfit") for s in (42, 1042)]
     for record in records:
+        record["config"] |= {"train": {"epochs": 1, "max_steps": 70}, "decode": {"num_beams": 1}}  # as the table has it
         if record["cell"]["method"] == "lora":
             record["cell"]["method_options"] = {"rank": 8, "alpha": 8, "dropout": 0.1}
     store(tmp_path, records)
@@ -93,6 +88,75 @@ def test_records_of_one_cell_that_disagree_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"disagree: .*run-0.*run-1"):
         command.main(["--results", str(tmp_path), "--write"])
     assert not (tmp_path / "tables").exists()
+
+
+def published(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("p.yaml", "t: {state_offset: {samsum: {rougeL: 20.5}}}"), ("p.yaml", "t: {state_offset: {samsum: 20.5}}"),
+     ("p.csv", "table,method,task,metric,value\nt,state_offset,samsum,,20.5\n")],
+    ids=["yaml", "without a metric", "csv"],
+)  # fmt: skip
+def test_published_values_stand_beside_ours(name: str, text: str, tmp_path: Path) -> None:
+    grid = fill(parse_layout("t", PLAN), [make_record(seed=1, score=0.25), make_record(seed=2, score=0.25)])
+    shown = sheet.markdown(sheet.sheet(grid, read_published(published(tmp_path, name, text))))
+    row = next(line for line in shown.splitlines() if line.startswith(r"| state\_offset |"))
+    assert "25.00" in row
+    assert "20.50" in row
+    assert "+4.50" in row
+    assert f"published: from {name}, in points" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [("p.yaml", "t: {lorra: {samsum: 1}}", "has no row 'lorra'"),
+     ("p.yaml", "t: {lora: {dart: 1}}", "has no column 'dart'"),
+     ("p.yaml", "t: {lora: {samsum: {meteor: 1}}}", "does not show 'meteor'"),
+     ("p.yaml", "t: {lora: {samsum: much}}", "'much' is no number of points"),
+     ("p.yaml", "t: {lora: {samsum: 4210}}", "is no number of points"),
+     ("p.yaml", "t: [1]", "must hold names with values"),
+     ("p.yaml", "{", "is not yaml"),
+     ("p.csv", "table,method,value\nt,lora,1\n", "no task there"),
+     ("p.csv", "table,method,task,value\nt,lora,samsum,1\nt,lora,samsum,2\n", "stands there twice"),
+     ("p.csv", "table,method,task,value\n", "holds no value")],
+)  # fmt: skip
+def test_what_is_amiss_in_published_values_is_named(name: str, text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        read_published(published(tmp_path, name, text)).of(fill(parse_layout("t", PLAN), [make_record(seed=1)]))
+    assert name in str(caught.value)
+
+
+def test_interrupted_writing_leaves_whole_files_and_is_mended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, [make_record("lora", s) for s in (42, 1042)])
+    made = build.build(find_records(tmp_path)[0], pictures=False)
+    replace, calls = os.replace, 0
+
+    def interrupted(source: Path, target: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build.write(tmp_path, made)
+    there = [path for folder in ("tables", "figures") for path in (tmp_path / folder).glob("*")]
+    assert [path.read_bytes() for path in there] == [made.files[f"tables/{there[0].name}"]]
+    assert build.differences(tmp_path, made)
+    assert len(build.write(tmp_path, made)) == len(made.files) - 1
+    assert not build.differences(tmp_path, made)
+
+
+def test_no_records_no_files_and_that_is_current(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--results", str(tmp_path), "--check"]) == 0
+    assert "0 files of tables and figures are current" in capsys.readouterr().out
 
 
 def test_latex_escapes_and_counts_its_columns() -> None:

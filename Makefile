@@ -9,6 +9,8 @@ ifneq ($(wildcard $(VENV)/wordnet/dict),)
 export WNSEARCHDIR := $(abspath $(VENV)/wordnet/dict)
 endif
 CELL := method=state_offset task=samsum model=tiny data=sample
+# apart from the results that are kept: its tables would be theirs
+DEMO := results/demo
 
 .PHONY: help demo sweep-tiny wordnet test check tables check-tables report clean
 .DEFAULT_GOAL := help
@@ -29,8 +31,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 demo: $(VENV)/installed  ## install, tune the embedded model on generated dialogues, show table and picture
-	$(BIN)/ssm-tune $(CELL)
-	$(BIN)/ssm-tune table --task samsum --data sample --model tiny --figure results/figures/samsum-sample-tiny.png
+	$(BIN)/ssm-tune $(CELL) output_dir=$(DEMO)
+	$(BIN)/ssm-tune table --results $(DEMO) --figure $(DEMO)/scores.png
 
 sweep-tiny: $(VENV)/installed  ## ten tasks x all methods x three seeds on the embedded model, in parallel processes
 	$(BIN)/ssm-tune -m +sweep=tiny hydra/launcher=local

@@ -7,10 +7,6 @@ import json
 import re
 from typing import Any
 
-from ssm_tune.claim import claimed
-
-__all__ = ["claimed", "digest", "folder_name"]
-
 
 def digest(value: Any) -> str:
     """sha256 (hex) of a JSON value, independent of the order of keys."""

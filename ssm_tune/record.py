@@ -34,6 +34,7 @@ __all__ = [
     "references_sha256",
     "rows_path",
     "validate",
+    "why_diverged",
     "write_jsonl",
     "write_record",
 ]
@@ -251,6 +252,11 @@ def find_records(results: Path | str) -> tuple[list[tuple[Path, Record]], list[s
         except UserError as error:
             warnings.append(str(error))
     return found, warnings
+
+
+def why_diverged(record: Record) -> str:
+    """What a diverged run's notes say of it; they may tell of other things before."""
+    return next((note for note in record["notes"] if note.startswith("diverged")), "diverged")
 
 
 def rows_path(folder: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ssm_tune.answering import Answered, classify, decode
-from ssm_tune.cell import claimed
+from ssm_tune.claim import claimed
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError
 from ssm_tune.frozen import frozen_outputs
@@ -32,12 +32,11 @@ from ssm_tune.tokens import training_sequences
 
 @dataclass(frozen=True)
 class Finished:
-    """path: of record.json; fresh: whether this call ran the cell; diverged: why, if it did."""
+    """path: of record.json; fresh: whether this call ran the cell."""
 
     path: Path
     record: Record
     fresh: bool
-    diverged: str | None = None
 
 
 def run(config: Config) -> Finished:
@@ -146,7 +145,7 @@ def _run(session: Session, ui: Bars | Lines, logger: Logger) -> Finished:
     record = make_record(prepared, adapter, state, training.trained, base)
     path = write_record(folder, record)
     session.checkpoints.remove()
-    return Finished(path, record, fresh=True, diverged=state.diverged)
+    return Finished(path, record, fresh=True)
 
 
 def _train(session: Session, training: Training, ui: Bars | Lines, logger: Logger) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from ssm_tune.claim import CLAIMS_NAME, Attempt, alive, last_attempt
 from ssm_tune.config import Config, of_cell
 from ssm_tune.errors import UserError
-from ssm_tune.record import RECORD_NAME, Record, find_records
+from ssm_tune.files import decode_json, read_bytes
+from ssm_tune.record import RECORD_NAME, Record, find_records, why_diverged
 from ssm_tune.tasks.base import data_name, load_task, published_data
 from ssm_tune.worker import asked_key
 
@@ -69,7 +70,7 @@ class Results:
         for path, record in self.records.get(asked, []):
             if ran_as_asked(config, record) and (record["metrics"]["frozen"] or not config.frozen):
                 status = "done" if record["status"] == "completed" else "diverged"
-                detail = "" if status == "done" else record["notes"][0]
+                detail = "" if status == "done" else why_diverged(record)
                 return State(status, detail, record["seconds"]["total"], path.parent, record)
         key = asked_key(config)
         if key not in self.attempts:
@@ -105,8 +106,6 @@ def state_of(attempt: Attempt, spent: float) -> State:
 
 
 def _unprepared(path: Path) -> Attempt | None:
-    from ssm_tune.files import decode_json, read_bytes
-
     try:
         return Attempt(path, decode_json(read_bytes(path)), path.stat().st_mtime)
     except (UserError, ValueError, OSError):

@@ -22,6 +22,7 @@ from ssm_tune.claim import ASKED, CLAIMS_NAME, Asked, Held, note_failure
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError, first_line
 from ssm_tune.files import atomic_write, encode_json
+from ssm_tune.record import why_diverged
 from ssm_tune.summary import summary
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -104,8 +105,7 @@ def outcome_of(record: Any, path: Path, fresh: bool) -> Outcome:
 
     seconds = record["seconds"]["total"]
     if record["status"] == "diverged":
-        why = next(note for note in record["notes"] if note.startswith("diverged"))
-        return Outcome("diverged", why, str(path), None, seconds, 1)
+        return Outcome("diverged", why_diverged(record), str(path), None, seconds, 1)
     name = record["primary_metric"]
     score = f"{heading(name)} {100 * record['metrics']['best']['report'][name]:.2f}"
     return Outcome("done" if fresh else "kept", "", str(path), score, seconds)

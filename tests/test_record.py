@@ -22,6 +22,7 @@ from ssm_tune.record import (
     read_record,
     references_sha256,
     validate,
+    why_diverged,
     write_jsonl,
     write_record,
 )
@@ -262,3 +263,8 @@ def test_references_hash_is_stable() -> None:
         ["sha256sum"], input=b'["Zo\\u00eb"]', capture_output=True, check=True
     ).stdout.split()[0]  # fmt: skip
     assert references_sha256(("Zoë",)) == known.decode()
+
+
+def test_why_a_run_diverged_is_found_among_other_notes() -> None:
+    record: Any = {"notes": ["the instruction is our own wording", "diverged: the loss is not finite at step 3"]}
+    assert why_diverged(record) == "diverged: the loss is not finite at step 3"

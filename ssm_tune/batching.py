@@ -20,10 +20,33 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids, targets: (B, L) int64, right-padded with ``pad`` and IGNORE."""
+    """A batch in one piece of memory, so that it reaches a GPU in one copy.
 
-    input_ids: Tensor
-    targets: Tensor
+    packed: (B * L + 2 M,) int64, what the properties below are views of. shape: B, L and M, the label positions.
+    """
+
+    packed: Tensor
+    shape: tuple[int, int, int]
+
+    @property
+    def input_ids(self) -> Tensor:
+        """(B, L), padded on the right."""
+        rows, length, _ = self.shape
+        return self.packed[: rows * length].view(rows, length)
+
+    @property
+    def positions(self) -> Tensor:
+        """(M,), where in the flattened ``input_ids`` the label tokens are predicted; 0 where there are none left."""
+        return self.packed[-2 * self.shape[2] : -self.shape[2]]
+
+    @property
+    def targets(self) -> Tensor:
+        """(M,), the label tokens; IGNORE where there are none left."""
+        return self.packed[-self.shape[2] :]
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on ``device`` (itself where it lies there), which does not wait if this one is pinned."""
+        return Batch(self.packed.to(device, non_blocking=True), self.shape)
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -35,17 +58,51 @@ def pad_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple
     return input_ids.to(device), lengths.to(device)
 
 
-def collate(sequences: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
-    """Right-pad to the longest. The one place where labels are shifted."""
-    length = max(len(sequence.tokens) for sequence in sequences) - 1
-    input_ids = torch.full((len(sequences), length), pad)
-    targets = torch.full((len(sequences), length), IGNORE)
+def collate(
+    sequences: Sequence[Encoded], pad: int, length: int | None = None, labels: int | None = None, pinned: bool = False
+) -> Batch:
+    """A batch on the CPU; the one place where labels are shifted.
+
+    length: of the rows, by default the longest's. labels: room for label tokens, by default as many as there are.
+    pinned: in memory that a GPU reads by itself.
+    """
+    rows, (longest, found) = len(sequences), extent(sequences)
+    length, labels = length or longest, labels or found
+    batch = Batch(torch.empty(rows * length + 2 * labels, dtype=torch.int64, pin_memory=pinned), (rows, length, labels))
+    batch.input_ids.fill_(pad)
+    positions, targets = [0] * labels, [IGNORE] * labels
+    filled = 0
     for row, sequence in enumerate(sequences):
         end = len(sequence.tokens) - 1
         start = end - sequence.labels
-        input_ids[row, :end] = torch.tensor(sequence.tokens[:-1])
-        targets[row, start:end] = torch.tensor(sequence.tokens[start + 1 :])
-    return Batch(input_ids.to(device), targets.to(device))
+        batch.input_ids[row, :end] = torch.tensor(sequence.tokens[:-1])
+        positions[filled : filled + sequence.labels] = range(row * length + start, row * length + end)
+        targets[filled : filled + sequence.labels] = sequence.tokens[start + 1 :]
+        filled += sequence.labels
+    batch.positions.copy_(torch.tensor(positions))
+    batch.targets.copy_(torch.tensor(targets))
+    return batch
+
+
+def extent(sequences: Sequence[Encoded]) -> tuple[int, int]:
+    """Input tokens of the longest, and label tokens of all."""
+    longest = max(len(sequence.tokens) for sequence in sequences) - 1
+    return longest, sum(sequence.labels for sequence in sequences)
+
+
+def bucket(longest: int, labels: int) -> tuple[int, int]:
+    """The next of the few extents that batches are padded to where each new one costs a captured graph.
+
+    Lengths: multiples of 16 up to 128, of 32 up to 256, of 64 up to 512, and so on: an eighth of the next power of
+    two. Label tokens: powers of two.
+    """
+    step = max(16, _power_of_two(longest) // 8)
+    return -(-longest // step) * step, _power_of_two(labels)
+
+
+def _power_of_two(number: int) -> int:
+    """The first that is not below ``number``."""
+    return 1 << (number - 1).bit_length()
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:

@@ -90,8 +90,11 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    cuda_graphs: str = "off"
+    """auto: with our CUDA kernels, run steps as CUDA graphs, on batches padded to a few lengths; off: launch singly"""
 
     def __post_init__(self) -> None:
+        _one_of("train.cuda_graphs", self.cuda_graphs, ("auto", "off"))
         _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
         if self.batch_size is not None:
             _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")

@@ -6,20 +6,23 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.batching import IGNORE, collate, epoch_order
+from ssm_tune.batching import bucket, collate, epoch_order, extent
+from ssm_tune.capture import Capture, Graphs
 from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
 from ssm_tune.gate import STEPS, TrainingGate
 from ssm_tune.methods.base import Adapter
-from ssm_tune.models.mamba import Mamba
+from ssm_tune.step import Step
 
+BLOCK = 16
+"""Captured steps at most between two reads of what they found: each read leaves the GPU idle for a moment."""
 WINDOW = 20
 """Steps whose mean loss is held against the divergence limit."""
 SATURATED_LOSS, SATURATED_STEPS = 1e-6, 10
@@ -89,35 +92,30 @@ def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
     return per_epoch, total if settings.max_steps is None else min(total, settings.max_steps)
 
 
-def label_loss(model: Mamba, input_ids: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy over the batch's label tokens; logits are made at their positions alone.
-
-    input_ids, targets: (B, L) int64; the loss is a float32 scalar.
-    """
-    hidden = model.hidden(input_ids)
-    labelled = targets != IGNORE
-    logits = model.logits(hidden[labelled])
-    return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, targets[labelled])
-
-
 class Training:
     """Training under way: all that the next step depends on, and what it tells afterwards.
 
-    pad: the token that fills batches. Seeds the global random generators, whose numbers dropout draws. The training
-    gate compares with the parameters as they are here, so ``restore`` comes after.
+    pad: the token that fills batches. capture: of whole steps, whose batches are padded to a few lengths then, and
+    which are read in blocks; None: each step is launched as it is, and read. Seeds the global random generators, whose
+    numbers dropout draws. The training gate compares with the parameters as they are here, so ``restore`` comes after.
     """
 
-    def __init__(self, adapter: Adapter, sequences: Sequence[Encoded], settings: TrainSettings, pad: int) -> None:
+    def __init__(
+        self, adapter: Adapter, sequences: Sequence[Encoded], settings: TrainSettings, pad: int,
+        capture: Capture | None = None,
+    ) -> None:  # fmt: skip
         self.adapter, self.sequences, self.settings, self.pad = adapter, sequences, settings, pad
         self.per_epoch, self.last = total_steps(len(sequences), settings)
-        self.parameters = list(adapter.parameters.values())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps,
-            weight_decay=settings.weight_decay,
+        self.block = 1 if capture is None else BLOCK
+        self.step = Step(
+            adapter.model, list(adapter.parameters.values()), settings.max_grad_norm, BLOCK,
+            capture is not None, settings.betas, settings.eps, settings.weight_decay,
         )  # fmt: skip
+        self.graphs = None if capture is None else Graphs(self.step, capture)
         self.position, self.trained = Position(), Trained()
         self.gate: TrainingGate | None = TrainingGate(adapter)
         self._order: tuple[int, list[int]] | None = None
+        self._unread: list[tuple[Position, float, int]] = []  # of each step: where it stood, its rate, its tokens
         torch.manual_seed(settings.seed)
 
     @property
@@ -129,46 +127,77 @@ class Training:
         """Whether an evaluation belongs between the last step and the next."""
         return self.position.step > 0 and (self.position.step % self.per_epoch == 0 or self.finished)
 
-    def step(self) -> dict[str, float]:
-        """One optimizer step; its row of ``trained.steps``.
+    def advance(self) -> list[dict[str, float]]:
+        """Take the steps up to the next read of what they found; their rows, which ``trained.steps`` has too.
+
+        One step where they are launched as they are. Where they are captured a block, which ends where something may
+        have to happen behind a step: an evaluation, the end, a stop because of saturation. Steps behind one that
+        diverged leave no trace.
 
         Raises:
-            Diverged: the loss is not finite, or its mean over WINDOW steps is twice that of a uniform guess and of the
+            Diverged: a loss is not finite, or the mean over WINDOW steps is twice that of a uniform guess and of the
                 start.
             UserError: a declared parameter does not train, or a frozen one does (the training gate).
         """
-        settings, position, model = self.settings, self.position, self.adapter.model
+        with self.graphs.capture.running() if self.graphs is not None else nullcontext():
+            for slot in range(self._steps_to_read()):
+                self._take(slot)
+            rows = self._read()
+        if self.gate is not None and self.position.step == min(STEPS, self.last):
+            self.gate.finish(self.position.step)
+            self.gate = None
+        return rows
+
+    def _steps_to_read(self) -> int:
+        step = self.position.step
+        if self.gate is not None:
+            return 1
+        until = [self.block, self.last - step, self.per_epoch - step % self.per_epoch]
+        if self.settings.stop_when_saturated:
+            until.append(SATURATED_STEPS - self.position.saturated)
+        return min(until)
+
+    def _take(self, slot: int) -> None:
+        """Ask the device for the next step, the block's number ``slot``."""
+        settings, position, step, device = self.settings, self.position, self.step, self.adapter.model.device
         sequences = [self.sequences[i] for i in self._next_batch()]
         # linear decay without warm-up: step k (from 0) of T takes (1 - k/T) of the rate
         rate = settings.learning_rate * (1 - position.step / self.last)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        batch = collate(sequences, self.pad, model.device)
-        loss = label_loss(model, batch.input_ids, batch.targets)
+        step.prepare(rate, slot)
+        extents = bucket(*extent(sequences)) if self.graphs is not None else extent(sequences)
+        batch = collate(sequences, self.pad, *extents, pinned=self.graphs is not None and device.type == "cuda")
         position.step += 1
-        value = loss.item()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.gate is not None and math.isfinite(value):
-            self.gate.after_backward(position.step)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm))
-        row: dict[str, float] = {
-            "step": position.step, "epoch": position.epoch + 1, "loss": value, "learning_rate": rate,
-            "grad_norm": norm, "tokens": sum(len(sequence.tokens) - 1 for sequence in sequences),
-        }  # fmt: skip
-        self.trained.tokens += int(row["tokens"])
-        self.trained.steps.append(row)
-        if reason := _divergence(self.trained, model.config.vocab_size):
-            raise Diverged(reason)
-        self.optimizer.step()
-        if self.gate is not None and position.step == min(STEPS, self.last):
-            self.gate.finish(position.step)
-            self.gate = None
-        position.saturated = position.saturated + 1 if value <= SATURATED_LOSS else 0
-        if settings.stop_when_saturated and position.saturated >= SATURATED_STEPS:
-            where = f"for {SATURATED_STEPS} steps, at step {position.step}"
-            self.trained.stopped = f"loss at or below {SATURATED_LOSS} {where}"
-        return row
+        if self.gate is not None:
+            loss = step.backward(batch.to(device))
+            if math.isfinite(loss):
+                self.gate.after_backward(position.step)
+            step.update(loss)
+        elif self.graphs is not None:
+            self.graphs.run(batch)
+        else:
+            step(batch.to(device))
+        self._unread.append((dataclasses.replace(position), rate, sum(len(one.tokens) - 1 for one in sequences)))
+
+    def _read(self) -> list[dict[str, float]]:
+        trained, unread = self.trained, self._unread
+        self._unread, first = [], len(trained.steps)
+        saturated = self.position.saturated
+        for (position, rate, tokens), (loss, norm) in zip(unread, self.step.read(len(unread)), strict=True):
+            self.position = position
+            row: dict[str, float] = {
+                "step": position.step, "epoch": position.epoch + 1, "loss": loss, "learning_rate": rate,
+                "grad_norm": norm, "tokens": tokens,
+            }  # fmt: skip
+            trained.tokens += tokens
+            trained.steps.append(row)
+            if reason := _divergence(trained, self.adapter.model.config.vocab_size):
+                raise Diverged(reason)
+            saturated = saturated + 1 if loss <= SATURATED_LOSS else 0
+            position.saturated = saturated
+        if self.settings.stop_when_saturated and saturated >= SATURATED_STEPS:  # blocks end where this may happen
+            where = f"for {SATURATED_STEPS} steps, at step {self.position.step}"
+            trained.stopped = f"loss at or below {SATURATED_LOSS} {where}"
+        return trained.steps[first:]
 
     def _next_batch(self) -> list[int]:
         """Numbers of the examples that the next step reads; moves on. An epoch's incomplete last batch is dropped."""
@@ -189,7 +218,7 @@ class Training:
         """What the next step depends on beside ``progress``: the live parameters, moments and random states."""
         found: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.adapter.parameters.items()}
         for name, parameter in self.adapter.parameters.items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+            for key, value in self.step.optimizer.state.get(parameter, {}).items():
                 found[f"optimizer/{name}/{key}"] = value
         found["random/cpu"] = torch.get_rng_state()
         if self.adapter.model.device.type == "cuda":
@@ -209,13 +238,15 @@ class Training:
         for path, tensor in tensors.items():
             part, name = path.split("/", 1)
             parts[part][name] = tensor
+        if self.graphs is not None:  # the optimizer's state moves to other memory
+            self.graphs.forget()
         self.adapter.restore(parts["parameters"], "the checkpoint")
         moments: dict[int, dict[str, Tensor]] = {}
         places = {name: at for at, name in enumerate(self.adapter.parameters)}
         for path, tensor in parts["optimizer"].items():
             name, key = path.rsplit("/", 1)
             moments.setdefault(places[name], {})[key] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.step.optimizer.load_state_dict({**self.step.optimizer.state_dict(), "state": moments})
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"]:
             torch.cuda.set_rng_state(parts["random"]["cuda"], self.adapter.model.device)
@@ -229,9 +260,10 @@ def train(
 ) -> None:
     """Take the steps that are left.
 
-    ``after_step`` is called with the row of each, when all of its effects are in ``training``; ``evaluate(epoch,
-    step)`` after each epoch and at the end, and first of all where training goes on from such a place. Raises what
-    they and ``Training.step`` raise.
+    ``after_step`` is called with the row of each, in order, when all of its effects are in ``training``, with those of
+    the steps that are read together with it (it is not called for these where one of them diverges);
+    ``evaluate(epoch, step)`` after each epoch and at the end, and first of all where training goes on from such a
+    place. Raises what they and ``Training.advance`` raise.
     """
     model, trained, shown = training.adapter.model, training.trained, False
     while True:
@@ -240,6 +272,8 @@ def train(
             if shown:
                 progress.stop()
             shown = False
+            if training.finished and training.graphs is not None:
+                training.graphs.forget()  # their memory is the evaluation's now
             evaluate(math.ceil(step / training.per_epoch), step)
         if training.finished:
             return
@@ -249,16 +283,17 @@ def train(
             shown = True
         begun = time.perf_counter()
         try:
-            row = training.step()
+            rows = training.advance()
         finally:
             trained.seconds += time.perf_counter() - begun
         pace = f"{trained.tokens / trained.seconds:,.0f} tokens/s"
-        progress.advance(1, f"loss {row['loss']:.3f}  lr {row['learning_rate']:.1e}  {pace}")
-        after_step(row)
+        for row in rows:
+            progress.advance(1, f"loss {row['loss']:.3f}  lr {row['learning_rate']:.1e}  {pace}")
+            after_step(row)
 
 
 def _divergence(trained: Trained, vocabulary: int) -> str | None:
-    """Why the run has gone astray, if it has."""
+    """Why the run has gone astray with its last step, if it has."""
     recent = [row["loss"] for row in trained.steps[-WINDOW:]]
     step = int(trained.steps[-1]["step"])
     if not math.isfinite(recent[-1]) or not math.isfinite(trained.steps[-1]["grad_norm"]):

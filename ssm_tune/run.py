@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ssm_tune.answering import Answered, classify, decode
+from ssm_tune.capture import CudaCapture
 from ssm_tune.claim import claimed
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError
@@ -116,7 +117,9 @@ def _run(session: Session, ui: Bars | Lines, logger: Logger) -> Finished:
     base = sum(parameter.numel() for parameter in prepared.model.parameters())
     adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
     ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {total_parameters(adapter):,} parameters")
-    training = Training(adapter, sequences, prepared.train, prepared.tokenizer.eos_id)
+    wanted = prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
+    capture = CudaCapture(prepared.model.device) if wanted else None
+    training = Training(adapter, sequences, prepared.train, prepared.tokenizer.eos_id, capture)
     session.adopt(training)
     if not state.trained:
         _train(session, training, ui, logger)

@@ -23,6 +23,8 @@ FORBIDDEN = {
     "tasks": ("models", "methods", "ops", "loop", "run", "record", "batching", "config"),
     "encoding.py": ("models.mamba", "methods", "loop", "run", "record", "config"),
     "loop.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config"),
+    "step.py": ("tasks", "methods", "loop", "run", "record", "config", "capture"),
+    "capture.py": ("tasks", "methods", "models", "loop", "run", "record", "config"),
     "answering.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config", "session"),
     "checkpoint.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "session", "outcome"),
     "interruption.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "session", "outcome"),

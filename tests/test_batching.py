@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.batching import IGNORE, collate, epoch_batches, epoch_order
+from ssm_tune.batching import IGNORE, bucket, collate, epoch_batches, epoch_order, extent
 from ssm_tune.encoding import Encoded, encode_prompts, encode_training
 from ssm_tune.models.tokenizer import load_tokenizer
 from ssm_tune.tasks.base import END, Example, load_task
@@ -31,17 +30,32 @@ def test_an_epoch_reads_every_example_at_most_once_in_whole_batches(count: int, 
     assert read == epoch_order(count, seed, 0)[: len(read)]
 
 
-@given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=5))
-def test_labels_are_the_last_tokens_shifted_once(sizes: list[tuple[int, int]]) -> None:
+SIZES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=5)
+
+
+@given(SIZES, st.integers(0, 9), st.integers(0, 9))
+def test_labels_are_the_last_tokens_shifted_once(sizes: list[tuple[int, int]], longer: int, more: int) -> None:
     sequences = [Encoded(list(range(10, 10 + prompt + labels)), labels) for prompt, labels in sizes]
-    batch = collate(sequences, pad=0, device=torch.device("cpu"))
+    longest, found = extent(sequences)
+    batch = collate(sequences, 0, longest + longer, found + more)
+    assert batch.input_ids.shape == (len(sizes), longest + longer)
+    assert batch.positions.shape == batch.targets.shape == (found + more,)
+    wanted = []
     for row, (prompt, labels) in enumerate(sizes):
-        length = prompt + labels - 1
-        tokens = sequences[row].tokens
-        assert batch.input_ids[row].tolist() == tokens[:-1] + [0] * (batch.input_ids.shape[1] - length)
-        for position, target in enumerate(batch.targets[row].tolist()):
-            inside = prompt - 1 <= position < length
-            assert target == (tokens[position + 1] if inside else IGNORE)
+        length, tokens = prompt + labels - 1, sequences[row].tokens
+        assert batch.input_ids[row].tolist() == tokens[:-1] + [0] * (longest + longer - length)
+        wanted += [(row * (longest + longer) + at, tokens[at + 1]) for at in range(prompt - 1, length)]
+    wanted += [(0, IGNORE)] * more
+    assert list(zip(batch.positions.tolist(), batch.targets.tolist(), strict=True)) == wanted
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_buckets_are_few_and_little_longer(longest: int, labels: int) -> None:
+    length, room = bucket(longest, labels)
+    assert longest <= length <= max(1.25 * longest, longest + 15)
+    assert labels <= room < 2 * labels
+    assert bucket(length, room) == (length, room)
+    assert len({bucket(n, 1)[0] for n in range(1, 1025)}) == 20
 
 
 def test_samsums_sequence_in_the_real_tokenizer(shared: Path) -> None:

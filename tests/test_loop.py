@@ -9,11 +9,13 @@ import torch
 from small import Silent, small_model
 
 from ssm_tune import loop
-from ssm_tune.batching import Encoded, collate, epoch_batches
+from ssm_tune.batching import collate, epoch_batches
 from ssm_tune.config import method_section
+from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
-from ssm_tune.loop import Diverged, Trained, Training, TrainSettings, label_loss, total_steps, train
+from ssm_tune.loop import Diverged, Trained, Training, TrainSettings, total_steps, train
 from ssm_tune.methods.base import attach, load_method
+from ssm_tune.step import label_loss
 
 SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 3) for i in range(10)]
 
@@ -53,8 +55,7 @@ def test_training_equals_a_plain_loop() -> None:
     indices = [batch for epoch in range(3) for batch in epoch_batches(10, 4, 42, epoch)]
     losses = []
     for batch in indices:  # 10 examples, batch 4: ceil gives 3 steps an epoch, the loader 2: a run reads into epoch 3
-        data = collate([SEQUENCES[i] for i in batch], 0, torch.device("cpu"))
-        loss = label_loss(adapter.model, data.input_ids, data.targets)
+        loss = label_loss(adapter.model, collate([SEQUENCES[i] for i in batch], 0))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

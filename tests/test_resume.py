@@ -23,7 +23,7 @@ COMMON = [
     "train.learning_rate=0.01", "decode.batch_size=4", "decode.num_beams=2", "decode.max_new_tokens=4",
     "checkpoint.steps=2",
 ]  # fmt: skip
-STEP, MANY = "ssm_tune.loop:Training.step", "ssm_tune.models.mamba:Mamba."
+STEP, MANY = "ssm_tune.loop:Training.advance", "ssm_tune.models.mamba:Mamba."
 SAVE, SYNC, RENAME = "ssm_tune.checkpoint:Checkpoints.write", "os:fsync", "os:replace"
 
 # What is hooked, the number of its call, and whether the kill comes before or after it. A run takes 12 steps in two

@@ -1,4 +1,5 @@
-"""ssm-tune bench: times of the GPU kernels, beside what the hardware allows and, where installed, mamba-ssm's."""
+"""ssm-tune bench: times of the GPU kernels, beside what the hardware allows and, where installed, mamba-ssm's; and of
+whole training steps (bench_step.py)."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
+from ssm_tune.commands import bench_step
 from ssm_tune.errors import UserError
 
 SHAPES = ((4, 1536, 64), (4, 1536, 256), (4, 1536, 1024), (32, 1536, 128), (16, 1536, 1024), (4, 4096, 256),
@@ -33,11 +35,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     import torch
 
-    from ssm_tune.ops import backend, rates
+    from ssm_tune.ops import backend
 
     if not torch.cuda.is_available():
         raise UserError("bench measures a GPU: PyTorch sees no CUDA device here")
     backend.choose("cuda", torch.device("cuda"), torch.bfloat16)
+    table = sys.stdout if options.format == "text" else sys.stderr  # JSON shows its rows while it is being made
+    found = _steps(options, table) if options.what == "step" else _scans(options, table)
+    if options.format == "json":
+        print(json.dumps(found, indent=1))
+    return 0
+
+
+def _steps(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
+    import torch
+
+    capture = options.cuda_graphs == "auto"
+    how = "as CUDA graphs" if capture else "launched singly"
+    device = torch.cuda.get_device_name()
+    found: dict[str, Any] = {"device": device, "torch": torch.__version__, "how": how, "rows": []}
+    print(bench_step.heading(found), file=table, flush=True)
+    for case in bench_step.CASES:
+        if not options.methods or case.method in options.methods:
+            found["rows"].append(bench_step.measured(case, capture))
+            print(bench_step.line(found["rows"][-1]), file=table, flush=True)
+    return found
+
+
+def _scans(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
+    import torch
+
+    from ssm_tune.ops import rates
+
     peer, said = _peer()
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
@@ -47,7 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "exponentials_per_second": rates.exponential_rate(),
         "rows": [],
     }
-    table = sys.stdout if options.format == "text" else sys.stderr  # JSON shows its rows while it is being made
     print(heading(found), file=table, flush=True)
     shapes: Sequence[tuple[int, int, int]] = options.shapes or SHAPES
     for shape in shapes:
@@ -55,21 +83,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                         found["exponentials_per_second"])  # fmt: skip
         found["rows"].append(row)
         print(line(row), file=table, flush=True)
-    if options.format == "json":
-        print(json.dumps(found, indent=1))
-    return 0
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune bench",
-        description="Time the selective scan's CUDA kernels, forward and with gradients, beside what the device's "
-        "memory and exponentials allow and, where mamba-ssm is installed, beside its kernel. Needs a CUDA device.",
+        description="scan: time the selective scan's CUDA kernels, forward and with gradients, beside what the "
+        "device's memory and exponentials allow and, where mamba-ssm is installed, beside its kernel. step: time whole "
+        "training steps on random weights of the real sizes, beside the official code's. Needs a CUDA device.",
         epilog="example: ssm-tune bench scan --shape 4x1536x1024",
     )
-    parser.add_argument("what", choices=["scan"], help="scan: the selective scan, forward and backward")
+    parser.add_argument("what", choices=["scan", "step"], help="what is timed")
     parser.add_argument("--shape", dest="shapes", action="append", type=_shape, metavar="BxDxL",
-                        help="a shape of your own, e.g. 4x1536x1024 (may be repeated)")  # fmt: skip
+                        help="scan: a shape of your own, e.g. 4x1536x1024 (may be repeated)")  # fmt: skip
+    parser.add_argument("--method", dest="methods", action="append", metavar="NAME",
+                        choices=sorted({case.method for case in bench_step.CASES}),
+                        help="step: only this method's rows (may be repeated)")  # fmt: skip
+    parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto",
+                        help="step: as train.cuda_graphs")  # fmt: skip
     parser.add_argument("--format", choices=["text", "json"], default="text",
                         help="text: the table; json: one object on stdout, the table on stderr")  # fmt: skip
     return parser

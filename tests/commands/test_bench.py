@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssm_tune.commands import bench
+from ssm_tune.commands import bench, bench_step
+from ssm_tune.config import names
 from ssm_tune.errors import UserError
 
 TIMES = {"ours": [10.0, 40.0], "offset": [12.0, 50.0], "peer": [50.0, 200.0], "peer_eager": [60.0, 300.0]}
@@ -37,7 +38,33 @@ def test_a_bad_shape_is_refused(shape: str, capsys: pytest.CaptureFixture[str]) 
     assert shape in capsys.readouterr().err
 
 
-def test_without_a_gpu_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["scan", "step"])
+def test_without_a_gpu_one_line_says_so(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device"):
-        bench.main(["scan"])
+        bench.main([what])
+
+
+def test_a_steps_row_stands_beside_the_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"milliseconds": 4.0, "weights_gb": 0.26, "peak_gb": 0.4, "said": ""}
+    monkeypatch.setattr(bench_step, "_measured", lambda case, capture: found)
+    row = bench_step.measured(bench_step.Case("mamba_130m", "lora", 4, 64, (110.0, 0.65)), True)
+    assert row["tokens_per_second"] == pytest.approx(64_000)
+    assert row["speedup"] == pytest.approx(27.5)
+    said = bench_step.line(row).split()
+    assert said == ["mamba_130m", "lora", "4", "x", "64", "4.00", "110.0", "27.5", "64,000", "0.26", "0.40", "0.65"]
+
+
+def test_a_step_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(case: bench_step.Case, capture: bool) -> dict[str, float]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    monkeypatch.setattr(bench_step, "_measured", fails)
+    said = bench_step.line(bench_step.measured(bench_step.CASES[0], True))
+    assert said.split().count("-") == 7
+    assert said.endswith("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_every_method_of_the_steps_is_one_of_ours() -> None:
+    assert {case.method for case in bench_step.CASES} <= set(names("method"))
+    assert {case.model for case in bench_step.CASES} <= set(names("model"))

@@ -7,9 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_model
 
-from ssm_tune.batching import IGNORE
-from ssm_tune.loop import label_loss
-
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
@@ -42,15 +39,6 @@ def test_cache_rows_can_be_repeated_dropped_and_reordered() -> None:
     following = torch.tensor([5, 6, 7])
     whole = model(torch.cat([tokens[index], following.unsqueeze(1)], 1))[:, -1]
     assert torch.allclose(model.step(following, cache), whole, atol=1e-12)
-
-
-def test_loss_at_label_positions_equals_the_loss_over_all_logits() -> None:
-    model, tokens = small_model(), torch.randint(64, (3, 8))
-    targets = torch.full((3, 8), IGNORE)
-    targets[0, 5:], targets[1, 2:4], targets[2, 7:] = 3, 9, 1
-    logits = model(tokens)
-    oracle = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
-    assert torch.allclose(label_loss(model, tokens, targets), oracle, atol=1e-6)
 
 
 def test_activations_keep_their_dtype_and_the_residual_stays_wide() -> None:

@@ -1,0 +1,126 @@
+"""The step as CUDA graphs, one for each shape of a batch: one launch in place of a thousand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Protocol
+
+import torch
+
+from ssm_tune.batching import Batch
+from ssm_tune.errors import UserError, first_line
+from ssm_tune.step import Step
+
+log = logging.getLogger(__name__)
+Shape = tuple[int, int, int]
+Work = Callable[[], object]
+
+
+class Capture(Protocol):
+    """What makes one launch of much work on a device."""
+
+    def running(self) -> AbstractContextManager[None]:
+        """Within it all work runs, captured or not."""
+
+    def __call__(self, work: Work) -> Work:
+        """What does ``work`` again whenever it is called, on the memory that ``work`` names; may run nothing yet.
+
+        Raises whatever keeps it from that. What was captured before is of no use then: ``release`` follows.
+        """
+
+    def release(self) -> None:
+        """Give the memory of all that was captured back; none of it is called any more."""
+
+
+class CudaCapture:
+    """CUDA graphs that share their memory; captured, and run, on a stream of their own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._broken: list[torch.cuda.CUDAGraph] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream(self.device).wait_stream(self._stream)
+
+    def __call__(self, work: Work) -> Work:
+        graph = torch.cuda.CUDAGraph()
+        index = torch.cuda.current_device() if self.device.index is None else self.device.index
+        generator = torch.cuda.default_generators[index]
+        random = generator.clone_state()
+        try:
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                work()
+        except BaseException:
+            # PyTorch leaves both of these inside a capture that CUDA has broken off: dropout would fail from now on,
+            # and the allocator would go on asking the graph, which therefore has to stay
+            generator.graphsafe_set_state(random)
+            with suppress(RuntimeError):  # it was not broken off, but ended
+                torch._C._cuda_endAllocateToPool(index, self._pool)
+            self._broken.append(graph)
+            raise
+        return graph.replay
+
+    def release(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+
+class Graphs:
+    """Runs ``step`` on batches. The first batch of a shape runs as it is, which compiles and sizes what is needed; at
+    the second the step is captured, which on a GPU runs nothing, and from then on it is replayed. A shape that cannot
+    be captured runs as it is for good, with one warning that says why.
+
+    Between captures nothing that the step works on may move: parameters, the optimizer's state and its learning rate
+    are changed in place, or ``forget`` is called.
+    """
+
+    def __init__(self, step: Step, capture: Capture) -> None:
+        self.step, self.capture = step, capture
+        self.captured: dict[Shape, tuple[Batch, Work]] = {}
+        self.refused: dict[Shape, str] = {}
+        self._seen: set[Shape] = set()
+
+    def run(self, batch: Batch) -> None:
+        """One step, asked for and not waited for. batch: on the CPU. Call within ``capture.running()``."""
+        shape = batch.shape
+        if shape in self._seen and shape not in self.captured and shape not in self.refused:
+            self._capture(batch)
+        self._seen.add(shape)
+        if shape in self.captured:
+            inputs, replay = self.captured[shape]
+            inputs.packed.copy_(batch.packed, non_blocking=True)
+            replay()
+        else:
+            self.step(batch.to(self.step.model.device))
+
+    def forget(self) -> None:
+        """Give all that was captured back, with its memory."""
+        self.captured.clear()
+        self.refused.clear()
+        self._seen.clear()
+        self.capture.release()
+
+    def _capture(self, batch: Batch) -> None:
+        inputs = Batch(torch.empty_like(batch.packed, device=self.step.model.device), batch.shape)
+        self.step.forget_gradients()  # those of a step outside would lie in other memory
+        try:
+            self.captured[batch.shape] = inputs, self.capture(lambda: self.step(inputs))
+        except (RuntimeError, UserError) as error:
+            self.captured.clear()  # these are captured again
+            self.capture.release()
+            reason: BaseException = error  # that a capture was broken off hides why
+            while reason.__context__ is not None:
+                reason = reason.__context__
+            self.refused[batch.shape] = first_line(reason)
+            log.warning(
+                "a step on %d x %d tokens with room for %d label tokens cannot be captured as a CUDA graph and runs "
+                "without: %s", *batch.shape, first_line(reason),
+            )  # fmt: skip
+        self.step.forget_gradients()  # they lie in the memory that the graphs share

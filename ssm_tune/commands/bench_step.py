@@ -1,0 +1,135 @@
+"""ssm-tune bench step: times of whole training steps on random weights of the real sizes."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ssm_tune.config import method_section
+from ssm_tune.errors import UserError, first_line
+
+LABELS = 32
+"""Label positions a row."""
+SIZES = {"mamba_130m": (768, 24), "mamba_1b4": (2048, 48)}
+"""d_model and layers; the vocabulary has 50,280 rows."""
+_VOCABULARY = 50_280
+_SECONDS, _BLOCKS = 1.0, 5
+"""Measured at least: seconds, and blocks of steps."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """official: milliseconds a step, and peak GB, of the official code's model with AdamW and no trainer around it,
+    launched singly, bfloat16, on an H200 (torch 2.11, medians)."""
+
+    model: str
+    method: str
+    batch: int
+    length: int
+    official: tuple[float, float]
+
+
+CASES = (
+    Case("mamba_130m", "state_offset", 4, 64, (73.8, 0.78)),
+    Case("mamba_130m", "state_offset_y", 4, 64, (59.2, 0.76)),
+    Case("mamba_130m", "initial_state", 4, 64, (261.8, 1.41)),
+    Case("mamba_130m", "lora", 4, 64, (110.3, 0.65)),
+    Case("mamba_130m", "additional_scan", 4, 64, (73.7, 0.62)),
+    Case("mamba_130m", "full", 4, 64, (84.0, 1.31)),
+    Case("mamba_130m", "state_offset", 4, 1024, (82.2, 4.6)),
+    Case("mamba_130m", "initial_state", 4, 1024, (243.7, 17.4)),
+    Case("mamba_1b4", "state_offset", 4, 256, (124.7, 6.9)),
+    Case("mamba_1b4", "lora", 4, 256, (212.0, 7.9)),
+    Case("mamba_1b4", "initial_state", 2, 256, (544.9, 13.4)),
+    Case("mamba_1b4", "state_offset", 4, 1024, (215.0, 19.1)),
+)
+_ROW = "{:>10} {:>15} {:>8} {:>9} {:>10} {:>8} {:>9} {:>9} {:>8} {:>11}"
+_TITLES = "model method B,x,L ms/step official speedup tokens/s weights peak,GB official,GB"
+
+
+def heading(found: dict[str, Any]) -> str:
+    """What was measured, and the table's titles."""
+    return "\n".join([
+        f"{found['device']}, torch {found['torch']}: steps {found['how']}, bfloat16, {LABELS} label tokens a row",
+        "ms/step: medians over blocks of steps, the making of batches and the host's reads included. peak GB: with the",
+        "weights, whose GB stand before it. official: the official code's steps, launched singly, measured on an H200.",
+        _ROW.format(*(title.replace(",", " ") for title in _TITLES.split())),
+    ])  # fmt: skip
+
+
+def line(row: dict[str, Any]) -> str:
+    what = (row["model"], row["method"], f"{row['batch']} x {row['length']}")
+    if "failed" in row:
+        return _ROW.format(*what, *["-"] * 7) + f"  {row['failed']}"
+    return _ROW.format(
+        *what, f"{row['milliseconds']:.2f}", f"{row['official_milliseconds']:.1f}", f"{row['speedup']:.1f}",
+        f"{row['tokens_per_second']:,.0f}", f"{row['weights_gb']:.2f}", f"{row['peak_gb']:.2f}",
+        f"{row['official_peak_gb']:.2f}",
+    ) + (f"  {row['said']}" if row["said"] else "")  # fmt: skip
+
+
+def measured(case: Case, capture: bool) -> dict[str, Any]:
+    """A row of the table; one that cannot be measured says why, under ``failed``."""
+    row: dict[str, Any] = {"model": case.model, "method": case.method, "batch": case.batch, "length": case.length}
+    try:
+        row |= _measured(case, capture)
+    except (RuntimeError, UserError) as error:  # out of memory, above all
+        return row | {"failed": first_line(error)}
+    milliseconds, peak = case.official
+    return row | {
+        "tokens_per_second": 1e3 * case.batch * case.length / row["milliseconds"],
+        "speedup": milliseconds / row["milliseconds"], "official_milliseconds": milliseconds, "official_peak_gb": peak,
+    }  # fmt: skip
+
+
+def _measured(case: Case, capture: bool) -> dict[str, Any]:
+    import torch
+
+    gc.collect()  # what the case before has left
+    torch.cuda.empty_cache()
+    training, weights = _training(case, capture)
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(2):  # compiles, captures
+        training.advance()
+    times: list[float] = []
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < _SECONDS or len(times) < _BLOCKS:
+        before = time.perf_counter()
+        rows = training.advance()
+        times.append(1e3 * (time.perf_counter() - before) / len(rows))
+    refused = list(training.graphs.refused.values()) if training.graphs is not None else []
+    return {
+        "milliseconds": statistics.median(times), "weights_gb": weights / 1e9,
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9, "said": f"not captured: {refused[0]}" if refused else "",
+    }  # fmt: skip
+
+
+def _training(case: Case, capture: bool) -> tuple[Any, int]:
+    """A training on random tokens, and the bytes of the model's weights."""
+    import torch
+
+    from ssm_tune.capture import CudaCapture
+    from ssm_tune.encoding import Encoded
+    from ssm_tune.loop import BLOCK, Training, TrainSettings
+    from ssm_tune.methods.base import attach, load_method
+    from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
+
+    width, layers = SIZES[case.model]
+    with torch.device("cuda"):
+        model = Mamba(MambaConfig(width, layers, _VOCABULARY))
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(kept_dtype(name, torch.bfloat16))
+    torch.nn.init.normal_(model.backbone.embedding.weight, std=0.02)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    adapter = attach(model, load_method(method_section(case.method)))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(_VOCABULARY, (2 * BLOCK * case.batch, case.length + 1), generator=generator)
+    sequences = [Encoded(tokens, LABELS) for tokens in drawn.tolist()]
+    settings = TrainSettings(epochs=10**6, batch_size=case.batch, learning_rate=1e-5, seed=0)
+    training = Training(adapter, sequences, settings, 0, CudaCapture(model.device) if capture else None)
+    training.gate = None  # random weights that hardly move are no case for it, and it holds copies
+    model.train()
+    return training, weights

@@ -1,0 +1,162 @@
+"""Steps as CUDA graphs against the same steps launched singly: every method, both adapter dtypes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from small import Silent
+
+from ssm_tune.capture import CudaCapture, Graphs
+from ssm_tune.config import method_section
+from ssm_tune.encoding import Encoded
+from ssm_tune.loop import Diverged, Training, TrainSettings, train
+from ssm_tune.methods.base import attach, load_method
+from ssm_tune.models.initial import initialised
+from ssm_tune.models.mamba import MambaConfig, kept_dtype
+from ssm_tune.ops import backend
+from ssm_tune.step import Step
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",
+           "state_offset_y")  # fmt: skip
+STEPS = 23
+SEQUENCES = [Encoded([(7 * i + j) % 255 + 1 for j in range(20 + 9 * (i % 2) * (i % 3))], 4 + i % 3) for i in range(40)]
+ROUNDING = {torch.float32: 2e-4, torch.bfloat16: 2e-2}
+
+
+@pytest.fixture(autouse=True)
+def poisoned() -> Iterator[None]:
+    """In place of this folder's fixture: steps are tested as they run, on the CUDA kernels."""
+    backend.use("cuda")
+    yield
+    backend.use("auto")
+
+
+def started(
+    name: str, capture: bool, adapter: torch.dtype = torch.float32, dtype: torch.dtype = torch.bfloat16,
+    rate: float = 1e-2, **options: object,
+) -> Training:  # fmt: skip
+    model = initialised(MambaConfig(d_model=64, n_layer=2, vocab_size=256), 0).cuda()
+    for parameter_name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(kept_dtype(parameter_name, dtype))
+    attached = attach(model, load_method(method_section(name, options)), dtype=adapter)
+    settings = TrainSettings(epochs=100, batch_size=4, learning_rate=rate, seed=42, max_steps=STEPS)
+    return Training(attached, SEQUENCES, settings, 0, CudaCapture(model.device) if capture else None)
+
+
+def losses(training: Training) -> list[float]:
+    train(training, lambda epoch, step: None, Silent())
+    return [row["loss"] for row in training.trained.steps]
+
+
+def captured(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The losses of a training whose graphs are not forgotten at its end, and all of which were captured."""
+    assert training.graphs is not None
+    monkeypatch.setattr(training.graphs, "forget", lambda: None)
+    found = losses(training)
+    assert not training.graphs.refused
+    assert len(training.graphs.captured) >= 2
+    return found
+
+
+def launched_singly(training: Training) -> list[float]:
+    """The losses of the same steps without captures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Graphs, "_capture", lambda graphs, batch: None)
+        return losses(training)
+
+
+@pytest.mark.parametrize("adapter", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", METHODS)
+def test_graphs_give_the_losses_of_single_launches(
+    name: str, adapter: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager = launched_singly(started(name, True, adapter))
+    graphs = captured(started(name, True, adapter), monkeypatch)
+    worst = max(abs(one - two) / one for one, two in zip(eager, graphs, strict=True))
+    print(f"{name} {adapter}: loss {eager[0]:.3f} to {eager[-1]:.3f}, worst relative difference {worst:.1e}")
+    assert worst < ROUNDING[torch.bfloat16]  # the activations' dtype
+
+
+def test_without_padding_graphs_give_what_plain_training_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssm_tune.loop.bucket", lambda longest, labels: (longest, labels))
+    eager = started("lora", False, dtype=torch.float32)
+    alone = losses(eager)
+    graphs = started("lora", True, dtype=torch.float32)
+    both = captured(graphs, monkeypatch)
+    worst = max(abs(one - two) / one for one, two in zip(alone, both, strict=True))
+    print(f"lora with dropout, float32, unpadded: worst relative difference {worst:.1e}")
+    assert worst < ROUNDING[torch.float32]  # dropout draws the same numbers, then, in every step
+
+
+def test_dropout_differs_between_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = started("lora", True, dropout=0.5, rate=1e-30)  # nothing moves: what differs is dropout's
+    training.gate = None
+    with torch.no_grad():
+        for name, parameter in training.adapter.parameters.items():
+            if name.endswith(".B"):
+                parameter.normal_()
+    training.sequences = [SEQUENCES[0]] * len(SEQUENCES)
+    monkeypatch.setattr(training.graphs, "forget", lambda: None)
+    found = losses(training)
+    assert training.graphs is not None
+    assert len(training.graphs.captured) == 1
+    assert len(set(found)) == len(found)
+
+
+def test_a_resumed_training_ends_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = started("lora", True, dtype=torch.float32)
+    losses(whole)
+    cut = started("lora", True, dtype=torch.float32)
+    cut.adapter.model.train()
+    while cut.position.step < 10:
+        cut.advance()
+    progress, kept = cut.progress(), {name: value.clone() for name, value in cut.tensors().items()}
+    rest = started("lora", True, dtype=torch.float32)
+    rest.restore(copy.deepcopy(progress), {name: value.clone() for name, value in kept.items()})
+    losses(rest)
+    cut.restore(copy.deepcopy(progress), kept)  # in place, after captures
+    losses(cut)
+    for other in (rest, cut):
+        for one, two in zip(whole.trained.steps, other.trained.steps, strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], rel=ROUNDING[torch.float32])
+
+
+def test_a_loss_that_is_not_finite_is_found_at_its_step() -> None:
+    training = started("state_offset", True)
+    training.adapter.model.train()
+    while training.position.step < 10:
+        training.advance()
+    step = training.position.step
+    with torch.no_grad():
+        training.adapter.model.backbone.norm_f.weight[0] = math.inf
+    with pytest.raises(Diverged, match=f"not finite at step {step + 1}"):
+        training.advance()
+    assert training.position.step == len(training.trained.steps) == step + 1
+
+
+def test_what_cannot_be_captured_runs_without_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    eager = losses(started("lora", False, dtype=torch.float32))
+    plain = Step.update
+
+    def waits(step: Step, loss: torch.Tensor) -> None:
+        loss.item()
+        plain(step, loss)
+
+    monkeypatch.setattr(Step, "update", waits)
+    training = started("lora", True, dtype=torch.float32)
+    assert training.graphs is not None
+    monkeypatch.setattr(training.graphs, "forget", lambda: None)
+    with caplog.at_level(logging.WARNING):
+        found = losses(training)
+    assert not training.graphs.captured
+    assert sum("cannot be captured" in record.message for record in caplog.records) == len(training.graphs.refused) >= 2
+    assert len(found) == len(eager) == STEPS
+    assert all(math.isfinite(loss) for loss in found)

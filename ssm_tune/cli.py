@@ -16,6 +16,7 @@ from typing import Any
 from ssm_tune.errors import Stopped, UserError
 
 SUBCOMMANDS = {
+    "plan": "steps, tokens, hours and memory of a cell or a sweep, before anything runs",
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "status": "say what became of the cells of a sweep: done, running, failed, missing; hours and an estimate",

@@ -65,6 +65,22 @@ def test_norm(dtype: torch.dtype, width: int, added: bool) -> None:
     compare(work, given, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("frozen", [("weight",), ("weight", "added"), ("weight", "residual"), ("residual", "added")])
+def test_gradients_of_what_is_frozen_are_left_out(frozen: tuple[str, ...]) -> None:
+    given = {"residual": draw(5, 7, 2 * 64)[..., 64:], "added": draw(5, 7, 64), "weight": draw(64)}
+    trained = [name for name in given if name not in frozen]
+    results = []
+    for how in ("cuda", "reference"):
+        backend.use(how)
+        own = {name: x.detach().requires_grad_(name in trained) for name, x in given.items()}
+        y, total = add_rms_norm(own["residual"], own["added"], own["weight"], 1e-5, torch.float32)
+        plain, _ = add_rms_norm(own["residual"], None, own["weight"], 1e-5, torch.float32)
+        loss = (y * torch.arange(64, device="cuda")).sum() + total.square().sum() + plain.cumsum(0).sum()
+        results.append(torch.autograd.grad(loss, [own[name] for name in trained]))
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-4)
+
+
 def test_the_ops_pass_opcheck() -> None:
     x, weight, bias = (draw(*shape).requires_grad_() for shape in ((2, 9, 16), (16, 4), (16,)))
     torch.library.opcheck(conv_kernels.conv, (x, weight, bias, None))

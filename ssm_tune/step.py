@@ -60,7 +60,12 @@ class Step:
 
     def update(self, loss: Tensor) -> None:
         """Clip the gradients, let the optimizer step, and keep the answers."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        factor = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
+            # in their own dtype: a factor of another would make a launch of each gradient's product
+            torch._foreach_mul_([x for x in gradients if x.dtype == dtype], factor.to(dtype))
         self.optimizer.step()
         answers = torch.stack([loss.to(self._answers.dtype), norm.to(self._answers.dtype)])
         self._answers.index_copy_(0, self._slot, answers.unsqueeze(0))

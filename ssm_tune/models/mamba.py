@@ -133,22 +133,24 @@ class MambaMixer(nn.Module):
         virtual = tensor_of(self.injection.prefix)
         if virtual is None:
             return None, tensor_of(self.injection.initial_state)
-        _, conv, ssm = self._run(virtual.to(self.in_proj.weight.dtype).unsqueeze(0), None, None, None)
-        return conv.expand(rows, -1, -1), ssm.expand(rows, -1, -1)
+        tokens = virtual.to(self.in_proj.weight.dtype).unsqueeze(0)
+        _, last = self._run(tokens, None, None, None, keep=True)
+        assert last is not None
+        return last[0].expand(rows, -1, -1), last[1].expand(rows, -1, -1)
 
-    def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, d_model) -> the same shape, and the states after each row's last real position.
+    def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """(B, L, d_model) -> the same shape, and, with lengths, the two states after each row's last real position.
 
         lengths: (B,) real positions of right-padded rows; the states ignore what follows them.
         """
         conv, ssm = self._start(hidden.shape[0])
-        return self._run(hidden, conv, ssm, lengths)
+        return self._run(hidden, conv, ssm, lengths, keep=lengths is not None)
 
     def _run(
-        self, hidden: Tensor, conv: Tensor | None, ssm: Tensor | None, lengths: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, hidden: Tensor, conv: Tensor | None, ssm: Tensor | None, lengths: Tensor | None, keep: bool
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
-        last_conv = self._last_inputs(x, conv, lengths)
+        last_conv = self._last_inputs(x, conv, lengths) if keep else None
         x = causal_conv1d(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)
         dt, A, B, C = self._scan_inputs(x)
         if lengths is not None:  # softplus(-inf) = 0: a step of size 0 leaves the state as it is
@@ -169,7 +171,7 @@ class MambaMixer(nn.Module):
             output_offset=tensor_of(self.injection.output_offset),
             return_last_state=True,
         )
-        return self._project("out_proj", y), last_conv, last_ssm
+        return self._project("out_proj", y), None if last_conv is None else (last_conv, last_ssm)
 
     def _with_extra(self, state: Tensor | None) -> Tensor | None:
         """A (..., D, N) tensor widened by zeros for extra states, unless it has them already."""
@@ -302,10 +304,10 @@ class Mamba(nn.Module):
         cache, out = Cache([], []), None
         for block in self.backbone.blocks:
             normed, residual = block.norm(residual, out, self.dtype)
-            out, conv, ssm = block.mixer(normed, lengths)
-            if lengths is not None:
-                cache.conv.append(conv)
-                cache.ssm.append(ssm)
+            out, last = block.mixer(normed, lengths)
+            if last is not None:
+                cache.conv.append(last[0])
+                cache.ssm.append(last[1])
         assert out is not None
         return self.backbone.norm_f(residual[:, virtual:], out[:, virtual:], self.dtype)[0], cache
 

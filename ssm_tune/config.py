@@ -79,6 +79,8 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int | None = None
     """examples a step; null: conf/tuned's for the cell, else 4"""
+    micro_batch: int | None = None
+    """examples that a process computes at a time, whose gradients are summed; null: all that it has of a batch"""
     learning_rate: float | None = None
     """null: conf/tuned's for the cell, else the method's own default"""
     adapter_dtype: str = "auto"
@@ -98,6 +100,8 @@ class TrainConfig:
         _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
         if self.batch_size is not None:
             _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        if self.micro_batch is not None:
+            _require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "at least 1")
         if self.learning_rate is not None:
             _require(0 < self.learning_rate < 1e6, "train.learning_rate", self.learning_rate, "a positive number")
         if self.max_steps is not None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssm_tune.models.injection import Injection, tensor_of
+from ssm_tune.models.injection import Injection, Randomness, tensor_of
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step, state_dtype
@@ -258,6 +258,7 @@ class Mamba(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
         self.prompt: nn.Module | None = None
+        self.randomness = Randomness()
 
     @property
     def mixers(self) -> list[MambaMixer]:

@@ -120,8 +120,9 @@ def make_record(
     state: State,
     trained: Trained,
     base: int,
+    processes: int,
 ) -> Record:
-    """The record of a run that is done. base: parameters of the model without the adapter."""
+    """The record of a run that is done. base: parameters of the model without the adapter; processes: that ran it."""
     config, method = _resolved(prepared), prepared.method
     notes = list(prepared.notes)
     if trained.stopped:
@@ -157,7 +158,7 @@ def make_record(
         "seconds": {**state.seconds, "total": state.elapsed},
         "peak_memory_bytes": state.peak_memory,
         "sessions": state.sessions,
-        "backend": prepared.backend,
+        "backend": {**prepared.backend, "processes": processes},
         "hashes": prepared.hashes,
         "origin": prepared.dataset.origin,
         "left_out": prepared.left_out,

@@ -138,6 +138,7 @@ class Backend(TypedDict):
     scan: str
     dtype: str
     adapter_dtype: str
+    processes: NotRequired[int]  # that shared each batch; absent: one
 
 
 class Hashes(TypedDict):

@@ -169,7 +169,7 @@ def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> R
     if state.last is not None and state.last is not state.best:
         _write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
     state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
-    record = make_record(prepared, adapter, state, trained, base)
+    record = make_record(prepared, adapter, state, trained, base, session.world.size)
     write_record(folder, record)
     session.checkpoints.remove()
     return record

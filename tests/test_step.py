@@ -21,6 +21,7 @@ from ssm_tune.config import method_section
 from ssm_tune.encoding import Encoded
 from ssm_tune.loop import Diverged, Training, TrainSettings, train
 from ssm_tune.methods.base import attach, load_method
+from ssm_tune.parallel import ALONE, World
 from ssm_tune.step import Step, label_loss
 
 SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 7)], 1 + i % 4) for i in range(42)]
@@ -55,11 +56,13 @@ class Uncaptured:
 
 def started(
     name: str = "full", sequences: list[Encoded] = SEQUENCES, capture: Uncaptured | None = None,
-    options: dict[str, object] | None = None, **changes: object,
+    options: dict[str, object] | None = None, micro_batch: int | None = None, world: World = ALONE,
+    dtype: torch.dtype | None = None, **changes: object,
 ) -> Training:  # fmt: skip
     wanted = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "seed": 42} | changes
-    adapter = attach(small_model(), load_method(method_section(name, options)))
-    return Training(adapter, sequences, TrainSettings(**wanted), 0, capture)  # type: ignore[arg-type]
+    adapter = attach(small_model(), load_method(method_section(name, options)), dtype=dtype)
+    settings = TrainSettings(**wanted)  # type: ignore[arg-type]
+    return Training(adapter, sequences, settings, 0, capture, micro_batch, world)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,4 +1,4 @@
-"""Keyed dropout: the share that is asked for, without a pattern, and the same for an element wherever it is computed."""
+"""Keyed dropout: the share that is asked for, without a pattern; and an element meets the same wherever it is."""
 
 from __future__ import annotations
 

@@ -94,9 +94,19 @@ class TrainConfig:
     eps: float = 1e-8
     cuda_graphs: str = "off"
     """auto: with our CUDA kernels, run steps as CUDA graphs, on batches padded to a few lengths; off: launch singly"""
+    deterministic: bool = False
+    """the same bits in every run: refuse operations that add in no fixed order, and fix cuBLAS's workspace"""
+    recompute: str = "auto"
+    """on: the backward computes each block's activations again, and keeps their inputs alone; off: it keeps them; auto:
+    as ``memory`` has room"""
+    memory: float | None = None
+    """GB for activations; null: most of what the GPU has free, and on a CPU as much as it takes"""
 
     def __post_init__(self) -> None:
         _one_of("train.cuda_graphs", self.cuda_graphs, ("auto", "off"))
+        _one_of("train.recompute", self.recompute, ("auto", "on", "off"))
+        if self.memory is not None:
+            _require(0 < self.memory < 1e6, "train.memory", self.memory, "a positive number of GB")
         _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
         if self.batch_size is not None:
             _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ssm_tune.batching import Batch, bucket, collate, epoch_order, extent
-from ssm_tune.capture import Capture, Graphs
+from ssm_tune.capture import Capture, Graphs, Shape
+from ssm_tune.determinism import same_bits
 from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
 from ssm_tune.gate import STEPS, TrainingGate
@@ -118,12 +119,13 @@ class Training:
     which are read in blocks; None: each step is launched as it is, and read. micro_batch: examples that are computed at
     a time, None: all that this process has of a batch. world: the processes that share each batch. What is trained is
     the same whatever these three are, within rounding. The training gate compares with the parameters as they are here,
-    so ``restore`` comes after.
+    so ``restore`` comes after. deterministic: refuse operations that may add in another order the next time.
     """
 
     def __init__(
         self, adapter: Adapter, sequences: Sequence[Encoded], settings: TrainSettings, pad: int,
         capture: Capture | None = None, micro_batch: int | None = None, world: World = ALONE,
+        deterministic: bool = False,
     ) -> None:  # fmt: skip
         self.adapter, self.sequences, self.settings, self.pad = adapter, sequences, settings, pad
         self.per_epoch, self.last = total_steps(len(sequences), settings)
@@ -134,6 +136,9 @@ class Training:
             capture is not None, settings.betas, settings.eps, settings.weight_decay, len(self.parts), world,
         )  # fmt: skip
         self.graphs = None if capture is None else Graphs(self.step, capture)
+        self.deterministic = deterministic
+        self.computing: Shape | None = None
+        """While steps are under way: the largest shape that is computed at a time"""
         self.position, self.trained = Position(), Trained()
         self.gate: TrainingGate | None = TrainingGate(adapter)
         self._order: tuple[int, list[int]] | None = None
@@ -160,10 +165,12 @@ class Training:
                 start.
             UserError: a declared parameter does not train, or a frozen one does (the training gate).
         """
-        with self.graphs.capture.running() if self.graphs is not None else nullcontext():
+        running = self.graphs.capture.running() if self.graphs is not None else nullcontext()
+        with running, same_bits() if self.deterministic else nullcontext():
             for slot in range(self._steps_to_read()):
                 self._take(slot)
             rows = self._read()
+        self.computing = None
         if self.gate is not None and self.position.step == min(STEPS, self.last):
             self.gate.finish(self.position.step)
             self.gate = None
@@ -189,6 +196,7 @@ class Training:
         position.step += 1
         keys = [row_key(settings.seed, position.step, number) for number in numbers]
         parts = [self._part(sequences, keys, rows) for rows in self.parts]
+        self.computing = max((part.shape for part in parts), key=lambda shape: shape[0] * shape[1])
         if self.gate is not None:
             step.gradients([part.to(device) for part in parts])
             if math.isfinite(step.loss):

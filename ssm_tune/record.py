@@ -139,6 +139,9 @@ class Backend(TypedDict):
     dtype: str
     adapter_dtype: str
     processes: NotRequired[int]  # that shared each batch; absent: one
+    micro_batch: NotRequired[int | None]  # examples at a time in each of them; null: all of its share
+    deterministic: NotRequired[bool]
+    recompute: NotRequired[bool]  # whether activations were computed again for the backward
 
 
 class Hashes(TypedDict):

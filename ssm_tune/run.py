@@ -13,15 +13,18 @@ from pathlib import Path
 import torch
 
 from ssm_tune.answering import Answered, classify, decode
+from ssm_tune.batching import bucket
 from ssm_tune.capture import CudaCapture
 from ssm_tune.checkpoint import Checkpoint
 from ssm_tune.claim import claimed
 from ssm_tune.config import Config
+from ssm_tune.determinism import fix_workspace
 from ssm_tune.errors import Stopped, UserError
 from ssm_tune.frozen import frozen_outputs
 from ssm_tune.interruption import interruptible
 from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
+from ssm_tune.memory import Plan, plan
 from ssm_tune.methods.base import Adapter, attach
 from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, total_parameters
 from ssm_tune.parallel import World, joined
@@ -32,7 +35,7 @@ from ssm_tune.record import RECORD_NAME, Record, read_record, references_sha256,
 from ssm_tune.session import Session
 from ssm_tune.tables import heading
 from ssm_tune.tasks.base import Example
-from ssm_tune.tokens import training_sequences
+from ssm_tune.tokens import Sequences, training_sequences
 
 Display = Bars | Lines | Silent
 
@@ -55,6 +58,8 @@ def run(config: Config) -> Finished:
     # states that decay to nothing become denormal numbers, on which a CPU is slower than on zeros
     torch.set_flush_denormal(True)
     try:
+        if config.train.deterministic and config.device != "cpu":
+            fix_workspace()
         with joined(config.device) as world:
             return _claim_and_run(config, progress() if world.leads else Silent(), world)
     finally:
@@ -87,17 +92,26 @@ def _claim_and_run(config: Config, ui: Display, world: World) -> Finished:
         try:
             finished = _run(session, ui, logger)
         except torch.OutOfMemoryError as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"out of GPU memory ({session.where()}): {first}. What was saved stays, and the same command goes on "
-                "from it: with a smaller decode.batch_size, which changes no result, if this was an evaluation"
-            ) from error
+            raise UserError(_without_memory(session, str(error).strip().splitlines()[0])) from error
         finally:
             ui.stop()
             logger.finish(finished.record if finished else None)
         if interruption.signal is not None:  # too late for this cell, but others may follow
             raise Stopped(f"stopped; this cell is done, record: {finished.path}", interruption.signal)
         return finished
+
+
+def _without_memory(session: Session, first: str) -> str:
+    """What to say of a run that is out of GPU memory. first: the first line of the error."""
+    training, saved = session.training, "What was saved stays, and the same command goes on from it"
+    if training is None or training.computing is None or session.plan is None:
+        return (
+            f"out of GPU memory ({session.where()}): {first}. {saved}: with a smaller decode.batch_size, which changes "
+            "no result, if this was an evaluation"
+        )
+    rows, length, labels = training.computing
+    what = f"in training, {session.where()}, on {rows} x {length} tokens with {labels} label tokens"
+    return f"out of GPU memory ({what}): {first}. {saved}: {session.plan.advice(rows)}"
 
 
 def _kept(folder: Path) -> Record | None:
@@ -127,16 +141,19 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     roles = prepared.roles
     # before anything slow: a text that cannot be tokenised ends the run
     sequences = training_sequences(prepared.dataset.splits[roles.train], prepared.task, prepared.tokenizer)
+    session.plan = _planned(prepared, sequences, world, ui)
     if prepared.config.frozen and state.frozen is None:
         _score_frozen(session, ui)
 
     base = sum(parameter.numel() for parameter in prepared.model.parameters())
     adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
     ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {total_parameters(adapter):,} parameters")
-    wanted = prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
-    capture = CudaCapture(prepared.model.device) if wanted else None
-    micro_batch = prepared.config.train.micro_batch
-    training = Training(adapter, sequences, prepared.train, prepared.tokenizer.eos_id, capture, micro_batch, world)
+    capture = CudaCapture(prepared.model.device) if _captures(prepared) else None
+    prepared.model.recompute = session.plan.recompute
+    training = Training(
+        adapter, sequences, prepared.train, prepared.tokenizer.eos_id, capture, prepared.config.train.micro_batch,
+        world, prepared.config.train.deterministic,
+    )  # fmt: skip
     session.adopt(training)
     if not state.trained:
         _train(session, training, ui, logger)
@@ -159,6 +176,26 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     return Finished(session.folder / RECORD_NAME, record, fresh=True)
 
 
+def _captures(prepared: Prepared) -> bool:
+    return prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
+
+
+def _planned(prepared: Prepared, sequences: Sequences, world: World, ui: Display) -> Plan:
+    """How the longest batch that the training may meet is computed, said before anything slow."""
+    train = prepared.config.train
+    rows = train.micro_batch or prepared.train.batch_size // world.size
+    length = max(sequences.lengths()) - 1
+    if _captures(prepared):
+        length, _ = bucket(length, 1)
+    longest = rows, length, rows * int(sequences.labels.max())
+    chosen = plan(prepared.model, prepared.method, prepared.adapter_dtype, longest, train.recompute, train.memory)
+    if chosen.recompute or chosen.budget is not None:
+        ui.say(chosen.line())
+    if excess := chosen.excess():
+        ui.say(f"note: {excess}")
+    return chosen
+
+
 def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> Record:
     """Write all that stays of the run, the record last."""
     prepared, state, folder = session.prepared, session.state, session.folder
@@ -169,7 +206,7 @@ def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> R
     if state.last is not None and state.last is not state.best:
         _write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
     state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
-    record = make_record(prepared, adapter, state, trained, base, session.world.size)
+    record = make_record(prepared, adapter, state, trained, base, session.how())
     write_record(folder, record)
     session.checkpoints.remove()
     return record

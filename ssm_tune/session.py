@@ -17,6 +17,7 @@ from ssm_tune.checkpoint import Checkpoint, Checkpoints
 from ssm_tune.errors import Stopped
 from ssm_tune.interruption import Interruption
 from ssm_tune.loop import Training
+from ssm_tune.memory import Plan
 from ssm_tune.outcome import Answers, Evaluated, State
 from ssm_tune.parallel import ALONE, World
 from ssm_tune.prepare import Prepared
@@ -42,6 +43,7 @@ class Session:
         self.checkpoints = Checkpoints(folder, {"cell": prepared.key, "device": prepared.backend["device"]})
         self.state = State()
         self.training: Training | None = None
+        self.plan: Plan | None = None
         self._waiting: Checkpoint | None = None  # what the training that is yet to be made goes on from
         self._begun = begun
         self._phase: tuple[str, float] | None = None
@@ -110,6 +112,14 @@ class Session:
         self._units = 0
         if self._phase is not None:  # what was just spent is not the phase's
             self._phase = (self._phase[0], time.perf_counter())
+
+    def how(self) -> dict[str, Any]:
+        """How the cell is trained here: what changes its numbers by rounding at most."""
+        train = self.prepared.config.train
+        return {
+            "processes": self.world.size, "micro_batch": train.micro_batch, "deterministic": train.deterministic,
+            "recompute": self.plan is not None and self.plan.recompute,
+        }  # fmt: skip
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far, in all its sessions."""

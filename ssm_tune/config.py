@@ -92,7 +92,7 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    cuda_graphs: str = "off"
+    cuda_graphs: str = "auto"
     """auto: with our CUDA kernels, run steps as CUDA graphs, on batches padded to a few lengths; off: launch singly"""
     deterministic: bool = False
     """the same bits in every run: refuse operations that add in no fixed order, and fix cuBLAS's workspace"""

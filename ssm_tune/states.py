@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.cell import EXECUTION
 from ssm_tune.claim import CLAIMS_NAME, Attempt, alive, last_attempt
 from ssm_tune.config import Config, of_cell
 from ssm_tune.errors import UserError
@@ -122,14 +123,16 @@ def ran_as_asked(config: Config, record: Record) -> bool:
     if cell["protocol"] != protocol or cell["data"] != data_name(data, cell["task"]):
         return False
     tables, path = config.tuned, (cell["model"], cell["task"], cell["method"])
-    train = dataclasses.asdict(config.train)
+    train, decode = (
+        {key: value for key, value in dataclasses.asdict(section).items() if key not in EXECUTION[name]}
+        for name, section in (("train", config.train), ("decode", config.decode))
+    )
     rate = of_cell(tables["learning_rate"], *path)
     train["learning_rate"] = train["learning_rate"] or (config.method["learning_rate"] if rate is None else rate)
     train["batch_size"] = train["batch_size"] or of_cell(tables["batch_size"], *path) or ran["train"]["batch_size"]
     if train["adapter_dtype"] == "auto":
         del train["adapter_dtype"]
     model = {key: value for key, value in config.model.items() if key not in UNFIXED or value not in (None, "auto")}
-    decode = {key: value for key, value in dataclasses.asdict(config.decode).items() if key != "batch_size"}
     sections = {"data": data, "train": train, "model": model, "decode": decode, "method": config.method,
                 "task": config.task}  # fmt: skip
     if not all(_within(section, ran.get(name, {})) for name, section in sections.items()):

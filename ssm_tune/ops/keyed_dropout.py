@@ -12,6 +12,12 @@ import hashlib
 import torch
 from torch import Tensor
 
+from ssm_tune.ops.backend import kernels_run
+
+_ANY_WIDTH = 8
+"""The kernel takes every number of columns, the others multiples of this."""
+_MOST = 2**31
+"""Elements that the kernel counts to."""
 _GOLDEN = 0x9E3779B9
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B
 """Odd factors of a 32-bit hash (C. Wellons's lowbias32): every input bit flips every output bit about half the time."""
@@ -42,11 +48,17 @@ def keyed_dropout(x: Tensor, rows: Tensor, columns: Tensor, share: float) -> Ten
         x: (B, L, D). rows: (B, L), as ``row_bits`` gives; columns: (D,), as ``column_bits`` does, on x's device.
         share: in [0, 1).
     """
+    threshold = round(share * 2**32) - 2**31
+    if x.numel() < _MOST and kernels_run("keyed_dropout", x, _ANY_WIDTH):
+        from ssm_tune.ops.dropout_kernel import drop
+
+        dropped: Tensor = drop(x, rows.contiguous(), columns, threshold)
+        return dropped
     bits = rows.unsqueeze(-1) ^ columns
     bits.mul_(_signed(_FIRST))
     bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF))
     bits.mul_(_signed(_SECOND))
-    return torch.where(bits >= round(share * 2**32) - 2**31, x, 0.0)
+    return torch.where(bits >= threshold, x, 0.0)
 
 
 def _mixed(bits: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import MambaConfig
 from ssm_tune.ops import backend, conv_kernels, norm_kernels
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan_step
 
@@ -88,6 +89,29 @@ def test_the_ops_pass_opcheck() -> None:
     residual, added, scale = (draw(*shape).requires_grad_() for shape in ((5, 64), (5, 64), (64,)))
     torch.library.opcheck(norm_kernels._forward, (residual, added, scale, 1e-5, torch.float32))
     torch.library.opcheck(norm_kernels._forward, (residual, None, scale, 1e-5, torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("width", "start"), [(1536, 0), (48, 0), (48, 2), (4, 0), (7, 0)])
+def test_keyed_dropout_drops_what_the_cpu_drops(dtype: torch.dtype, width: int, start: int) -> None:
+    """Bit for bit, of contiguous inputs and of slices, forwards and backwards."""
+    whole, weight = draw(3, 65, width + 8).to(dtype), draw(3, 65, width).to(dtype)
+    rows, columns = row_bits(torch.tensor([5, 7, 2**31 - 1]), 65), column_bits(11, width)
+    results = []
+    for device in ("cuda", "cpu"):
+        backend.use("auto")
+        x = whole.detach().to(device)[:, :, start : start + width].requires_grad_()
+        out = keyed_dropout(x, rows.to(device), columns.to(device), 0.3)
+        (grad,) = torch.autograd.grad(out, x, weight.to(device))
+        results.append((out.detach().cpu(), grad.cpu()))
+    for mine, plain in zip(*results, strict=True):
+        assert torch.equal(mine, plain)
+        assert 0.6 < float((mine != 0).float().mean()) < 0.8 or width < 48
+
+
+def test_row_bits_are_the_same_on_both_devices() -> None:
+    keys = torch.tensor([0, 1, 2**31 - 1, 123456789])
+    assert torch.equal(row_bits(keys, 500), row_bits(keys.cuda(), 500).cpu())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

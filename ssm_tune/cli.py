@@ -13,7 +13,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ssm_tune.errors import Stopped, UserError
+from ssm_tune.errors import Elsewhere, Stopped, UserError
+from ssm_tune.parallel import leads
 
 SUBCOMMANDS = {
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
@@ -107,14 +108,19 @@ def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
     """Run ``work`` with every error as one line on stderr. interrupted: what Ctrl-C leaves to say."""
     try:
         return int(work() or 0)
+    except Elsewhere as error:
+        _trace()
+        return error.status
     except UserError as error:
         _trace()
         return _fail(str(error))
     except Stopped as error:
-        print(f"ssm-tune: {error}", file=sys.stderr)
+        if leads():
+            print(f"ssm-tune: {error}", file=sys.stderr)
         return 128 + error.signal
     except KeyboardInterrupt:
-        print(f"\n{interrupted}", file=sys.stderr)
+        if leads():
+            print(f"\n{interrupted}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as with "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssm_tune.config import Config, checked, conf_dir, method_section, register
 from ssm_tune.errors import UserError
 from ssm_tune.explain import explain
+from ssm_tune.parallel import processes, said_once
 
 MANY = ("-m", "--multirun")
 
@@ -30,6 +31,9 @@ def run_cells(arguments: list[str]) -> int:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through instead of printing and exiting
     settings = [argument for argument in arguments if argument not in MANY]
+    with said_once():
+        if processes() > 1 and len(settings) < len(arguments):
+            raise UserError("torchrun's processes train one cell together: start it without -m, a command a cell")
     if len(settings) < len(arguments) and not any(argument.startswith("-") for argument in settings):
         from ssm_tune.multirun import run_many
 
@@ -49,7 +53,9 @@ def _run_one(arguments: list[str]) -> int:
         from ssm_tune.worker import run_config
 
         try:
-            statuses.append(run_config(checked(composed), arguments).exit)
+            with said_once():
+                config = checked(composed)
+            statuses.append(run_config(config, arguments).exit)
         except Exception as error:  # kept and raised after Hydra is through, which would print lines of its own
             failed.append(error)
 
@@ -57,12 +63,14 @@ def _run_one(arguments: list[str]) -> int:
     before = sys.argv
     sys.argv = ["ssm-tune", *arguments]
     try:
-        _explained(program, arguments)
+        with said_once():
+            _explained(program, arguments)
     finally:
         sys.argv = before
     for error in failed:
         if isinstance(error, OmegaConfBaseException):
-            raise UserError(explain(error, arguments)) from error
+            with said_once():
+                raise UserError(explain(error, arguments)) from error
         raise error
     return max(statuses, default=0)
 

@@ -79,6 +79,8 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int | None = None
     """examples a step; null: conf/tuned's for the cell, else 4"""
+    micro_batch: int | None = None
+    """examples that a process computes at a time, whose gradients are summed; null: all that it has of a batch"""
     learning_rate: float | None = None
     """null: conf/tuned's for the cell, else the method's own default"""
     adapter_dtype: str = "auto"
@@ -92,12 +94,24 @@ class TrainConfig:
     eps: float = 1e-8
     cuda_graphs: str = "auto"
     """auto: with our CUDA kernels, run steps as CUDA graphs, on batches padded to a few lengths; off: launch singly"""
+    deterministic: bool = False
+    """the same bits in every run: refuse operations that add in no fixed order, and fix cuBLAS's workspace"""
+    recompute: str = "auto"
+    """on: the backward computes each block's activations again, and keeps their inputs alone; off: it keeps them; auto:
+    as ``memory`` has room"""
+    memory: float | None = None
+    """GB for activations; null: most of what the GPU has free, and on a CPU as much as it takes"""
 
     def __post_init__(self) -> None:
         _one_of("train.cuda_graphs", self.cuda_graphs, ("auto", "off"))
+        _one_of("train.recompute", self.recompute, ("auto", "on", "off"))
+        if self.memory is not None:
+            _require(0 < self.memory < 1e6, "train.memory", self.memory, "a positive number of GB")
         _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
         if self.batch_size is not None:
             _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        if self.micro_batch is not None:
+            _require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "at least 1")
         if self.learning_rate is not None:
             _require(0 < self.learning_rate < 1e6, "train.learning_rate", self.learning_rate, "a positive number")
         if self.max_steps is not None:

@@ -120,8 +120,10 @@ def make_record(
     state: State,
     trained: Trained,
     base: int,
+    how: dict[str, Any],
 ) -> Record:
-    """The record of a run that is done. base: parameters of the model without the adapter."""
+    """The record of a run that is done. base: parameters of the model without the adapter; how: it was trained, what
+    changes no number but by rounding."""
     config, method = _resolved(prepared), prepared.method
     notes = list(prepared.notes)
     if trained.stopped:
@@ -157,7 +159,7 @@ def make_record(
         "seconds": {**state.seconds, "total": state.elapsed},
         "peak_memory_bytes": state.peak_memory,
         "sessions": state.sessions,
-        "backend": prepared.backend,
+        "backend": {**prepared.backend, **how},
         "hashes": prepared.hashes,
         "origin": prepared.dataset.origin,
         "left_out": prepared.left_out,

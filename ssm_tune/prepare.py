@@ -15,13 +15,14 @@ from ssm_tune.cell import digest, folder_name
 from ssm_tune.config import Config, method_section, nearest, of_cell
 from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
-from ssm_tune.loop import TrainSettings, total_steps
+from ssm_tune.loop import TrainSettings, parts_of, total_steps
 from ssm_tune.methods.base import Method, load_method
 from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
 from ssm_tune.ops.backend import Choice, choose
+from ssm_tune.parallel import ALONE, World
 from ssm_tune.tasks.base import Dataset, Roles, Task, carve, load_task, published_data
 from ssm_tune.tokens import training_sequences
 
@@ -112,9 +113,10 @@ class Prepared:
         return Path(self.config.output_dir) / "runs" / self.task.name / folder_name(cell, self.key)
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, world: World = ALONE) -> Prepared:
     """Resolve everything that ``auto`` and null leave open, load data, tokenizer and model.
 
+    world: the processes that share each batch.
     Raises UserError for whatever the user can mend.
     """
     task, method = load_task(config.task), load_method(config.method)
@@ -135,6 +137,7 @@ def prepare(config: Config) -> Prepared:
         dataset = carve(dataset)
     name = _model_name(config.model)
     train, source = _train_settings(config, protocol, name, task, method)
+    parts_of(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)
     dataset, left_out, notes = _within_limit(dataset, task, protocol, tokenizer)

@@ -138,6 +138,10 @@ class Backend(TypedDict):
     scan: str
     dtype: str
     adapter_dtype: str
+    processes: NotRequired[int]  # that shared each batch; absent: one
+    micro_batch: NotRequired[int | None]  # examples at a time in each of them; null: all of its share
+    deterministic: NotRequired[bool]
+    recompute: NotRequired[bool]  # whether activations were computed again for the backward
 
 
 class Hashes(TypedDict):

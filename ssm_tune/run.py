@@ -6,29 +6,38 @@ import dataclasses
 import math
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ssm_tune.answering import Answered, classify, decode
+from ssm_tune.batching import bucket
 from ssm_tune.capture import CudaCapture
+from ssm_tune.checkpoint import Checkpoint
 from ssm_tune.claim import claimed
 from ssm_tune.config import Config
+from ssm_tune.determinism import fix_workspace
 from ssm_tune.errors import Stopped, UserError
 from ssm_tune.frozen import frozen_outputs
 from ssm_tune.interruption import interruptible
 from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
-from ssm_tune.methods.base import attach
+from ssm_tune.memory import Plan, plan
+from ssm_tune.methods.base import Adapter, attach
 from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, total_parameters
+from ssm_tune.parallel import World, joined
 from ssm_tune.prepare import Prepared, prepare
-from ssm_tune.progress import Bars, Lines, progress
+from ssm_tune.progress import Bars, Lines, Silent, progress
 from ssm_tune.provenance import reset_peak_memory
 from ssm_tune.record import RECORD_NAME, Record, read_record, references_sha256, write_jsonl, write_record
 from ssm_tune.session import Session
 from ssm_tune.tables import heading
-from ssm_tune.tokens import training_sequences
+from ssm_tune.tasks.base import Example
+from ssm_tune.tokens import Sequences, training_sequences
+
+Display = Bars | Lines | Silent
 
 
 @dataclass(frozen=True)
@@ -49,38 +58,41 @@ def run(config: Config) -> Finished:
     # states that decay to nothing become denormal numbers, on which a CPU is slower than on zeros
     torch.set_flush_denormal(True)
     try:
-        return _claim_and_run(config, progress())
+        if config.train.deterministic and config.device != "cpu":
+            fix_workspace()
+        with joined(config.device) as world:
+            return _claim_and_run(config, progress() if world.leads else Silent(), world)
     finally:
         torch.set_flush_denormal(False)  # it is a state of the processor, not ours to keep
 
 
-def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
+def _claim_and_run(config: Config, ui: Display, world: World) -> Finished:
     begun = time.perf_counter()
     reset_peak_memory()
     if config.logger == "wandb":
         require_wandb()  # before the data and the model: a missing package is quickly told
-    prepared = prepare(config)
+    prepared = prepare(config, world)
     folder = prepared.folder
-    with claimed(folder), interruptible() as interruption:
-        session = Session(prepared, folder, interruption, begun)
-        kept = None if config.force else _kept(folder)
+    if any(key != prepared.key for key in world.gathered(prepared.key)):
+        raise UserError("the processes do not train the same cell: their data, models or versions of PyTorch differ")
+    with claimed(folder) if world.leads else nullcontext(), world.telling(), interruptible() as interruption:
+        session = Session(prepared, folder, interruption, begun, world)
+        kept = world.shared(_kept(folder) if world.leads and not config.force else None)
         if kept is not None and (kept["metrics"]["frozen"] or not config.frozen):
-            session.checkpoints.remove()  # of a run that was killed right behind its record
+            if world.leads:
+                session.checkpoints.remove()  # of a run that was killed right behind its record
             return Finished(folder / RECORD_NAME, kept, fresh=False)
         _introduce(prepared, ui)
         _open(session, ui, anew=config.force or kept is not None)
         session.state.seconds["load"] = (session.state.seconds["load"] or 0.0) + time.perf_counter() - begun
         about = prepared.cell | {"train": dataclasses.asdict(prepared.train), "backend": prepared.backend}
-        logger = make_logger(config.logger, Path(config.output_dir), prepared.key, folder.name, about, ui.say)
+        wanted = config.logger if world.leads else "none"
+        logger = make_logger(wanted, Path(config.output_dir), prepared.key, folder.name, about, ui.say)
         finished: Finished | None = None
         try:
             finished = _run(session, ui, logger)
         except torch.OutOfMemoryError as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"out of GPU memory ({session.where()}): {first}. What was saved stays, and the same command goes on "
-                "from it: with a smaller decode.batch_size, which changes no result, if this was an evaluation"
-            ) from error
+            raise UserError(_without_memory(session, str(error).strip().splitlines()[0])) from error
         finally:
             ui.stop()
             logger.finish(finished.record if finished else None)
@@ -89,12 +101,31 @@ def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
         return finished
 
 
+def _without_memory(session: Session, first: str) -> str:
+    """What to say of a run that is out of GPU memory. first: the first line of the error."""
+    training, saved = session.training, "What was saved stays, and the same command goes on from it"
+    if training is None or training.computing is None or session.plan is None:
+        return (
+            f"out of GPU memory ({session.where()}): {first}. {saved}: with a smaller decode.batch_size, which changes "
+            "no result, if this was an evaluation"
+        )
+    rows, length, labels = training.computing
+    what = f"in training, {session.where()}, on {rows} x {length} tokens with {labels} label tokens"
+    return f"out of GPU memory ({what}): {first}. {saved}: {session.plan.advice(rows)}"
+
+
 def _kept(folder: Path) -> Record | None:
     return read_record(folder) if (folder / RECORD_NAME).exists() else None
 
 
-def _open(session: Session, ui: Bars | Lines, anew: bool) -> None:
+def _open(session: Session, ui: Display, anew: bool) -> None:
     """Go on from the newest checkpoint, if there is one, and clear away what else an earlier session left."""
+    checkpoint = session.world.shared(_cleared(session, ui, anew) if session.world.leads else None)
+    if checkpoint is not None:
+        ui.say(session.resume(checkpoint))
+
+
+def _cleared(session: Session, ui: Display, anew: bool) -> Checkpoint | None:
     if anew:
         session.checkpoints.remove()
     checkpoint = session.checkpoints.newest(ui.say)
@@ -102,24 +133,27 @@ def _open(session: Session, ui: Bars | Lines, anew: bool) -> None:
         ours = left == session.checkpoints.folder or (checkpoint and left.name.startswith("predictions-frozen."))
         if not ours:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    if checkpoint is not None:
-        ui.say(session.resume(checkpoint))
+    return checkpoint
 
 
-def _run(session: Session, ui: Bars | Lines, logger: Logger) -> Finished:
-    prepared, state, folder = session.prepared, session.state, session.folder
+def _run(session: Session, ui: Display, logger: Logger) -> Finished:
+    prepared, state, world = session.prepared, session.state, session.world
     roles = prepared.roles
     # before anything slow: a text that cannot be tokenised ends the run
     sequences = training_sequences(prepared.dataset.splits[roles.train], prepared.task, prepared.tokenizer)
+    session.plan = _planned(prepared, sequences, world, ui)
     if prepared.config.frozen and state.frozen is None:
         _score_frozen(session, ui)
 
     base = sum(parameter.numel() for parameter in prepared.model.parameters())
     adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
     ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {total_parameters(adapter):,} parameters")
-    wanted = prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
-    capture = CudaCapture(prepared.model.device) if wanted else None
-    training = Training(adapter, sequences, prepared.train, prepared.tokenizer.eos_id, capture)
+    capture = CudaCapture(prepared.model.device) if _captures(prepared) else None
+    prepared.model.recompute = session.plan.recompute
+    training = Training(
+        adapter, sequences, prepared.train, prepared.tokenizer.eos_id, capture, prepared.config.train.micro_batch,
+        world, prepared.config.train.deterministic,
+    )  # fmt: skip
     session.adopt(training)
     if not state.trained:
         _train(session, training, ui, logger)
@@ -132,26 +166,53 @@ def _run(session: Session, ui: Bars | Lines, logger: Logger) -> Finished:
             if chosen.report is None:
                 label = f"{roles.report}, epoch {chosen.epoch}"
                 chosen.report = _answers(session, roles.report, ui, label)
-                state.generated += state.answered.pop(label).tokens
                 session.milestone()
         except Diverged as error:
             state.diverged = str(error)
             state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
 
-    write_jsonl(folder / "steps.jsonl.gz", training.trained.steps)
+    record = world.shared(_leave(session, adapter, training.trained, base) if world.leads else None, session.poll)
+    assert record is not None
+    return Finished(session.folder / RECORD_NAME, record, fresh=True)
+
+
+def _captures(prepared: Prepared) -> bool:
+    return prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
+
+
+def _planned(prepared: Prepared, sequences: Sequences, world: World, ui: Display) -> Plan:
+    """How the longest batch that the training may meet is computed, said before anything slow."""
+    train = prepared.config.train
+    rows = train.micro_batch or prepared.train.batch_size // world.size
+    length = max(sequences.lengths()) - 1
+    if _captures(prepared):
+        length, _ = bucket(length, 1)
+    longest = rows, length, rows * int(sequences.labels.max())
+    chosen = plan(prepared.model, prepared.method, prepared.adapter_dtype, longest, train.recompute, train.memory)
+    if chosen.recompute or chosen.budget is not None:
+        ui.say(chosen.line())
+    if excess := chosen.excess():
+        ui.say(f"note: {excess}")
+    return chosen
+
+
+def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> Record:
+    """Write all that stays of the run, the record last."""
+    prepared, state, folder = session.prepared, session.state, session.folder
+    write_jsonl(folder / "steps.jsonl.gz", trained.steps)
     if state.best is not None:
         _write_predictions(folder / "predictions.jsonl.gz", prepared, state.best.report)
         adapter.save(folder / "adapter", about_model(prepared))
     if state.last is not None and state.last is not state.best:
         _write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
     state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
-    record = make_record(prepared, adapter, state, training.trained, base)
-    path = write_record(folder, record)
+    record = make_record(prepared, adapter, state, trained, base, session.how())
+    write_record(folder, record)
     session.checkpoints.remove()
-    return Finished(path, record, fresh=True)
+    return record
 
 
-def _train(session: Session, training: Training, ui: Bars | Lines, logger: Logger) -> None:
+def _train(session: Session, training: Training, ui: Display, logger: Logger) -> None:
     """Train and evaluate until training is over; the state keeps the best and the last epoch."""
     prepared, state, roles = session.prepared, session.state, session.prepared.roles
     primary = prepared.dataset.primary
@@ -168,19 +229,19 @@ def _train(session: Session, training: Training, ui: Bars | Lines, logger: Logge
             state.best = here
         state.last = here
         logger.epoch(state.epochs[-1])
-        state.generated += state.answered.pop(label).tokens
         ui.say(f"epoch {epoch}  {roles.selection}: {_points(values, prepared.dataset.headline)}")
         if training.finished:
             state.trained = True
         session.milestone()
 
-    def after_step(row: dict[str, float]) -> None:
-        logger.step(row)
-        session.tick()
+    def after_steps(rows: list[dict[str, float]]) -> None:
+        for row in rows:
+            logger.step(row)
+        session.stepped(len(rows))
 
     logger.start(training.trained.steps, state.epochs)
     try:
-        train(training, evaluate, ui, after_step=after_step)
+        train(training, evaluate, ui, after_steps)
     except Diverged as error:
         ui.stop()
         state.diverged, state.last, state.trained = str(error), None, True
@@ -188,7 +249,7 @@ def _train(session: Session, training: Training, ui: Bars | Lines, logger: Logge
         session.milestone()
 
 
-def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
+def _introduce(prepared: Prepared, ui: Display) -> None:
     """Say what was resolved, before the work."""
     roles, splits, backend = prepared.roles, prepared.dataset.splits, prepared.backend
     sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in dict.fromkeys(dataclasses.astuple(roles)))
@@ -209,14 +270,21 @@ def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
     )
 
 
-def _score_frozen(session: Session, ui: Bars | Lines) -> None:
-    """The untrained model's score on the report split, decoded or from the cache."""
+def _score_frozen(session: Session, ui: Display) -> None:
+    """The untrained model's score on the report split, decoded or from the cache, by the leading process alone."""
+    if session.world.leads:
+        _score_frozen_here(session, ui)
+    session.state.frozen = session.world.shared(session.state.frozen, session.poll)
+    session.milestone()
+
+
+def _score_frozen_here(session: Session, ui: Display) -> None:
     prepared, state, split = session.prepared, session.state, session.prepared.roles.report
     label = f"frozen model: {split}"
 
     def fresh() -> list[str]:
         try:
-            return _outputs(session, split, ui, label, "frozen")
+            return _outputs(session, prepared.dataset.splits[split], ui, label, "frozen")
         except Diverged as error:
             raise UserError(f"the frozen {prepared.model_name} cannot be used: {error}") from error
 
@@ -227,16 +295,39 @@ def _score_frozen(session: Session, ui: Bars | Lines) -> None:
     state.answered.pop(label, None)
     points = _points(answers.scored.values, prepared.dataset.headline)
     ui.say(f"frozen model  {split}: {points}{'  (kept)' if cached else ''}")
-    session.milestone()
 
 
-def _answers(session: Session, split: str, ui: Bars | Lines, label: str) -> Answers:
-    return _scored(session, _outputs(session, split, ui, label, "evaluate"), split)
+def _answers(session: Session, split: str, ui: Display, label: str) -> Answers:
+    """The tuned model's answers to a split, each process giving its share of them, scored by the leading one.
+
+    Raises Diverged, in all processes, where one finds logits that are not finite.
+    """
+    world, state, examples = session.world, session.state, session.prepared.dataset.splits[split]
+    if world.size > 1:
+        label = f"{label}, share {world.rank + 1} of {world.size}"
+    found: tuple[list[str], int] | Diverged
+    try:
+        outputs = _outputs(session, examples[world.rank :: world.size], ui, label, "evaluate")
+        found = outputs, state.answered[label].tokens
+    except Diverged as error:
+        found = error
+    outputs, tokens = [""] * len(examples), 0
+    for rank, share in enumerate(world.gathered(found, session.poll)):
+        if isinstance(share, Diverged):
+            raise share
+        outputs[rank :: world.size], given = share
+        tokens += given
+    scored = _scored(session, outputs, split) if world.leads else None
+    answers = world.shared(scored, session.poll)
+    assert answers is not None
+    state.generated += tokens
+    state.answered.clear()
+    return answers
 
 
-def _outputs(session: Session, split: str, ui: Bars | Lines, label: str, phase: str) -> list[str]:
-    """The model's answer to every example of a split, as the task's mode has it; those given already are kept."""
-    prepared, task, examples = session.prepared, session.prepared.task, session.prepared.dataset.splits[split]
+def _outputs(session: Session, examples: list[Example], ui: Display, label: str, phase: str) -> list[str]:
+    """The model's answer to every example, as the task's mode has it; those given already are kept."""
+    prepared, task = session.prepared, session.prepared.task
     answered = session.state.answered.setdefault(label, Answered())
     answer = classify if task.mode == "classify" else decode
     with session.timed(phase):

@@ -22,6 +22,7 @@ from ssm_tune.claim import ASKED, CLAIMS_NAME, Asked, Held, note_failure
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError, first_line
 from ssm_tune.files import atomic_write, encode_json
+from ssm_tune.parallel import leads
 from ssm_tune.record import why_diverged
 from ssm_tune.summary import summary
 
@@ -77,13 +78,15 @@ def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     except (Held, Stopped):
         raise
     except Exception as error:
-        if asked.claims is None:
+        if asked.claims is None and leads():
             note_failure(unprepared, asked, _line(error))
         raise
     finally:
         ASKED.reset(token)
     with suppress(OSError):
         unprepared.unlink(missing_ok=True)
+    if not leads():
+        return outcome_of(finished.record, finished.path, finished.fresh)
     return told(finished.record, finished.path, finished.fresh)
 
 

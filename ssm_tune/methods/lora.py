@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, kaiming
+from ssm_tune.models.injection import Randomness
 from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout
 
 TARGETS = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")
 
@@ -33,17 +36,28 @@ def _targets(config: MambaConfig) -> dict[str, tuple[str, int, int, int]]:
 
 
 class LowRankUpdate(nn.Module):
-    """``x -> scale * dropout(x) A^T B^T`` on the rows [start, end) of a projection's output; A (r, in), B (out, r)."""
+    """``x -> scale * dropout(x) A^T B^T`` on the rows [start, end) of a projection's output; A (r, in), B (out, r).
 
-    def __init__(self, A: Tensor, B: Tensor, start: int, scale: float, dropout: float) -> None:
+    columns: (in,) int32, what dropout's decisions depend on beside ``randomness`` (ops/keyed_dropout.py).
+    """
+
+    columns: Tensor
+
+    def __init__(
+        self, A: Tensor, B: Tensor, start: int, scale: float, dropout: float, columns: Tensor, randomness: Randomness
+    ) -> None:
         super().__init__()
         self.A, self.B = nn.Parameter(A), nn.Parameter(B)
         self.start, self.end = start, start + B.shape[0]
-        self.scale, self.dropout = scale, dropout
+        self.scale, self.dropout, self.randomness = scale, dropout, randomness
+        self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(F.dropout(x, self.dropout, self.training), self.A.to(x.dtype))
-        return F.linear(low, self.B.to(x.dtype)) * self.scale
+        scale = self.scale
+        if self.training and self.dropout > 0:
+            x = keyed_dropout(x, self.randomness.rows(x), self.columns, self.dropout)
+            scale /= 1 - self.dropout
+        return F.linear(F.linear(x, self.A.to(x.dtype)), self.B.to(x.dtype)) * scale
 
 
 class ProjectionUpdate(nn.Module):
@@ -91,6 +105,7 @@ class LoRA(Method):
 
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         known = _targets(model.config)
+        places = itertools.count()
         for mixer in model.mixers:
             updates = mixer.injection.updates
             for name in self.targets:
@@ -98,7 +113,9 @@ class LoRA(Method):
                 if projection not in updates:
                     updates[projection] = ProjectionUpdate(known[projection][3])
                 A, B = kaiming(generator, self.rank, width), torch.zeros(end - start, self.rank)
-                update = LowRankUpdate(A, B, start, self.alpha / self.rank, self.dropout)
+                columns = column_bits(next(places), width).to(model.device)
+                scale = self.alpha / self.rank
+                update = LowRankUpdate(A, B, start, scale, self.dropout, columns, model.randomness)
                 parts = updates[projection].parts
                 assert isinstance(parts, nn.ModuleDict)
                 parts[name.rpartition(".")[2]] = update

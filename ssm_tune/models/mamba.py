@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ssm_tune.models.injection import Injection, tensor_of
+from ssm_tune.models.injection import Injection, Randomness, tensor_of
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step, state_dtype
@@ -226,12 +227,20 @@ class RMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """norm and mixer; the residual stream stays outside."""
+    """norm and mixer; the residual stream passes through."""
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.mixer = MambaMixer(config)
+
+    def forward(
+        self, residual: Tensor, added: Tensor | None, dtype: torch.dtype, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """The block's output, the residual stream that it is to be added to, and the mixer's states."""
+        normed, residual = self.norm(residual, added, dtype)
+        out, last = self.mixer(normed, lengths)
+        return out, residual, last
 
 
 class Backbone(nn.Module):
@@ -258,6 +267,7 @@ class Mamba(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
         self.prompt: nn.Module | None = None
+        self.randomness = Randomness()
 
     @property
     def mixers(self) -> list[MambaMixer]:
@@ -272,6 +282,8 @@ class Mamba(nn.Module):
         """Dtype of the activations: that of the frozen projections, or what ``compute_in`` was told."""
         return self._compute_dtype or self.mixers[0].in_proj.weight.dtype
 
+    recompute: bool = False
+    """Whether a backward computes each block's activations again from the block's inputs, and keeps these alone."""
     _compute_dtype: torch.dtype | None = None
     checkpoint_hash: str | None = None
     """sha256 of the tensors that the model was loaded from, in their own dtypes; None for one that was not."""
@@ -282,7 +294,7 @@ class Mamba(nn.Module):
 
     def _stream(self, input_ids: Tensor) -> tuple[Tensor, int]:
         """The residual stream's first value, (B, P + L, d_model), and P."""
-        residual = F.embedding(input_ids, self.backbone.embedding.weight).to(self._residual_dtype)
+        residual = F.embedding(input_ids, self.backbone.embedding.weight).to(self.residual_dtype)
         virtual = tensor_of(self.prompt)
         if virtual is None:
             return residual, 0
@@ -290,7 +302,8 @@ class Mamba(nn.Module):
         return torch.cat([rows, residual], dim=1), virtual.shape[0]
 
     @property
-    def _residual_dtype(self) -> torch.dtype:
+    def residual_dtype(self) -> torch.dtype:
+        """Dtype of the stream that runs past the blocks."""
         return state_dtype(self.dtype) if self.config.residual_in_fp32 else self.dtype
 
     def hidden(self, input_ids: Tensor) -> Tensor:
@@ -303,8 +316,12 @@ class Mamba(nn.Module):
             lengths = lengths + virtual
         cache, out = Cache([], []), None
         for block in self.backbone.blocks:
-            normed, residual = block.norm(residual, out, self.dtype)
-            out, last = block.mixer(normed, lengths)
+            if self.recompute and torch.is_grad_enabled():
+                out, residual, last = checkpoint(
+                    block, residual, out, self.dtype, lengths, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                out, residual, last = block(residual, out, self.dtype, lengths)
             if last is not None:
                 cache.conv.append(last[0])
                 cache.ssm.append(last[1])
@@ -334,7 +351,7 @@ class Mamba(nn.Module):
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Read one token a row, (R,) int64; give the logits (R, V) after it. The cache moves on in place."""
-        residual = F.embedding(tokens, self.backbone.embedding.weight).to(self._residual_dtype)
+        residual = F.embedding(tokens, self.backbone.embedding.weight).to(self.residual_dtype)
         out = None
         for index, block in enumerate(self.backbone.blocks):
             normed, residual = block.norm(residual, out, self.dtype)

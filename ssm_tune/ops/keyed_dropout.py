@@ -12,6 +12,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from ssm_tune.ops.backend import kernels_run
+
 _GOLDEN = 0x9E3779B9
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B
 """Odd factors of a 32-bit hash (C. Wellons's lowbias32): every input bit flips every output bit about half the time."""
@@ -35,18 +37,25 @@ def column_bits(place: int, width: int) -> Tensor:
 
 
 def keyed_dropout(x: Tensor, rows: Tensor, columns: Tensor, share: float) -> Tensor:
-    """``x`` with a share of its elements set to zero; the others stay as they are (the usual 1 / (1 - share) is left
-    to a factor that the caller has anyway).
+    """Copies of ``x``, each with a share of its own of the elements set to zero; the others stay as they are (the usual
+    1 / (1 - share) is left to a factor that the caller has anyway).
 
     Args:
-        x: (B, L, D). rows: (B, L), as ``row_bits`` gives; columns: (D,), as ``column_bits`` does, on x's device.
+        x: (B, L, D). rows: (B, L), as ``row_bits`` gives; columns: (P, D), each as ``column_bits`` does, on x's device.
         share: in [0, 1).
+
+    Returns (P, B, L, D) in x's dtype.
     """
-    bits = rows.unsqueeze(-1) ^ columns
+    threshold = round(share * 2**32) - 2**31
+    if kernels_run("keyed_dropout", x, x.shape[2]):
+        from ssm_tune.ops.dropout_kernels import dropout
+
+        return dropout(x, rows, columns, threshold)
+    bits = rows.unsqueeze(-1) ^ columns[:, None, None]
     bits.mul_(_signed(_FIRST))
     bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF))
     bits.mul_(_signed(_SECOND))
-    return torch.where(bits >= round(share * 2**32) - 2**31, x, 0.0)
+    return torch.where(bits >= threshold, x, 0.0)
 
 
 def _mixed(bits: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import MambaConfig
 from ssm_tune.ops import backend, conv_kernels, norm_kernels
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.dropout_kernels import dropout
+from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan_step
 
@@ -142,3 +144,21 @@ def test_the_model_gives_the_same_on_both_backends(dtype: torch.dtype) -> None:
     scale = 1e-5 if dtype == torch.float32 else 3e-2
     for mine, plain in zip(*results, strict=True):
         assert (mine.float() - plain.float()).norm() <= scale * plain.float().norm()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_keyed_dropout(dtype: torch.dtype, parts: int) -> None:
+    """The same elements as the plain operations leave, and their gradients; x is a part of a wider tensor."""
+    rows = row_bits(torch.arange(5, device="cuda"), 33)
+    columns = torch.stack([column_bits(place, 72) for place in range(parts)]).cuda()
+    wide, weights = draw(5, 33, 144).to(dtype), draw(parts, 5, 33, 72).to(dtype)
+    found = {}
+    for how in ("cuda", "reference"):
+        backend.use(how)
+        x = wide.clone().requires_grad_()
+        out = keyed_dropout(x[..., 72:], rows, columns, 0.1)
+        found[how] = out, *torch.autograd.grad(out, x, weights)
+    assert torch.equal(found["cuda"][0], found["reference"][0])
+    torch.testing.assert_close(found["cuda"][1], found["reference"][1])
+    torch.library.opcheck(dropout, (wide[..., 72:].contiguous().requires_grad_(), rows, columns, 0))

@@ -20,8 +20,8 @@ from ssm_tune.frozen import frozen_outputs
 from ssm_tune.interruption import interruptible
 from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
-from ssm_tune.methods.base import attach
-from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, total_parameters
+from ssm_tune.methods.base import Adapter, attach
+from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, make_trial, total_parameters
 from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Bars, Lines, progress
 from ssm_tune.provenance import reset_peak_memory
@@ -29,14 +29,16 @@ from ssm_tune.record import RECORD_NAME, Record, read_record, references_sha256,
 from ssm_tune.session import Session
 from ssm_tune.tables import heading
 from ssm_tune.tokens import training_sequences
+from ssm_tune.trial import TRIAL_NAME, Trial, read_trial, write_trial
+from ssm_tune.unchanged import check_model
 
 
 @dataclass(frozen=True)
 class Finished:
-    """path: of record.json; fresh: whether this call ran the cell."""
+    """path: of record.json, of a trial of trial.json; fresh: whether this call ran the cell."""
 
     path: Path
-    record: Record
+    record: Record | Trial
     fresh: bool
 
 
@@ -63,12 +65,14 @@ def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
     folder = prepared.folder
     with claimed(folder), interruptible() as interruption:
         session = Session(prepared, folder, interruption, begun)
-        kept = None if config.force else _kept(folder)
-        if kept is not None and (kept["metrics"]["frozen"] or not config.frozen):
+        path = folder / (TRIAL_NAME if config.trial else RECORD_NAME)
+        anew = config.force or path.exists()
+        if not config.force and path.exists() and (kept := _kept(path, config)) is not None:
             session.checkpoints.remove()  # of a run that was killed right behind its record
-            return Finished(folder / RECORD_NAME, kept, fresh=False)
+            return Finished(path, kept, fresh=False)
+        check_model(prepared)
         _introduce(prepared, ui)
-        _open(session, ui, anew=config.force or kept is not None)
+        _open(session, ui, anew)
         session.state.seconds["load"] = (session.state.seconds["load"] or 0.0) + time.perf_counter() - begun
         about = prepared.cell | {"train": dataclasses.asdict(prepared.train), "backend": prepared.backend}
         logger = make_logger(config.logger, Path(config.output_dir), prepared.key, folder.name, about, ui.say)
@@ -89,8 +93,12 @@ def _claim_and_run(config: Config, ui: Bars | Lines) -> Finished:
         return finished
 
 
-def _kept(folder: Path) -> Record | None:
-    return read_record(folder) if (folder / RECORD_NAME).exists() else None
+def _kept(path: Path, config: Config) -> Record | Trial | None:
+    """The record at ``path`` if it has all that is asked for."""
+    if config.trial:
+        return read_trial(path)
+    record = read_record(path)
+    return record if record["metrics"]["frozen"] or not config.frozen else None
 
 
 def _open(session: Session, ui: Bars | Lines, anew: bool) -> None:
@@ -126,6 +134,8 @@ def _run(session: Session, ui: Bars | Lines, logger: Logger) -> Finished:
     state.seconds["train"] = training.trained.seconds
     _fill_train_losses(state, training.trained)
 
+    if prepared.config.trial:
+        return _tried(session, adapter, training.trained, base)
     for chosen in _distinct(state.last, state.best):  # the best last: its weights stay in the model
         adapter.restore(chosen.tensors)
         try:
@@ -151,6 +161,17 @@ def _run(session: Session, ui: Bars | Lines, logger: Logger) -> Finished:
     return Finished(path, record, fresh=True)
 
 
+def _tried(session: Session, adapter: Adapter, trained: Trained, base: int) -> Finished:
+    """A trial ends here: what it was for are its scores on the selection split."""
+    prepared, state, folder = session.prepared, session.state, session.folder
+    write_jsonl(folder / "steps.jsonl.gz", trained.steps)
+    state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
+    trial = make_trial(prepared, adapter, state, trained, base)
+    path = write_trial(folder, trial)
+    session.checkpoints.remove()
+    return Finished(path, trial, fresh=True)
+
+
 def _train(session: Session, training: Training, ui: Bars | Lines, logger: Logger) -> None:
     """Train and evaluate until training is over; the state keeps the best and the last epoch."""
     prepared, state, roles = session.prepared, session.state, session.prepared.roles
@@ -159,6 +180,8 @@ def _train(session: Session, training: Training, ui: Bars | Lines, logger: Logge
     def evaluate(epoch: int, step: int) -> None:
         if state.epochs and state.epochs[-1]["step"] == step:
             return  # an earlier session's, which ended before the next step
+        if not training.finished and epoch % prepared.config.train.evaluate_every:
+            return
         label = f"epoch {epoch}: {roles.selection}"
         answers = _answers(session, roles.selection, ui, label)
         values = answers.scored.values
@@ -191,10 +214,12 @@ def _train(session: Session, training: Training, ui: Bars | Lines, logger: Logge
 def _introduce(prepared: Prepared, ui: Bars | Lines) -> None:
     """Say what was resolved, before the work."""
     roles, splits, backend = prepared.roles, prepared.dataset.splits, prepared.backend
-    sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in dict.fromkeys(dataclasses.astuple(roles)))
+    there = [split for split in dict.fromkeys(dataclasses.astuple(roles)) if split in splits]
+    sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in there)
+    reported = f"a trial: {roles.report} is not looked at" if prepared.config.trial else f"{roles.report} is reported"
     ui.say(
         f"{prepared.task.name} from {prepared.dataset.name} ({sizes}); protocol {prepared.protocol}: "
-        f"{roles.selection} picks the epoch, {roles.report} is reported"
+        f"{roles.selection} picks the epoch, {reported}"
     )
     if prepared.dataset.origin:
         ui.say("data: " + "; ".join(f"{what} {value}" for what, value in prepared.dataset.origin.items()))

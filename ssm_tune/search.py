@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssm_tune.compose import Composer
+from ssm_tune.compose import RATE, Composer
 from ssm_tune.config import Config, names, nearest, variant
 from ssm_tune.errors import UserError
 from ssm_tune.sweep import Block, Cell, Sweep, narrowed, on_command_line, read_blocks, read_file, read_settings
 from ssm_tune.trial import Trial
 
-RATE = "train.learning_rate"
-KEYS = ("tuned", "grid", "blocks")
 STANDARD = {"protocol": ["protocol=standard"]}
 """Unless another protocol is asked for, which a trial refuses."""
 
@@ -66,6 +64,8 @@ def read_search(settings: Sequence[str]) -> Search:
     if sweep.files:
         content, where = read_file("search", sweep.files[0])
         blocks, tuned = _blocks(content, where, rates), content.get("tuned")
+        if not isinstance(tuned, str):
+            raise UserError(f"{where} must hold 'tuned:', the file of conf/tuned that takes what is found")
     else:
         where = "the search"
         if RATE not in given and rates is None:
@@ -95,9 +95,6 @@ def _blocks(content: Any, where: str, rates: list[str] | None) -> list[Block]:
     """The file's blocks, each once for every method of the grid that it has. rates: instead of the file's."""
     if not isinstance(content, dict) or not isinstance(content.get("grid"), dict) or not content["grid"]:
         raise UserError(f"{where} must hold 'grid:', learning rates by method")
-    for key in content:
-        if key not in KEYS:
-            raise UserError(f"{where} has no part {key!r}: {nearest(str(key), list(KEYS))}")
     found = []
     for block in read_blocks(content, where):
         if RATE in block.settings or "method" in block.settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def read_tuned(path: Path) -> tuple[Tables, Tables, str | None]:
 def write_tuned(path: Path, rates: Tables, trials: Tables, adapter_dtype: str) -> None:
     """Write the file whole. Raises UserError where it cannot be written."""
     lines = [HEAD.format(name=path.stem), f"source: {path.stem}\n", f"adapter_dtype: {adapter_dtype}\n"]
-    lines += ["learning_rate:\n", *_table(rates, lambda rate: f"{rate:g}")]
-    lines += ["batch_size: {}\n", "trials:\n", *_table(trials, json.dumps)]
+    lines += _table("learning_rate", rates, lambda rate: f"{rate:g}")
+    lines += ["batch_size: {}\n", *_table("trials", trials, json.dumps)]
     atomic_write(path, ["".join(lines).encode()])
 
 
@@ -51,8 +52,8 @@ def merge(into: Tables, cell: tuple[str, str, str], value: Any) -> None:
     into.setdefault(model, {}).setdefault(task, {})[method] = value
 
 
-def _table(table: Tables, spelled: Any) -> list[str]:
-    lines = []
+def _table(name: str, table: Tables, spelled: Callable[[Any], str]) -> list[str]:
+    lines = [f"{name}:\n" if table else f"{name}: {{}}\n"]
     for model, tasks in sorted(table.items()):
         lines.append(f"  {_key(model)}:\n")
         for task, methods in sorted(tasks.items()):

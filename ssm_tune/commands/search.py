@@ -121,6 +121,10 @@ def _said(task: str, method: str, choice: Choice) -> str:
     for one in choice.trials:
         score = score_of(one)
         scores.append(f"{rate_of(one):g}: {'diverged' if score is None else format(100 * score, '.2f')}")
+    best = max(score for one in choice.trials if (score := score_of(one)) is not None)
+    tied = sum(score_of(one) == best for one in choice.trials)
     edge = "; the best is at the grid's edge: a wider one may hold a better" if choice.edge else ""
+    if tied > 1:
+        edge = f"; {tied} rates tie, and the smallest of them is taken"
     where = f"{heading(trial['primary_metric'])} on {trial['examples']} examples of {trial['splits']['selection']}"
     return f"{task} {method}: {choice.rate:g} ({where}: {', '.join(scores)}){edge}"

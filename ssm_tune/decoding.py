@@ -1,6 +1,7 @@
 """Decode prompts of different lengths with a recurrent model, many at once.
 
-On a CPU in batches, which what has ended leaves (``beam``); on a GPU through slots, which others enter (``continuous``).
+On a CPU in batches that examples leave as they end (``beam``); on a GPU through slots that others enter then
+(``continuous``).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def generate_batches(
     every token, or every few; what it raises ends the work.
     """
     prompts = _checked(input_ids, model.config.vocab_size, settings)
-    with _decoding(model):
+    with inference(model):
         if model.device.type == "cuda":
             report = _reporter(on_progress, sum(at in skip for at in range(len(prompts))), len(prompts))
             finished = 0
@@ -91,7 +92,7 @@ def generate_batches(
             Continuous(model, prompts, settings, hand_over, poll, CudaCapture(model.device)).run(batches, skip)
         else:
             batches = longest_first(prompts, settings.batch_size or BATCH_SIZE)
-            _in_batches(model, prompts, settings, batches, on_batch, skip, on_progress, poll)
+            in_batches(model, prompts, settings, batches, on_batch, skip, on_progress, poll)
 
 
 def longest_first(prompts: list[list[int]], size: int) -> list[list[int]]:
@@ -101,16 +102,17 @@ def longest_first(prompts: list[list[int]], size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _in_batches(
+def in_batches(
     model: Mamba,
     prompts: list[list[int]],
     settings: DecodeSettings,
     batches: list[list[int]],
     on_batch: OnBatch,
-    skip: Container[int],
-    on_progress: Progress | None,
-    poll: Callable[[], None],
+    skip: Container[int] = (),
+    on_progress: Progress | None = None,
+    poll: Callable[[], None] = lambda: None,
 ) -> None:
+    """Decode batches of prompt numbers, one after the other, but for those that are in ``skip`` as a whole."""
     before = 0
     for chosen in batches:
         if not all(at in skip for at in chosen):
@@ -181,7 +183,7 @@ def _reporter(on_progress: Progress | None, before: int, total: int) -> Callable
 
 
 @contextmanager
-def _decoding(model: nn.Module) -> Iterator[None]:
+def inference(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; every module's own training flag comes back, whatever happens inside."""
     training = {module: module.training for module in model.modules()}
     model.eval()

@@ -335,8 +335,8 @@ class Mamba(nn.Module):
     def prefill(self, input_ids: Tensor, lengths: Tensor | None = None, keep: bool = True) -> tuple[Tensor, Cache]:
         """Read right-padded prompts; give the logits (B, V) at each row's last token and the cache after it.
 
-        input_ids: (B, L) int64; lengths: (B,) int64, at least 1 each (all L where absent). Without ``keep`` the cache is
-        empty, for many prompts that nothing follows.
+        input_ids: (B, L) int64; lengths: (B,) int64, at least 1 each (all L where absent). Without ``keep``, for many
+        prompts that nothing follows, the cache is empty.
         """
         rows, length = input_ids.shape
         if lengths is None:

@@ -148,12 +148,15 @@ class DecodeConfig:
     """tokens, prompt included, before the end may come (as the official code counts)"""
     max_new_tokens: int = 1024
     length_penalty: float = 1.0
-    batch_size: int = 64
-    """examples decoded together; it changes speed and memory, not what is decoded"""
+    batch_size: int | None = None
+    """examples decoded together; it changes speed and memory, not what is decoded. null: 64 on a CPU; on a GPU the
+    largest power of two whose states fit, up to 1,280 beams"""
 
     def __post_init__(self) -> None:
         for name in ("num_beams", "max_new_tokens", "batch_size"):
-            _require(getattr(self, name) >= 1, f"decode.{name}", getattr(self, name), "at least 1")
+            value = getattr(self, name)
+            if name != "batch_size" or value is not None:
+                _require(value >= 1, f"decode.{name}", value, "at least 1")
         _require(self.min_length >= 0, "decode.min_length", self.min_length, "0 or more")
         _require(abs(self.length_penalty) <= 10, "decode.length_penalty", self.length_penalty, "from -10 to 10")
 

@@ -18,6 +18,7 @@ from ssm_tune.parallel import leads
 
 SUBCOMMANDS = {
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
+    "search": "try learning rates on the selection split, with a declared budget, and write the best into conf/tuned",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "status": "say what became of the cells of a sweep: done, running, failed, missing; hours and an estimate",
     "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",

@@ -18,6 +18,9 @@ from ssm_tune.prepare import Prepared, name_of
 from ssm_tune.provenance import git_state, hardware, versions
 from ssm_tune.record import SCHEMA, Record
 from ssm_tune.tasks.base import Scored
+from ssm_tune.trial import TRIAL_SCHEMA, Trial
+
+NO_PART_OF_A_TRIAL = ("schema", "metrics", "headline")
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,16 @@ def about_model(prepared: Prepared) -> dict[str, Any]:
 def _resolved(prepared: Prepared) -> dict[str, Any]:
     """The configuration as it was run: nothing left to ``auto``, without the table of tuned rates."""
     config = dataclasses.asdict(prepared.config)
-    del config["tuned"]
+    del config["tuned"], config["trial"], config["data"]["root"]
     config["protocol"] = prepared.protocol
     config["device"] = prepared.backend["device"]
     config["model"]["dtype"] = prepared.backend["dtype"]
     config["model"]["revision"] = prepared.revision
     config["splits"] = {"selection": prepared.roles.selection, "report": prepared.roles.report}
+    if (count := prepared.config.splits.selection_examples) is not None:
+        config["splits"]["selection_examples"] = count
+    if config["train"]["evaluate_every"] == 1:  # the default is left out, as in records older than the setting
+        del config["train"]["evaluate_every"]
     config["train"]["learning_rate"] = prepared.train.learning_rate
     config["train"]["batch_size"] = prepared.train.batch_size
     config["train"]["adapter_dtype"] = prepared.backend["adapter_dtype"]
@@ -149,7 +156,7 @@ def make_record(
             "frozen": state.frozen if prepared.config.frozen else None, "best": best, "last": last,
             "epochs": state.epochs,
         },
-        "signatures": prepared.task.signatures(prepared.dataset.splits[prepared.roles.report]),
+        "signatures": prepared.task.signatures(prepared.dataset.splits[prepared.scored]),
         "parameters": {
             "trainable": adapter.trainable, "total": total, "base": base, "share": adapter.trainable / total
         },
@@ -171,3 +178,14 @@ def make_record(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return record
+
+
+def make_trial(
+    prepared: Prepared, adapter: Adapter, state: State, trained: Trained, base: int, how: dict[str, Any]
+) -> Trial:
+    """The same of a trial: all that a record has but scores of the reported split, which it has not seen."""
+    record: Any = make_record(prepared, adapter, state, trained, base, how)
+    best = state.best and {"epoch": state.best.epoch, "step": state.best.step, "selection": state.best.selection}
+    trial: Any = {"trial": TRIAL_SCHEMA, **{key: record[key] for key in record if key not in NO_PART_OF_A_TRIAL}}
+    trial |= {"best": best, "epochs": state.epochs, "examples": len(prepared.dataset.splits[prepared.roles.selection])}
+    return trial

@@ -26,7 +26,7 @@ from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
 from ssm_tune.memory import Plan, plan
 from ssm_tune.methods.base import Adapter, attach
-from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, total_parameters
+from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, make_trial, total_parameters
 from ssm_tune.parallel import World, joined
 from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Bars, Lines, Silent, progress
@@ -36,16 +36,18 @@ from ssm_tune.session import Session
 from ssm_tune.tables import heading
 from ssm_tune.tasks.base import Example
 from ssm_tune.tokens import Sequences, training_sequences
+from ssm_tune.trial import TRIAL_NAME, Trial, read_trial, write_trial
+from ssm_tune.unchanged import check_model
 
 Display = Bars | Lines | Silent
 
 
 @dataclass(frozen=True)
 class Finished:
-    """path: of record.json; fresh: whether this call ran the cell."""
+    """path: of record.json, of a trial of trial.json; fresh: whether this call ran the cell."""
 
     path: Path
-    record: Record
+    record: Record | Trial
     fresh: bool
 
 
@@ -77,13 +79,17 @@ def _claim_and_run(config: Config, ui: Display, world: World) -> Finished:
         raise UserError("the processes do not train the same cell: their data, models or versions of PyTorch differ")
     with claimed(folder) if world.leads else nullcontext(), world.telling(), interruptible() as interruption:
         session = Session(prepared, folder, interruption, begun, world)
-        kept = world.shared(_kept(folder) if world.leads and not config.force else None)
-        if kept is not None and (kept["metrics"]["frozen"] or not config.frozen):
+        path = _goal(prepared)
+        exists = world.shared(path.exists())
+        kept = world.shared(_kept(path, config) if world.leads and exists and not config.force else None)
+        if kept is not None:
             if world.leads:
                 session.checkpoints.remove()  # of a run that was killed right behind its record
-            return Finished(folder / RECORD_NAME, kept, fresh=False)
+            return Finished(path, kept, fresh=False)
+        if world.leads:
+            check_model(prepared)
         _introduce(prepared, ui)
-        _open(session, ui, anew=config.force or kept is not None)
+        _open(session, ui, anew=config.force or exists)
         session.state.seconds["load"] = (session.state.seconds["load"] or 0.0) + time.perf_counter() - begun
         about = prepared.cell | {"train": dataclasses.asdict(prepared.train), "backend": prepared.backend}
         wanted = config.logger if world.leads else "none"
@@ -114,8 +120,17 @@ def _without_memory(session: Session, first: str) -> str:
     return f"out of GPU memory ({what}): {first}. {saved}: {session.plan.advice(rows)}"
 
 
-def _kept(folder: Path) -> Record | None:
-    return read_record(folder) if (folder / RECORD_NAME).exists() else None
+def _goal(prepared: Prepared) -> Path:
+    """The file that says that the cell is done, written last."""
+    return prepared.folder / (TRIAL_NAME if prepared.config.trial else RECORD_NAME)
+
+
+def _kept(path: Path, config: Config) -> Record | Trial | None:
+    """The record at ``path`` if it has all that is asked for."""
+    if config.trial:
+        return read_trial(path)
+    record = read_record(path)
+    return record if record["metrics"]["frozen"] or not config.frozen else None
 
 
 def _open(session: Session, ui: Display, anew: bool) -> None:
@@ -160,7 +175,8 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     state.seconds["train"] = training.trained.seconds
     _fill_train_losses(state, training.trained)
 
-    for chosen in _distinct(state.last, state.best):  # the best last: its weights stay in the model
+    # a trial does not look at the reported split
+    for chosen in () if prepared.config.trial else _distinct(state.last, state.best):  # the best last: it stays
         adapter.restore(chosen.tensors)
         try:
             if chosen.report is None:
@@ -171,9 +187,10 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
             state.diverged = str(error)
             state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
 
-    record = world.shared(_leave(session, adapter, training.trained, base) if world.leads else None, session.poll)
+    leave = _leave_trial if prepared.config.trial else _leave
+    record = world.shared(leave(session, adapter, training.trained, base) if world.leads else None, session.poll)
     assert record is not None
-    return Finished(session.folder / RECORD_NAME, record, fresh=True)
+    return Finished(_goal(prepared), record, fresh=True)
 
 
 def _captures(prepared: Prepared) -> bool:
@@ -212,6 +229,17 @@ def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> R
     return record
 
 
+def _leave_trial(session: Session, adapter: Adapter, trained: Trained, base: int) -> Trial:
+    """What a trial was for are its scores on the selection split."""
+    prepared, state, folder = session.prepared, session.state, session.folder
+    write_jsonl(folder / "steps.jsonl.gz", trained.steps)
+    state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
+    trial = make_trial(prepared, adapter, state, trained, base, session.how())
+    write_trial(folder, trial)
+    session.checkpoints.remove()
+    return trial
+
+
 def _train(session: Session, training: Training, ui: Display, logger: Logger) -> None:
     """Train and evaluate until training is over; the state keeps the best and the last epoch."""
     prepared, state, roles = session.prepared, session.state, session.prepared.roles
@@ -220,6 +248,8 @@ def _train(session: Session, training: Training, ui: Display, logger: Logger) ->
     def evaluate(epoch: int, step: int) -> None:
         if state.epochs and state.epochs[-1]["step"] == step:
             return  # an earlier session's, which ended before the next step
+        if not training.finished and epoch % prepared.config.train.evaluate_every:
+            return
         label = f"epoch {epoch}: {roles.selection}"
         answers = _answers(session, roles.selection, ui, label)
         values = answers.scored.values
@@ -252,10 +282,12 @@ def _train(session: Session, training: Training, ui: Display, logger: Logger) ->
 def _introduce(prepared: Prepared, ui: Display) -> None:
     """Say what was resolved, before the work."""
     roles, splits, backend = prepared.roles, prepared.dataset.splits, prepared.backend
-    sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in dict.fromkeys(dataclasses.astuple(roles)))
+    there = [split for split in dict.fromkeys(dataclasses.astuple(roles)) if split in splits]
+    sizes = ", ".join(f"{len(splits[split]):,} {split}" for split in there)
+    reported = f"a trial: {roles.report} is not looked at" if prepared.config.trial else f"{roles.report} is reported"
     ui.say(
         f"{prepared.task.name} from {prepared.dataset.name} ({sizes}); protocol {prepared.protocol}: "
-        f"{roles.selection} picks the epoch, {roles.report} is reported"
+        f"{roles.selection} picks the epoch, {reported}"
     )
     if prepared.dataset.origin:
         ui.say("data: " + "; ".join(f"{what} {value}" for what, value in prepared.dataset.origin.items()))

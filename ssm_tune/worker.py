@@ -58,7 +58,7 @@ def asked_key(config: Config) -> str:
 
 def unprepared_path(config: Config) -> Path:
     """Where a failure is noted that comes before the cell's folder is known."""
-    claims = Path(config.output_dir) / "runs" / str(config.task["name"]) / CLAIMS_NAME
+    claims = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / CLAIMS_NAME
     return claims / f"unprepared-{asked_key(config)}.json"
 
 
@@ -100,8 +100,8 @@ def told(record: Any, path: Path, fresh: bool) -> Outcome:
     if outcome.status == "diverged":
         print(f"ssm-tune: the run {outcome.line}", file=sys.stderr)
     else:
-        print(summary(record))
-    print(f"record: {path}", flush=True)
+        print(outcome.score if "trial" in record else summary(record))
+    print(f"{'trial' if 'trial' in record else 'record'}: {path}", flush=True)
     return outcome
 
 
@@ -112,7 +112,10 @@ def outcome_of(record: Any, path: Path, fresh: bool) -> Outcome:
     if record["status"] == "diverged":
         return Outcome("diverged", why_diverged(record), str(path), None, seconds, 1)
     name = record["primary_metric"]
-    score = f"{heading(name)} {100 * record['metrics']['best']['report'][name]:.2f}"
+    values = record["best"]["selection"] if "trial" in record else record["metrics"]["best"]["report"]
+    score = f"{heading(name)} {100 * values[name]:.2f}"
+    if "trial" in record:
+        score += f" on {record['examples']} of {record['splits']['selection']}"
     return Outcome("done" if fresh else "kept", "", str(path), score, seconds)
 
 

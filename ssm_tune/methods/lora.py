@@ -36,45 +36,46 @@ def _targets(config: MambaConfig) -> dict[str, tuple[str, int, int, int]]:
 
 
 class LowRankUpdate(nn.Module):
-    """``x -> scale * dropout(x) A^T B^T`` on the rows [start, end) of a projection's output; A (r, in), B (out, r).
-
-    columns: (in,) int32, what dropout's decisions depend on beside ``randomness`` (ops/keyed_dropout.py).
-    """
+    """What is learnt of ``x -> scale * dropout(x) A^T B^T`` for the rows from ``start`` on of a projection's output: A
+    (r, in), B (out, r). columns: (in,) int32, what dropout's decisions depend on (ops/keyed_dropout.py)."""
 
     columns: Tensor
 
-    def __init__(
-        self, A: Tensor, B: Tensor, start: int, scale: float, dropout: float, columns: Tensor, randomness: Randomness
-    ) -> None:
+    def __init__(self, A: Tensor, B: Tensor, start: int, scale: float, columns: Tensor) -> None:
         super().__init__()
         self.A, self.B = nn.Parameter(A), nn.Parameter(B)
-        self.start, self.end = start, start + B.shape[0]
-        self.scale, self.dropout, self.randomness = scale, dropout, randomness
+        self.start, self.end, self.scale = start, start + B.shape[0], scale
         self.register_buffer("columns", columns, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = self.scale
-        if self.training and self.dropout > 0:
-            x = keyed_dropout(x, self.randomness.rows(x), self.columns, self.dropout)
-            scale /= 1 - self.dropout
-        return F.linear(F.linear(x, self.A.to(x.dtype)), self.B.to(x.dtype)) * scale
 
 
 class ProjectionUpdate(nn.Module):
-    """The updates of one projection, each on its own rows of the output; zero elsewhere."""
+    """The updates of one projection, each on its own rows of the output; zero elsewhere. They share rank and scale, so
+    that all dropouts, and all products with A, are one each."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float, randomness: Randomness) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.dropout, self.randomness = width, dropout, randomness
         self.parts = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
         updates: list[LowRankUpdate] = sorted(self.parts.values(), key=lambda part: part.start)  # type: ignore[arg-type]
-        pieces, covered = [], 0
-        for update in updates:
-            pieces += [x.new_zeros(*x.shape[:-1], update.start - covered), update(x)]
+        scale, A = updates[0].scale, torch.stack([update.A for update in updates]).to(x.dtype)
+        if self.training and self.dropout > 0:
+            columns = torch.stack([update.columns for update in updates])
+            x = keyed_dropout(x, self.randomness.rows(x), columns, self.dropout)
+            low = torch.matmul(x.flatten(1, -2), A.mT).unflatten(1, x.shape[1:-1])
+            scale /= 1 - self.dropout
+        else:
+            low = F.linear(x, A.flatten(0, 1)).unflatten(-1, (len(updates), -1)).movedim(-2, 0)
+        low, pieces, covered = low * scale, [], 0
+        for update, own in zip(updates, low, strict=True):
+            if update.start > covered:
+                pieces.append(x.new_zeros(*own.shape[:-1], update.start - covered))
+            pieces.append(F.linear(own, update.B.to(x.dtype)))
             covered = update.end
-        return torch.cat([*pieces, x.new_zeros(*x.shape[:-1], self.width - covered)], dim=-1)
+        if self.width > covered:
+            pieces.append(x.new_zeros(*low.shape[1:-1], self.width - covered))
+        return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +112,11 @@ class LoRA(Method):
             for name in self.targets:
                 projection, width, start, end = known[name]
                 if projection not in updates:
-                    updates[projection] = ProjectionUpdate(known[projection][3])
+                    width_of_all = known[projection][3]
+                    updates[projection] = ProjectionUpdate(width_of_all, self.dropout, model.randomness)
                 A, B = kaiming(generator, self.rank, width), torch.zeros(end - start, self.rank)
                 columns = column_bits(next(places), width).to(model.device)
-                scale = self.alpha / self.rank
-                update = LowRankUpdate(A, B, start, scale, self.dropout, columns, model.randomness)
+                update = LowRankUpdate(A, B, start, self.alpha / self.rank, columns)
                 parts = updates[projection].parts
                 assert isinstance(parts, nn.ModuleDict)
                 parts[name.rpartition(".")[2]] = update

@@ -71,6 +71,15 @@ class Cache:
         self.conv = [state.index_select(0, index) for state in self.conv]
         self.ssm = [state.index_select(0, index) for state in self.ssm]
 
+    def blank(self, rows: int) -> Cache:
+        """A cache of so many rows, all zeros, for the same model."""
+        return Cache(*([x.new_zeros(rows, *x.shape[1:]) for x in states] for states in (self.conv, self.ssm)))
+
+    def put(self, rows: Tensor, other: Cache, others: Tensor) -> None:
+        """Make the rows ``rows`` what the rows ``others`` of another cache are (both int64), in place."""
+        for mine, theirs in zip((*self.conv, *self.ssm), (*other.conv, *other.ssm), strict=True):
+            mine[rows] = theirs[others]
+
 
 def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     """The dtype in which the parameter ``name`` is kept beside others in ``dtype``: A_log and D in float32 at least.
@@ -193,11 +202,14 @@ class MambaMixer(nn.Module):
         index = lengths.unsqueeze(1) + torch.arange(width, device=x.device)
         return padded.gather(1, index.unsqueeze(2).expand(-1, -1, channels))
 
-    def step(self, hidden: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(
+        self, hidden: Tensor, conv: Tensor, ssm: Tensor, source: Tensor | None = None,
+        into: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """One position: (R, d_model) and the two states, which it may change -> output and the states after it."""
         x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
         assert self.conv1d.bias is not None
-        x, conv = conv1d_step(x, conv, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        x, conv = conv1d_step(x, conv, self.conv1d.weight.squeeze(1), self.conv1d.bias, source, into[0])
         dt, A, B, C = self._scan_inputs(x)
         y, ssm = selective_scan_step(
             ssm,
@@ -211,6 +223,8 @@ class MambaMixer(nn.Module):
             dt_bias=self.dt_proj.bias,
             state_offset=self._with_extra(tensor_of(self.injection.state_offset)),
             output_offset=tensor_of(self.injection.output_offset),
+            source=source,
+            into=into[1],
         )
         return self._project("out_proj", y), conv, ssm
 
@@ -310,7 +324,7 @@ class Mamba(nn.Module):
         """(B, L) int64 -> (B, L, d_model) after the final norm; right padding changes nothing before it."""
         return self._hidden(input_ids, None)[0]
 
-    def _hidden(self, input_ids: Tensor, lengths: Tensor | None) -> tuple[Tensor, Cache]:
+    def _hidden(self, input_ids: Tensor, lengths: Tensor | None, keep: bool = True) -> tuple[Tensor, Cache]:
         residual, virtual = self._stream(input_ids)
         if lengths is not None:
             lengths = lengths + virtual
@@ -322,7 +336,7 @@ class Mamba(nn.Module):
                 )
             else:
                 out, residual, last = block(residual, out, self.dtype, lengths)
-            if last is not None:
+            if last is not None and keep:
                 cache.conv.append(last[0])
                 cache.ssm.append(last[1])
         assert out is not None
@@ -337,23 +351,32 @@ class Mamba(nn.Module):
         """(B, L) int64 -> logits (B, L, V); position t predicts token t + 1."""
         return self.logits(self.hidden(input_ids))
 
-    def prefill(self, input_ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Cache]:
+    def prefill(self, input_ids: Tensor, lengths: Tensor | None = None, keep: bool = True) -> tuple[Tensor, Cache]:
         """Read right-padded prompts; give the logits (B, V) at each row's last token and the cache after it.
 
-        input_ids: (B, L) int64; lengths: (B,) int64, at least 1 each (all L where absent).
+        input_ids: (B, L) int64; lengths: (B,) int64, at least 1 each (all L where absent). Without ``keep``, for many
+        prompts that nothing follows, the cache is empty.
         """
         rows, length = input_ids.shape
         if lengths is None:
             lengths = torch.full((rows,), length, device=input_ids.device)
-        hidden, cache = self._hidden(input_ids, lengths)
+        hidden, cache = self._hidden(input_ids, lengths, keep)
         last = hidden[torch.arange(rows, device=hidden.device), lengths - 1]
         return self.logits(last), cache
 
-    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """Read one token a row, (R,) int64; give the logits (R, V) after it. The cache moves on in place."""
+    def step(self, tokens: Tensor, cache: Cache, source: Tensor | None = None, into: Cache | None = None) -> Tensor:
+        """Read one token a row, (R,) int64; give the logits (R, V) after it. The cache moves on in place.
+
+        With ``source`` (R,) int64 row r goes on from row source[r] of ``cache``, and its states are put into row r of
+        ``into``, whose memory is other memory and stays; nothing is asked of the rows whose source is below 0.
+        """
         residual = F.embedding(tokens, self.backbone.embedding.weight).to(self.residual_dtype)
         out = None
         for index, block in enumerate(self.backbone.blocks):
             normed, residual = block.norm(residual, out, self.dtype)
-            out, cache.conv[index], cache.ssm[index] = block.mixer.step(normed, cache.conv[index], cache.ssm[index])
+            states = cache.conv[index], cache.ssm[index]
+            if into is None:
+                out, cache.conv[index], cache.ssm[index] = block.mixer.step(normed, *states)
+            else:
+                out, _, _ = block.mixer.step(normed, *states, source, (into.conv[index], into.ssm[index]))
         return self.logits(self.backbone.norm_f(residual, out, self.dtype)[0])

@@ -122,12 +122,15 @@ conv.register_autograd(_differentiate, setup_context=_save)
 _backward.register_autograd(_refuse)
 
 
-def run_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """One position: x (R, D) and the state (R, 3, D), contiguous, which moves on in place -> (R, D)."""
+def run_step(
+    x: Tensor, before: Tensor, state: Tensor, source: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """One position: x (R, D); row source[r] of the state ``before`` (*, 3, D) moves on to row r of ``state`` (R, 3, D),
+    both contiguous -> (R, D)."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, weight = in_fours(x.unsqueeze(1)), weight.contiguous()
     rows, _, channels = x.shape
     launch(Kernel.of("conv_step", {"DTYPE": DTYPE_CODES[x.dtype]}, "step"), (-(-channels // 512), rows, 1), 128, 0,
-           "5Pq4i", [*map(address, (x, state, out, weight, bias)), x.stride(0), channels, code(weight), code(bias), 0],
-           x.device)  # fmt: skip
+           "7Pq4i", [*map(address, (x, before, state, out, source, weight, bias)), x.stride(0), channels, code(weight),
+                     code(bias), 0], x.device)  # fmt: skip
     return out

@@ -14,10 +14,6 @@ from torch import Tensor
 
 from ssm_tune.ops.backend import kernels_run
 
-_ANY_WIDTH = 8
-"""The kernel takes every number of columns, the others multiples of this."""
-_MOST = 2**31
-"""Elements that the kernel counts to."""
 _GOLDEN = 0x9E3779B9
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B
 """Odd factors of a 32-bit hash (C. Wellons's lowbias32): every input bit flips every output bit about half the time."""
@@ -41,20 +37,21 @@ def column_bits(place: int, width: int) -> Tensor:
 
 
 def keyed_dropout(x: Tensor, rows: Tensor, columns: Tensor, share: float) -> Tensor:
-    """``x`` with a share of its elements set to zero; the others stay as they are (the usual 1 / (1 - share) is left
-    to a factor that the caller has anyway).
+    """Copies of ``x``, each with a share of its own of the elements set to zero; the others stay as they are (the usual
+    1 / (1 - share) is left to a factor that the caller has anyway).
 
     Args:
-        x: (B, L, D). rows: (B, L), as ``row_bits`` gives; columns: (D,), as ``column_bits`` does, on x's device.
+        x: (B, L, D). rows: (B, L), as ``row_bits`` gives; columns: (P, D), each as ``column_bits`` does, on x's device.
         share: in [0, 1).
+
+    Returns (P, B, L, D) in x's dtype.
     """
     threshold = round(share * 2**32) - 2**31
-    if x.numel() < _MOST and kernels_run("keyed_dropout", x, _ANY_WIDTH):
-        from ssm_tune.ops.dropout_kernel import drop
+    if x.shape[2] % 8 == 0 and kernels_run("keyed_dropout", x, x.shape[2]):  # a step's rank may be any width
+        from ssm_tune.ops.dropout_kernels import dropout
 
-        dropped: Tensor = drop(x, rows.contiguous(), columns, threshold)
-        return dropped
-    bits = rows.unsqueeze(-1) ^ columns
+        return dropout(x, rows, columns, threshold)
+    bits = rows.unsqueeze(-1) ^ columns[:, None, None]
     bits.mul_(_signed(_FIRST))
     bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF))
     bits.mul_(_signed(_SECOND))

@@ -53,10 +53,10 @@ def others(dtype: torch.dtype) -> None:
     for trained in (False, True):
         taps, start = weight.clone().requires_grad_(trained), draw(2, 3, 72).to(dtype).requires_grad_()
         causal_conv1d(x, taps, bias, start).sum().backward()
-    for width in (72, 75):
-        rows, columns = row_bits(torch.arange(2, device="cuda"), 70), column_bits(1, width).cuda()
-        part = draw(2, 70, width + 8).to(dtype)[:, :, :width].requires_grad_()
-        keyed_dropout(part, rows, columns, 0.3).sum().backward()
+    for parts in (1, 3):
+        rows = row_bits(torch.arange(2, device="cuda"), 70)
+        columns = torch.stack([column_bits(part, 72) for part in range(parts)]).cuda()
+        keyed_dropout(draw(2, 70, 80).to(dtype)[:, :, :72].requires_grad_(), rows, columns, 0.3).sum().backward()
     for width in (72, 2048):
         stream, added = draw(5, width).requires_grad_(), draw(5, width).to(dtype).requires_grad_()
         scale = draw(width).requires_grad_()

@@ -10,7 +10,7 @@ import torch
 from small import Silent, small_model
 from test_step import METHODS, SEQUENCES, started
 
-from ssm_tune import memory, run
+from ssm_tune import evaluation, memory
 from ssm_tune.batching import collate
 from ssm_tune.cli import main
 from ssm_tune.compose import compose
@@ -37,7 +37,7 @@ def test_an_evaluation_without_memory_is_gone_on_with(
         raise torch.OutOfMemoryError("selective_scan: out of GPU memory on (64, 500, 32) bfloat16\nand more")
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "classify", too_much)
+        patched.setattr(evaluation, "classify", too_much)
         assert main(asked) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "out of GPU memory (step 3" in said

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from small import Silent
 from test_step import METHODS, Uncaptured, started
 
+from ssm_tune.batching import parts_of
 from ssm_tune.cli import main
 from ssm_tune.errors import UserError
-from ssm_tune.loop import Training, parts_of, train
+from ssm_tune.loop import Training, train
 from ssm_tune.parallel import World
 from ssm_tune.record import read_jsonl, read_record
 

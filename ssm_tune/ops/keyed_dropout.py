@@ -47,7 +47,7 @@ def keyed_dropout(x: Tensor, rows: Tensor, columns: Tensor, share: float) -> Ten
     Returns (P, B, L, D) in x's dtype.
     """
     threshold = round(share * 2**32) - 2**31
-    if x.shape[2] % 8 == 0 and kernels_run("keyed_dropout", x, x.shape[2]):  # a step's rank may be any width
+    if x.shape[2] % 8 == 0 and kernels_run("keyed_dropout", x, x.shape[2]):  # other ranks of dt_proj are few columns
         from ssm_tune.ops.dropout_kernels import dropout
 
         return dropout(x, rows, columns, threshold)

@@ -33,14 +33,14 @@ def poisoned() -> Iterator[None]:
 
 
 def tuned(name: str, dtype: torch.dtype) -> Mamba:
-    """A small model with a method's tensors away from their start."""
+    """A small model with a method's tensors away from their start; not so far where they are all that it has."""
     model = small_mamba().cuda()
     for parameter_name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(kept_dtype(parameter_name, dtype))
-    adapter = attach(model, load_method(method_section(name)), seed=3)
+    adapter, far = attach(model, load_method(method_section(name)), seed=3), 0.02 if name == "full" else 0.2
     with torch.no_grad():
         for value in adapter.parameters.values():
-            value += (0.2 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))).to(value)
+            value += (far * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))).to(value)
     return model
 
 

@@ -111,30 +111,27 @@ class World:
             yield
         except Elsewhere:
             raise
+        except Stopped as error:
+            self._store.compare_set(_STOP, "", str(error.signal))
+            self._raise_failure(error)
+            if self.leads:
+                raise
+            self._await_leader()
+            raise Elsewhere(str(error), 128 + error.signal) from error
         except Exception as error:
-            if isinstance(error, Stopped):
-                self._store.compare_set(_STOP, "", str(error.signal))
-            self._raise_other(error)
+            self._tell(error)
             raise
         finally:
             if self.leads:
                 self._store.set(_LEFT, "")
 
-    def _raise_other(self, error: Exception) -> None:
-        """Raise Elsewhere unless ``error`` is this process's to tell."""
-        stopped = isinstance(error, Stopped)
-        own = json.dumps({
-            "rank": self.rank, "status": 2 if isinstance(error, UserError) else 1,
-            "line": str(error) if isinstance(error, UserError) else first_line(error),
-        })  # fmt: skip
-        if not stopped and self._store.check([_STOP]) and not isinstance(error, UserError):
-            # another was asked to stop, and its end is this one's error
+    def _tell(self, error: Exception) -> None:
+        """Note down this process's failure, or raise Elsewhere where another's end has brought it about."""
+        mended = isinstance(error, UserError)
+        if not mended and self._store.check([_STOP]):
             raise Elsewhere("stopped", 128 + int(self._store.get(_STOP))) from error
-        if stopped and not self._store.check([_FAILURE]):
-            if not self.leads:
-                self._await_leader()
-                raise Elsewhere(str(error), 128 + error.signal) from error  # type: ignore[attr-defined]
-            return
+        line = str(error) if mended else first_line(error)
+        own = json.dumps({"rank": self.rank, "status": 2 if mended else 1, "line": line})
         if self._store.compare_set(_FAILURE, "", own).decode() != own:
             self._raise_failure(error)
 

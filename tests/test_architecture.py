@@ -94,9 +94,9 @@ def loaded(code: str) -> set[str]:
 
 WITHOUT_TORCH = (
     "claim", "cli", "commands.compare", "commands.data", "commands.report", "commands.score", "commands.score_files",
-    "commands.status", "commands.table", "compose", "parallel", "encoding", "hub", "metrics.sql", "multirun", "reporting.build",
-    "reporting.html", "reporting.resample", "states", "sweep", "tokens", "worker", "tasks.classify", "tasks.dart",
-    "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
+    "commands.status", "commands.table", "compose", "encoding", "hub", "metrics.sql", "multirun", "parallel",
+    "reporting.build", "reporting.html", "reporting.resample", "states", "sweep", "tokens", "worker", "tasks.classify",
+    "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
 )  # fmt: skip
 
 

@@ -37,6 +37,8 @@ ssm-tune: compare parameter-efficient fine-tuning methods on state space models
       train and score one cell; its record is the last line printed
   ssm-tune -m method=A,B task=TASK [seed=42,1042,2042] ...
       every combination that has no record yet; +sweep=NAME: those of a sweep file; hydra/launcher=serial|local|slurm
+  torchrun --standalone --nproc-per-node=N -m ssm_tune method=METHOD ...
+      one cell on N GPUs, with the batch and the results of one
   ssm-tune SUBCOMMAND --help
 {subcommands}
 
@@ -54,6 +56,7 @@ settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
   decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
   data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
+  train.micro_batch  train.recompute=auto|on|off  train.memory=GB  train.cuda_graphs=auto|off  train.deterministic=true
   checkpoint.minutes=10  checkpoint.steps
   method.<option>, as in conf/method/METHOD.yaml
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ssm_tune.batching import Batch, bucket, collate, epoch_order, extent
+from ssm_tune.batching import Batch, bucket, collate, epoch_order, extent, parts_of
 from ssm_tune.capture import Capture, Graphs, Shape
 from ssm_tune.determinism import same_bits
 from ssm_tune.encoding import Encoded
@@ -92,24 +92,6 @@ def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
     per_epoch = math.ceil(examples / settings.batch_size)
     total = settings.epochs * per_epoch
     return per_epoch, total if settings.max_steps is None else min(total, settings.max_steps)
-
-
-def parts_of(batch_size: int, micro_batch: int | None, world: World) -> list[slice]:
-    """Which rows of a batch this process computes, and how many at a time.
-
-    Raises UserError where the batch does not divide.
-    """
-    if batch_size % world.size:
-        raise UserError(
-            f"train.batch_size={batch_size} cannot be shared evenly by {world.size} processes: start a number of them "
-            "that divides it"
-        )
-    mine = batch_size // world.size
-    size = micro_batch or mine
-    if mine % size:
-        share = f" / {world.size} processes = {mine}" if world.size > 1 else ""
-        raise UserError(f"train.micro_batch={size} does not divide train.batch_size={batch_size}{share}")
-    return [slice(start, start + size) for start in range(world.rank * mine, (world.rank + 1) * mine, size)]
 
 
 class Training:

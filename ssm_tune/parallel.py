@@ -25,7 +25,7 @@ LONGEST = timedelta(hours=1)
 """A process that does not come to a sum within this is taken for dead."""
 LOOK_SECONDS = 0.2
 """Between two looks at whether another process was asked to stop."""
-_FAILURE, _STOP = "failure", "stop"
+_FAILURE, _STOP, _LEFT = "failure", "stop", "left"
 
 
 class World:
@@ -116,6 +116,9 @@ class World:
                 self._store.compare_set(_STOP, "", str(error.signal))
             self._raise_other(error)
             raise
+        finally:
+            if self.leads:
+                self._store.set(_LEFT, "")
 
     def _raise_other(self, error: Exception) -> None:
         """Raise Elsewhere unless ``error`` is this process's to tell."""
@@ -129,10 +132,18 @@ class World:
             raise Elsewhere("stopped", 128 + int(self._store.get(_STOP))) from error
         if stopped and not self._store.check([_FAILURE]):
             if not self.leads:
+                self._await_leader()
                 raise Elsewhere(str(error), 128 + error.signal) from error  # type: ignore[attr-defined]
             return
         if self._store.compare_set(_FAILURE, "", own).decode() != own:
             self._raise_failure(error)
+
+    def _await_leader(self) -> None:
+        """Wait until the leading process has saved what it has: torchrun ends all where one has ended."""
+        until = time.monotonic() + LONGEST.total_seconds()
+        while not self._store.check([_LEFT]) and time.monotonic() < until:
+            self._raise_failure()
+            time.sleep(0.05)
 
     def _raise_failure(self, cause: Exception | None = None) -> None:
         """Raise Elsewhere if another process has failed."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from ssm_tune.batching import parts_of
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.cell import digest, folder_name
 from ssm_tune.config import Config, method_section, nearest, of_cell
 from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
-from ssm_tune.loop import TrainSettings, parts_of, total_steps
+from ssm_tune.loop import TrainSettings, total_steps
 from ssm_tune.methods.base import Method, load_method
 from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype

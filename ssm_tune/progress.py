@@ -83,6 +83,9 @@ class Silent:
     def say(self, line: str) -> None: ...
 
 
+Display = Bars | Lines | Silent
+
+
 def progress() -> Bars | Lines:
     """Bars where stderr is a terminal, else plain lines."""
     return Bars() if sys.stderr.isatty() else Lines()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from ssm_tune.answering import Answered, classify, decode
 from ssm_tune.batching import bucket
 from ssm_tune.capture import CudaCapture
 from ssm_tune.checkpoint import Checkpoint
@@ -20,26 +19,22 @@ from ssm_tune.claim import claimed
 from ssm_tune.config import Config
 from ssm_tune.determinism import fix_workspace
 from ssm_tune.errors import Stopped, UserError
-from ssm_tune.frozen import frozen_outputs
+from ssm_tune.evaluation import answers_of, points, score_frozen, write_predictions
 from ssm_tune.interruption import interruptible
 from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
 from ssm_tune.memory import Plan, plan
 from ssm_tune.methods.base import Adapter, attach
-from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, make_trial, total_parameters
+from ssm_tune.outcome import Evaluated, State, about_model, make_record, make_trial, total_parameters
 from ssm_tune.parallel import World, joined
 from ssm_tune.prepare import Prepared, prepare
-from ssm_tune.progress import Bars, Lines, Silent, progress
+from ssm_tune.progress import Display, Silent, progress
 from ssm_tune.provenance import reset_peak_memory
-from ssm_tune.record import RECORD_NAME, Record, read_record, references_sha256, write_jsonl, write_record
+from ssm_tune.record import RECORD_NAME, Record, read_record, write_jsonl, write_record
 from ssm_tune.session import Session
-from ssm_tune.tables import heading
-from ssm_tune.tasks.base import Example
 from ssm_tune.tokens import Sequences, training_sequences
 from ssm_tune.trial import TRIAL_NAME, Trial, read_trial, write_trial
 from ssm_tune.unchanged import check_model
-
-Display = Bars | Lines | Silent
 
 
 @dataclass(frozen=True)
@@ -158,7 +153,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     sequences = training_sequences(prepared.dataset.splits[roles.train], prepared.task, prepared.tokenizer)
     session.plan = _planned(prepared, sequences, world, ui)
     if prepared.config.frozen and state.frozen is None:
-        _score_frozen(session, ui)
+        score_frozen(session, ui)
 
     base = sum(parameter.numel() for parameter in prepared.model.parameters())
     adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
@@ -181,7 +176,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
         try:
             if chosen.report is None:
                 label = f"{roles.report}, epoch {chosen.epoch}"
-                chosen.report = _answers(session, roles.report, ui, label)
+                chosen.report = answers_of(session, roles.report, ui, label)
                 session.milestone()
         except Diverged as error:
             state.diverged = str(error)
@@ -218,10 +213,10 @@ def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> R
     prepared, state, folder = session.prepared, session.state, session.folder
     write_jsonl(folder / "steps.jsonl.gz", trained.steps)
     if state.best is not None:
-        _write_predictions(folder / "predictions.jsonl.gz", prepared, state.best.report)
+        write_predictions(folder / "predictions.jsonl.gz", prepared, state.best.report)
         adapter.save(folder / "adapter", about_model(prepared))
     if state.last is not None and state.last is not state.best:
-        _write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
+        write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
     state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
     record = make_record(prepared, adapter, state, trained, base, session.how())
     write_record(folder, record)
@@ -251,7 +246,7 @@ def _train(session: Session, training: Training, ui: Display, logger: Logger) ->
         if not training.finished and epoch % prepared.config.train.evaluate_every:
             return
         label = f"epoch {epoch}: {roles.selection}"
-        answers = _answers(session, roles.selection, ui, label)
+        answers = answers_of(session, roles.selection, ui, label)
         values = answers.scored.values
         here = Evaluated(epoch, step, values, training.adapter.tensors(), answers if roles.selected_on_report else None)
         state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": values})
@@ -259,7 +254,7 @@ def _train(session: Session, training: Training, ui: Display, logger: Logger) ->
             state.best = here
         state.last = here
         logger.epoch(state.epochs[-1])
-        ui.say(f"epoch {epoch}  {roles.selection}: {_points(values, prepared.dataset.headline)}")
+        ui.say(f"epoch {epoch}  {roles.selection}: {points(values, prepared.dataset.headline)}")
         if training.finished:
             state.trained = True
         session.milestone()
@@ -302,100 +297,6 @@ def _introduce(prepared: Prepared, ui: Display) -> None:
     )
 
 
-def _score_frozen(session: Session, ui: Display) -> None:
-    """The untrained model's score on the report split, decoded or from the cache, by the leading process alone."""
-    if session.world.leads:
-        _score_frozen_here(session, ui)
-    session.state.frozen = session.world.shared(session.state.frozen, session.poll)
-    session.milestone()
-
-
-def _score_frozen_here(session: Session, ui: Display) -> None:
-    prepared, state, split = session.prepared, session.state, session.prepared.roles.report
-    label = f"frozen model: {split}"
-
-    def fresh() -> list[str]:
-        try:
-            return _outputs(session, prepared.dataset.splits[split], ui, label, "frozen")
-        except Diverged as error:
-            raise UserError(f"the frozen {prepared.model_name} cannot be used: {error}") from error
-
-    outputs, cached = frozen_outputs(prepared, fresh, session.poll)
-    answers = _scored(session, outputs, split)
-    _write_predictions(session.folder / "predictions-frozen.jsonl.gz", prepared, answers)
-    state.frozen = {"split": split, "values": answers.scored.values}
-    state.answered.pop(label, None)
-    points = _points(answers.scored.values, prepared.dataset.headline)
-    ui.say(f"frozen model  {split}: {points}{'  (kept)' if cached else ''}")
-
-
-def _answers(session: Session, split: str, ui: Display, label: str) -> Answers:
-    """The tuned model's answers to a split, each process giving its share of them, scored by the leading one.
-
-    Raises Diverged, in all processes, where one finds logits that are not finite.
-    """
-    world, state, examples = session.world, session.state, session.prepared.dataset.splits[split]
-    if world.size > 1:
-        label = f"{label}, share {world.rank + 1} of {world.size}"
-    found: tuple[list[str], int] | Diverged
-    try:
-        outputs = _outputs(session, examples[world.rank :: world.size], ui, label, "evaluate")
-        found = outputs, state.answered[label].tokens
-    except Diverged as error:
-        found = error
-    outputs, tokens = [""] * len(examples), 0
-    for rank, share in enumerate(world.gathered(found, session.poll)):
-        if isinstance(share, Diverged):
-            raise share
-        outputs[rank :: world.size], given = share
-        tokens += given
-    scored = _scored(session, outputs, split) if world.leads else None
-    answers = world.shared(scored, session.poll)
-    assert answers is not None
-    state.generated += tokens
-    state.answered.clear()
-    return answers
-
-
-def _outputs(session: Session, examples: list[Example], ui: Display, label: str, phase: str) -> list[str]:
-    """The model's answer to every example, as the task's mode has it; those given already are kept."""
-    prepared, task = session.prepared, session.prepared.task
-    answered = session.state.answered.setdefault(label, Answered())
-    answer = classify if task.mode == "classify" else decode
-    with session.timed(phase):
-        outputs, _ = answer(
-            prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label, task.clean_up, answered, session
-        )
-    return outputs
-
-
-def _scored(session: Session, outputs: list[str], split: str) -> Answers:
-    """Outputs and what they score. Scoring may be long and cannot be polled, and a signal may have ended its helpers:
-    a request to stop is met with the outputs saved, and the scores dropped."""
-    with session.interruption.at_once(session.save):
-        scored = session.prepared.task.score(outputs, session.prepared.dataset.splits[split])
-    session.poll()
-    return Answers(outputs, scored)
-
-
-def _write_predictions(path: Path, prepared: Prepared, answers: Answers | None) -> None:
-    """A line an example of the report split: its id, the output, its scores; of the data only a hash."""
-    assert answers is not None  # both epochs that are kept have answered the report split
-    examples = prepared.dataset.splits[prepared.roles.report]
-    write_jsonl(
-        path,
-        (
-            {
-                "id": example.id,
-                "output": output,
-                "statistics": statistics,
-                "references_sha256": references_sha256(example.references),
-            }
-            for example, output, statistics in zip(examples, answers.outputs, answers.scored.statistics, strict=True)
-        ),
-    )
-
-
 def _fill_train_losses(state: State, trained: Trained) -> None:
     """Each evaluation's mean training loss since the one before."""
     before = 0
@@ -412,8 +313,3 @@ def _distinct(*evaluated: Evaluated | None) -> list[Evaluated]:
         if one is not None and all(one is not other for other in found):
             found.append(one)
     return found
-
-
-def _points(scores: dict[str, float], names: tuple[str, ...]) -> str:
-    # a split may lack a metric: the part of train that selects has no matched and mismatched half
-    return "  ".join(f"{heading(name)} {100 * scores[name]:.2f}" for name in names if name in scores)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.cell import EXECUTION
 from ssm_tune.claim import CLAIMS_NAME, Attempt, alive, last_attempt
 from ssm_tune.config import Config, of_cell
 from ssm_tune.errors import UserError
@@ -123,8 +124,11 @@ def ran_as_asked(config: Config, record: Record) -> bool:
         protocol = "paper" if published_data(data) else "standard"
     if cell["protocol"] != protocol or cell["data"] != data_name(data, cell["task"]):
         return False
-    tables, train = config.tuned, dataclasses.asdict(config.train)
-    path = (cell["model"], cell["task"], config.method)
+    tables, path = config.tuned, (cell["model"], cell["task"], config.method)
+    train, decode = (
+        {key: value for key, value in dataclasses.asdict(section).items() if key not in EXECUTION[name]}
+        for name, section in (("train", config.train), ("decode", config.decode))
+    )
     rate = of_cell(tables["learning_rate"], *path)
     train["learning_rate"] = train["learning_rate"] or (config.method["learning_rate"] if rate is None else rate)
     train["batch_size"] = train["batch_size"] or of_cell(tables["batch_size"], *path) or ran["train"]["batch_size"]
@@ -138,7 +142,6 @@ def ran_as_asked(config: Config, record: Record) -> bool:
         del model["path"]
     if data["name"] is not None or published_data(data):
         del data["path"]
-    decode = {key: value for key, value in dataclasses.asdict(config.decode).items() if key != "batch_size"}
     sections = {"data": data, "train": train, "model": model, "decode": decode, "method": config.method,
                 "task": config.task}  # fmt: skip
     if not all(_within(section, ran.get(name, {})) for name, section in sections.items()):

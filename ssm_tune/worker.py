@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ssm_tune.cell import digest
+from ssm_tune.cell import EXECUTION, digest
 from ssm_tune.claim import ASKED, CLAIMS_NAME, Asked, Held, note_failure
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError, first_line
@@ -50,7 +50,9 @@ class Outcome:
 def asked_key(config: Config) -> str:
     """Names a cell as it was asked for, before data and model are known."""
     asked = {name: value for name, value in asdict(config).items() if name in ASKED_FOR}
-    del asked["decode"]["batch_size"]
+    for section, settings in EXECUTION.items():
+        for setting in settings:
+            del asked[section][setting]
     return digest(asked)[:16]
 
 

@@ -25,6 +25,22 @@ FORBIDDEN = {
     "loop.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config"),
     "step.py": ("tasks", "methods", "loop", "run", "record", "config", "capture"),
     "capture.py": ("tasks", "methods", "models", "loop", "run", "record", "config"),
+    "parallel.py": (
+        "models",
+        "methods",
+        "tasks",
+        "ops",
+        "loop",
+        "step",
+        "run",
+        "record",
+        "config",
+        "session",
+        "batching",
+    ),
+    "determinism.py": ("models", "methods", "tasks", "ops", "loop", "step", "run", "record", "config", "session"),
+    "memory.py": ("tasks", "loop", "step", "run", "record", "config", "session"),
+    "evaluation.py": ("run", "tasks.samsum", "tasks.glue", "methods", "models"),
     "answering.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config", "session"),
     "checkpoint.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "session", "outcome"),
     "interruption.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "session", "outcome"),
@@ -78,7 +94,7 @@ def loaded(code: str) -> set[str]:
 
 WITHOUT_TORCH = (
     "claim", "cli", "commands.compare", "commands.data", "commands.report", "commands.score", "commands.score_files",
-    "commands.status", "commands.table", "compose", "encoding", "hub", "metrics.sql", "multirun", "reporting.build",
+    "commands.status", "commands.table", "compose", "parallel", "encoding", "hub", "metrics.sql", "multirun", "reporting.build",
     "reporting.html", "reporting.resample", "states", "sweep", "tokens", "worker", "tasks.classify", "tasks.dart",
     "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
 )  # fmt: skip

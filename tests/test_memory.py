@@ -10,15 +10,17 @@ import torch
 from small import Silent, small_model
 from test_step import METHODS, SEQUENCES, started
 
-from ssm_tune import memory, run
+from ssm_tune import evaluation, memory
 from ssm_tune.batching import collate
 from ssm_tune.cli import main
+from ssm_tune.compose import compose
 from ssm_tune.config import method_section
 from ssm_tune.errors import UserError
 from ssm_tune.loop import train
 from ssm_tune.memory import Footprint, Plan, footprint, plan
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.record import read_record
+from ssm_tune.states import Results
 from ssm_tune.step import Step, label_loss
 
 CELL = ["method=state_offset_y", "task=glue_sst2", "model=random", "model.tokenizer=tiny", "model.d_model=16",
@@ -35,7 +37,7 @@ def test_an_evaluation_without_memory_is_gone_on_with(
         raise torch.OutOfMemoryError("selective_scan: out of GPU memory on (64, 500, 32) bfloat16\nand more")
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "classify", too_much)
+        patched.setattr(evaluation, "classify", too_much)
         assert main(asked) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "out of GPU memory (step 3" in said
@@ -152,4 +154,6 @@ def test_a_run_says_and_records_what_it_does_with_activations(
     (path,) = tmp_path.rglob("record.json")
     backend = read_record(path)["backend"]
     assert (backend["recompute"], backend["micro_batch"], backend["deterministic"]) == (True, 2, True)
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert Results(tmp_path).state(compose(cell)).status == "done"  # however it was computed, it is the same cell
+    assert main(cell) == 0
+    assert "this cell is done already" in capsys.readouterr().err

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from small import Silent
 from test_step import METHODS, Uncaptured, started
 
+from ssm_tune.batching import parts_of
+from ssm_tune.cli import main
 from ssm_tune.errors import UserError
-from ssm_tune.loop import Training, parts_of, train
+from ssm_tune.loop import Training, train
 from ssm_tune.parallel import World
 from ssm_tune.record import read_jsonl, read_record
 
@@ -191,3 +193,16 @@ def test_what_all_processes_find_wrong_is_said_once(tmp_path: Path) -> None:
     done = run(tmp_path, *TORCHRUN, "-m", "ssm_tune", more=("train.bach_size=5",))
     assert len(ours(done)) == 1
     assert "did you mean train.batch_size" in done.stderr
+
+
+def test_torchrun_with_many_cells_is_refused_by_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["-m", "method=lora,bitfit", "task=samsum"]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == lines
+        assert all("start it without -m" in line for line in said)

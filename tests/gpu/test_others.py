@@ -92,6 +92,11 @@ def test_the_ops_pass_opcheck() -> None:
     torch.library.opcheck(norm_kernels._forward, (residual, None, scale, 1e-5, torch.bfloat16))
 
 
+def test_row_bits_are_the_same_on_both_devices() -> None:
+    keys = torch.tensor([0, 1, 2**31 - 1, 123456789])
+    assert torch.equal(row_bits(keys, 500), row_bits(keys.cuda(), 500).cpu())
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("states", [5, 8, 16, 24, 64])
 def test_decode_steps(dtype: torch.dtype, states: int) -> None:

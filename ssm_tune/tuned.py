@@ -17,6 +17,8 @@ HEAD = """\
 # the smaller one. "trials" says of each what was tried ([rate, score] in fractions), in how many steps and on what;
 # edge: the best was the smallest or the largest of the grid. Runs take the rates with tuned={name}.
 """
+_NO_TEXT = ("y", "yes", "n", "no", "on", "off", "true", "false", "null")
+"""Words that yaml does not read as texts."""
 Tables = dict[str, dict[str, dict[str, Any]]]
 """By model, task and method (with the options that are not its defaults)."""
 
@@ -63,4 +65,4 @@ def _table(name: str, table: Tables, spelled: Callable[[Any], str]) -> list[str]
 
 
 def _key(name: str) -> str:
-    return name if name.isidentifier() else json.dumps(name)
+    return name if name.isidentifier() and name.lower() not in _NO_TEXT else json.dumps(name)

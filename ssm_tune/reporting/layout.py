@@ -75,6 +75,8 @@ class MethodRow:
     changed: Mapping[str, Any]
     """those of ``options`` that are not the defaults"""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """those of ``options`` that the plan names, defaults too"""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _row(part: Any, group: str) -> MethodRow:
     overrides = part.get("overrides") or {}
     shown = {**changed, **{key.rpartition(".")[2]: value for key, value in overrides.items()}}
     label = part.get("label") or " ".join([method, *(f"{key}={word(value)}" for key, value in shown.items())])
-    return MethodRow(str(label), method, group, kept, changed, overrides)
+    return MethodRow(str(label), method, group, kept, changed, overrides, options)
 
 
 def _known(group: str, given: Sequence[str]) -> None:

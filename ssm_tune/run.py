@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -21,7 +20,16 @@ from ssm_tune.interruption import interruptible
 from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
 from ssm_tune.methods.base import Adapter, attach
-from ssm_tune.outcome import Answers, Evaluated, State, about_model, make_record, make_trial, total_parameters
+from ssm_tune.outcome import (
+    Answers,
+    Evaluated,
+    about_model,
+    distinct,
+    fill_train_losses,
+    make_record,
+    make_trial,
+    total_parameters,
+)
 from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Bars, Lines, progress
 from ssm_tune.provenance import reset_peak_memory
@@ -132,11 +140,11 @@ def _run(session: Session, ui: Bars | Lines, logger: Logger) -> Finished:
     if not state.trained:
         _train(session, training, ui, logger)
     state.seconds["train"] = training.trained.seconds
-    _fill_train_losses(state, training.trained)
+    fill_train_losses(state, training.trained)
 
     if prepared.config.trial:
         return _tried(session, adapter, training.trained, base)
-    for chosen in _distinct(state.last, state.best):  # the best last: its weights stay in the model
+    for chosen in distinct(state.last, state.best):  # the best last: its weights stay in the model
         adapter.restore(chosen.tensors)
         try:
             if chosen.report is None:
@@ -296,24 +304,6 @@ def _write_predictions(path: Path, prepared: Prepared, answers: Answers | None) 
             for example, output, statistics in zip(examples, answers.outputs, answers.scored.statistics, strict=True)
         ),
     )
-
-
-def _fill_train_losses(state: State, trained: Trained) -> None:
-    """Each evaluation's mean training loss since the one before."""
-    before = 0
-    for row in state.epochs:
-        losses = [step["loss"] for step in trained.steps[before : row["step"]]]
-        mean = math.fsum(losses) / len(losses)
-        row["train_loss"] = mean if math.isfinite(mean) else None
-        before = row["step"]
-
-
-def _distinct(*evaluated: Evaluated | None) -> list[Evaluated]:
-    found: list[Evaluated] = []
-    for one in evaluated:
-        if one is not None and all(one is not other for other in found):
-            found.append(one)
-    return found
 
 
 def _points(scores: dict[str, float], names: tuple[str, ...]) -> str:

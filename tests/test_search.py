@@ -16,7 +16,7 @@ from records import make_record
 from ssm_tune import config, sweep
 from ssm_tune.cli import main
 from ssm_tune.compose import compose
-from ssm_tune.config import names, of_cell, variant
+from ssm_tune.config import names
 from ssm_tune.errors import UserError
 from ssm_tune.files import encode_json
 from ssm_tune.record import find_records, read_record
@@ -24,7 +24,7 @@ from ssm_tune.search import Search, choose, read_search
 from ssm_tune.states import Results
 from ssm_tune.tasks.glue import Glue
 from ssm_tune.trial import find_trials, read_trial
-from ssm_tune.tuned import merge, read_tuned, write_tuned
+from ssm_tune.tuned import merge, of_cell, read_tuned, variant, write_tuned
 
 CELL = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample"]
 QUICK = ["train.max_steps=2", "splits.selection_examples=6"]

@@ -46,6 +46,7 @@ TASK    {task}
 MODEL   {model}
 DATA    {data}
 SWEEP   {sweep}
+SEARCH  {search}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   seed=42  device=auto|cpu|cuda  backend=auto|cuda|mamba_ssm|reference  protocol=auto|paper|standard
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 def _help() -> str:
     from ssm_tune.config import names
 
-    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep")}
+    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep", "search")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
     return HELP.format(subcommands=lines, **groups)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssm_tune.claim import turn
 from ssm_tune.config import conf_dir, names
 from ssm_tune.errors import UserError
 from ssm_tune.multirun import run_sweep
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(_budget(search, path)))
         return 0
     outcomes = run_sweep(search.sweep)
-    _write(search, path)
+    with turn(Path(search.configs[0].output_dir) / "trials" / path.name):  # parts of a search may end at once
+        _write(search, path)
     return max((outcome.exit for outcome in outcomes if outcome.status != "diverged"), default=0)
 
 

@@ -250,7 +250,12 @@ def test_a_search_runs_what_is_missing_and_never_scores_the_reported_split(
     assert main(line) == 0
     assert "1 done, 1 kept" in capsys.readouterr().out.replace("1 kept, 1 done", "1 done, 1 kept")
     # another method leaves the first one's choice alone
-    assert main([*line[:1], "method=bitfit", *CELL[1:], *line[5:]]) == 0
+    other = [*line[:1], "method=bitfit", *CELL[1:], *line[5:]]
+    capsys.readouterr()
+    assert main([*other, "train.max_steps=3"]) == 0
+    assert "note: on glue_rte the file has other budgets for state_offset_y" in capsys.readouterr().err
+    assert main(other) == 0
+    assert "other budgets" not in capsys.readouterr().err
     merged = OmegaConf.to_container(OmegaConf.load(tuned))
     assert isinstance(merged, dict)
     assert set(merged["learning_rate"]["tiny"]["glue_rte"]) == {"state_offset_y", "bitfit"}

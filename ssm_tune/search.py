@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_tune.compose import RATE, Composer
-from ssm_tune.config import Config, names, nearest, variant
+from ssm_tune.config import Config, names, nearest
 from ssm_tune.errors import UserError
 from ssm_tune.sweep import Block, Cell, Sweep, narrowed, on_command_line, read_blocks, read_file, read_settings
 from ssm_tune.trial import Trial
+from ssm_tune.tuned import variant
 
 STANDARD = {"protocol": ["protocol=standard"]}
 """Unless another protocol is asked for, which a trial refuses."""

@@ -21,6 +21,8 @@ class TableModel(nn.Module):
             self.vocab_size = vocab_size
 
     class Cache:
+        row_bytes = 0
+
         def __init__(self, rows: list[tuple[Logits, tuple[int, ...]]]) -> None:
             self.rows = rows
 

@@ -144,6 +144,6 @@ def _said(task: str, method: str, choice: Choice) -> str:
     tied = sum(score_of(one) == best for one in choice.trials)
     edge = "; the best is at the grid's edge: a wider one may hold a better" if choice.edge else ""
     if tied > 1:
-        edge = f"; {tied} rates tie, and the smallest of them is taken"
+        edge = f"; {tied} rates tie, and that with the lowest training loss is taken"
     where = f"{heading(trial['primary_metric'])} on {trial['examples']} examples of {trial['splits']['selection']}"
     return f"{task} {method}: {choice.rate:g} ({where}: {', '.join(scores)}){edge}"

@@ -49,14 +49,17 @@ TASK    {task}
 MODEL   {model}
 DATA    {data}
 SWEEP   {sweep}
+SEARCH  {search}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   seed=42  device=auto|cpu|cuda  backend=auto|cuda|mamba_ssm|reference  protocol=auto|paper|standard
   output_dir=results  force=true  frozen=false  logger=none|wandb  sweep.on_error=continue|stop
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
-  decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
-  data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
   train.micro_batch  train.recompute=auto|on|off  train.memory=GB  train.cuda_graphs=auto|off  train.deterministic=true
+  train.evaluate_every  decode.num_beams  decode.max_new_tokens  decode.batch_size
+  splits.selection  splits.report  splits.selection_examples    tuned=NAME, as in conf/tuned
+  data.path=DIR  data.root=DIR  data.check=counts|off  data.name    model.path=DIR  model.name  model.dtype
+  model.tokenizer
   checkpoint.minutes=10  checkpoint.steps
   method.<option>, as in conf/method/METHOD.yaml
 
@@ -95,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 def _help() -> str:
     from ssm_tune.config import names
 
-    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep")}
+    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep", "search")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
     return HELP.format(subcommands=lines, **groups)
 

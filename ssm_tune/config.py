@@ -6,7 +6,6 @@ Hydra checks names and types against these dataclasses; ``__post_init__`` checks
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -295,28 +294,3 @@ def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str
         if option not in section:
             raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
     return section | (options or {})
-
-
-def of_cell(table: dict[str, Any] | None, model: str, task: str, method: dict[str, Any]) -> Any:
-    """What a table of conf/tuned has for a cell, else None. method: its section of the configuration.
-
-    A method may stand there with the options that are not its defaults; without them it stands for all of its options.
-    """
-    found: Any = table
-    for name in (model, task):
-        found = (found or {}).get(name)
-    found = found or {}
-    return found.get(variant(method), found.get(method["name"]))
-
-
-def variant(method: dict[str, Any]) -> str:
-    """A method's name with those of its options that are not the defaults: ``state_offset,rank=4``."""
-    own = ("_target_", "name", "published", "learning_rate")
-    usual = method_section(method["name"])
-    changed = {key: value for key, value in sorted(method.items()) if key not in own and usual.get(key) != value}
-    return ",".join([method["name"], *(f"{key}={spelled(value)}" for key, value in changed.items())])
-
-
-def spelled(value: Any) -> str:
-    """An option's value as it stands in a variant's name."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -57,7 +57,8 @@ class Continuous:
         self.limits = limits or [settings.max_new_tokens] * len(prompts)
         self.refused: str | None = None
         """Why the steps could not be captured."""
-        self.steps = 0
+        self.steps, self.slots, self.row_bytes = 0, 0, 0
+        """Steps taken, slots, and bytes of the states of a row."""
         self._owners: dict[int, int] = {}
         """The example in each slot that is taken."""
         self._free: list[int] = []
@@ -130,7 +131,9 @@ class Continuous:
 
     def _make_slots(self, like: Cache) -> None:
         beams, model = self.settings.num_beams, self.model
-        count = min(self.settings.batch_size or _fitting(like, model, beams), len(self.prompts))
+        self.row_bytes = like.row_bytes
+        fitting = self.settings.batch_size or _fitting(self.row_bytes, model, beams)
+        self.slots = count = min(fitting, len(self.prompts))
         with _names_memory(f"the states of {count} examples with {beams} beams, twice"):
             room = max(self.limits)
             vocab = model.config.vocab_size
@@ -199,11 +202,10 @@ class Continuous:
             )
 
 
-def _fitting(like: Cache, model: Mamba, beams: int) -> int:
+def _fitting(row_bytes: int, model: Mamba, beams: int) -> int:
     """Slots on a GPU where their number is left open: a power of two, of MOST_ROWS rows at most, whose states, twice,
     and logits take at most half of the memory that is free."""
-    row = 2 * sum(state[0].numel() * state.element_size() for state in (*like.conv, *like.ssm))
-    row += 4 * model.config.vocab_size * like.conv[0].element_size()
+    row = 2 * row_bytes + 4 * model.config.vocab_size * model.dtype.itemsize
     free, _ = torch.cuda.mem_get_info(model.device)
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     slots = max(1, min(MOST_ROWS, free // (2 * row)) // beams)

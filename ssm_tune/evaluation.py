@@ -60,10 +60,10 @@ def answers_of(session: Session, split: str, ui: Display, label: str) -> Answers
     except Diverged as error:
         found = error
     outputs, tokens = [""] * len(examples), 0
-    for rank, share in enumerate(world.gathered(found, session.poll)):
-        if isinstance(share, Diverged):
-            raise share
-        outputs[rank :: world.size], given = share
+    for rank, theirs in enumerate(world.gathered(found, session.poll)):
+        if isinstance(theirs, Diverged):
+            raise theirs
+        outputs[rank :: world.size], given = theirs
         tokens += given
     scored = _scored(session, outputs, split) if world.leads else None
     answers = world.shared(scored, session.poll)

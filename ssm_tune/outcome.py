@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,6 +66,24 @@ class State:
     sessions: int = 1
     elapsed: float = 0.0
     peak_memory: int | None = None
+
+
+def fill_train_losses(state: State, trained: Trained) -> None:
+    """Each evaluation's mean training loss since the one before."""
+    before = 0
+    for row in state.epochs:
+        losses = [step["loss"] for step in trained.steps[before : row["step"]]]
+        mean = math.fsum(losses) / len(losses)
+        row["train_loss"] = mean if math.isfinite(mean) else None
+        before = row["step"]
+
+
+def distinct(*evaluated: Evaluated | None) -> list[Evaluated]:
+    found: list[Evaluated] = []
+    for one in evaluated:
+        if one is not None and all(one is not other for other in found):
+            found.append(one)
+    return found
 
 
 def about_model(prepared: Prepared) -> dict[str, Any]:

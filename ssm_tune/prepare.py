@@ -13,7 +13,7 @@ import torch
 from ssm_tune.batching import parts_of
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.cell import digest, folder_name
-from ssm_tune.config import Config, method_section, nearest, of_cell
+from ssm_tune.config import Config, method_section, nearest
 from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
 from ssm_tune.loop import TrainSettings, total_steps
@@ -26,6 +26,7 @@ from ssm_tune.ops.backend import Choice, choose
 from ssm_tune.parallel import ALONE, World
 from ssm_tune.tasks.base import Dataset, Roles, Task, carve, drawn, load_task, published_data
 from ssm_tune.tokens import training_sequences
+from ssm_tune.tuned import of_cell
 
 BATCH_SIZE = 4
 """The official code's, where conf/tuned names no other."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import time
 from contextlib import nullcontext
@@ -25,7 +24,15 @@ from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
 from ssm_tune.memory import Plan, plan
 from ssm_tune.methods.base import Adapter, attach
-from ssm_tune.outcome import Evaluated, State, about_model, make_record, make_trial, total_parameters
+from ssm_tune.outcome import (
+    Evaluated,
+    about_model,
+    distinct,
+    fill_train_losses,
+    make_record,
+    make_trial,
+    total_parameters,
+)
 from ssm_tune.parallel import World, joined
 from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Display, Silent, progress
@@ -168,10 +175,10 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     if not state.trained:
         _train(session, training, ui, logger)
     state.seconds["train"] = training.trained.seconds
-    _fill_train_losses(state, training.trained)
+    fill_train_losses(state, training.trained)
 
     # a trial does not look at the reported split
-    for chosen in () if prepared.config.trial else _distinct(state.last, state.best):  # the best last: it stays
+    for chosen in () if prepared.config.trial else distinct(state.last, state.best):  # the best last: it stays
         adapter.restore(chosen.tensors)
         try:
             if chosen.report is None:
@@ -297,19 +304,3 @@ def _introduce(prepared: Prepared, ui: Display) -> None:
     )
 
 
-def _fill_train_losses(state: State, trained: Trained) -> None:
-    """Each evaluation's mean training loss since the one before."""
-    before = 0
-    for row in state.epochs:
-        losses = [step["loss"] for step in trained.steps[before : row["step"]]]
-        mean = math.fsum(losses) / len(losses)
-        row["train_loss"] = mean if math.isfinite(mean) else None
-        before = row["step"]
-
-
-def _distinct(*evaluated: Evaluated | None) -> list[Evaluated]:
-    found: list[Evaluated] = []
-    for one in evaluated:
-        if one is not None and all(one is not other for other in found):
-            found.append(one)
-    return found

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ssm_tune.compose import RATE, Composer
-from ssm_tune.config import Config, names, nearest, variant
+from ssm_tune.config import Config, names, nearest
 from ssm_tune.errors import UserError
 from ssm_tune.sweep import Block, Cell, Sweep, narrowed, on_command_line, read_blocks, read_file, read_settings
 from ssm_tune.trial import Trial
+from ssm_tune.tuned import variant
 
 STANDARD = {"protocol": ["protocol=standard"]}
 """Unless another protocol is asked for, which a trial refuses."""
@@ -154,12 +156,13 @@ def _budget(config: Config) -> dict[str, Any]:
 
 
 def choose(trials: Sequence[Trial]) -> Choice | None:
-    """The rate whose trial has the best primary metric, of equal ones the smallest; None where all diverged."""
+    """The rate whose trial has the best primary metric, of equal ones that with the lowest training loss (a metric that
+    none has moved yet chooses nothing), then the smallest; None where all diverged."""
     ordered = tuple(sorted(trials, key=rate_of))
     scored = [trial for trial in ordered if score_of(trial) is not None]
     if not scored:
         return None
-    best = max(scored, key=lambda trial: score_of(trial) or 0.0)  # the first of equal ones
+    best = max(scored, key=lambda trial: (score_of(trial) or 0.0, -_loss_of(trial)))  # the first of equal ones
     return Choice(rate_of(best), len(ordered) > 1 and best in (ordered[0], ordered[-1]), ordered)
 
 
@@ -171,6 +174,12 @@ def score_of(trial: Trial) -> float | None:
     """The primary metric on the selection split, a fraction; None where the trial diverged."""
     best = trial["best"]
     return best["selection"][trial["primary_metric"]] if best is not None and trial["status"] == "completed" else None
+
+
+def _loss_of(trial: Trial) -> float:
+    """The mean training loss up to the trial's last evaluation."""
+    loss = trial["epochs"][-1]["train_loss"]
+    return math.inf if loss is None else loss
 
 
 def provenance(choice: Choice) -> dict[str, Any]:

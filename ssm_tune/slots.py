@@ -64,7 +64,7 @@ class _Slots:
         """(R,) int64: the row that each row goes on from; -1 for those that are idle."""
         slots, beams = self.tokens.shape
         first = torch.arange(0, slots * beams, beams, device=self.device).unsqueeze(1)
-        return torch.where(self.open.unsqueeze(1), first + self.parents, -1).flatten()
+        return (first + self.parents).masked_fill(~self.open.unsqueeze(1), -1).flatten()
 
     def put(self, slots: Tensor, other: _Slots, others: Tensor) -> None:
         """Put the examples in the slots ``others`` of another, each at its first token, into ``slots`` (both int64)."""

@@ -13,12 +13,13 @@ from typing import Any
 
 from ssm_tune.cell import EXECUTION
 from ssm_tune.claim import CLAIMS_NAME, Attempt, alive, last_attempt
-from ssm_tune.config import Config, of_cell
+from ssm_tune.config import Config
 from ssm_tune.errors import UserError
 from ssm_tune.files import decode_json, read_bytes
 from ssm_tune.record import RECORD_NAME, Record, find_records, why_diverged
 from ssm_tune.tasks.base import data_name, load_task, published_data
 from ssm_tune.trial import TRIAL_NAME, find_trials
+from ssm_tune.tuned import of_cell
 from ssm_tune.worker import asked_key
 
 STATUSES = ("done", "diverged", "running", "stale", "stopped", "failed", "missing")

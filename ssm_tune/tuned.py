@@ -1,4 +1,4 @@
-"""Files of conf/tuned as a search writes them: learning rates by model, task and method, and where each comes from."""
+"""Files of conf/tuned: learning rates by model, task and method; as a search writes them, with their origin."""
 
 from __future__ import annotations
 
@@ -9,16 +9,44 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ssm_tune.config import method_section
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write
 
 HEAD = """\
-# Written by "ssm-tune search": for each cell the learning rate whose trial scored best on the selection split, ties to
-# the smaller one. "trials" says of each what was tried ([rate, score] in fractions), in how many steps and on what;
+# Written by "ssm-tune search": for each cell the learning rate whose trial scored best on the selection split, of
+# equal ones that with the lowest training loss. "trials" says of each what was tried ([rate, score] in fractions), in how many steps and on what;
 # edge: the best was the smallest or the largest of the grid. Runs take the rates with tuned={name}.
 """
+_NO_TEXT = ("y", "yes", "n", "no", "on", "off", "true", "false", "null")
+"""Words that yaml does not read as texts."""
 Tables = dict[str, dict[str, dict[str, Any]]]
 """By model, task and method (with the options that are not its defaults)."""
+
+
+def of_cell(table: dict[str, Any] | None, model: str, task: str, method: dict[str, Any]) -> Any:
+    """What a table of conf/tuned has for a cell, else None. method: its section of the configuration.
+
+    A method may stand there with the options that are not its defaults; without them it stands for all of its options.
+    """
+    found: Any = table
+    for name in (model, task):
+        found = (found or {}).get(name)
+    found = found or {}
+    return found.get(variant(method), found.get(method["name"]))
+
+
+def variant(method: dict[str, Any]) -> str:
+    """A method's name with those of its options that are not the defaults: ``state_offset,rank=4``."""
+    own = ("_target_", "name", "published", "learning_rate")
+    usual = method_section(method["name"])
+    changed = {key: value for key, value in sorted(method.items()) if key not in own and usual.get(key) != value}
+    return ",".join([method["name"], *(f"{key}={spelled(value)}" for key, value in changed.items())])
+
+
+def spelled(value: Any) -> str:
+    """An option's value as it stands in a variant's name."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def read_tuned(path: Path) -> tuple[Tables, Tables, str | None]:
@@ -63,4 +91,4 @@ def _table(name: str, table: Tables, spelled: Callable[[Any], str]) -> list[str]
 
 
 def _key(name: str) -> str:
-    return name if name.isidentifier() else json.dumps(name)
+    return name if name.isidentifier() and name.lower() not in _NO_TEXT else json.dumps(name)

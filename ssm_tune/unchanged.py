@@ -31,7 +31,7 @@ def check_model(prepared: Prepared) -> None:
         if name != prepared.model_name:
             continue
         for what, part in (("checkpoint", "model"), ("tokenizer", "tokenizer")):
-            if hashes[part] != prepared.hashes[part]:
+            if hashes[part] not in (None, prepared.hashes[part]):
                 raise UserError(
                     f"model.path={section['path']}: the {what} of {name} has changed: {path.parent} ran with "
                     f"{str(hashes[part])[:12]}, this is {str(prepared.hashes[part])[:12]}; call it by another name "

@@ -1,10 +1,9 @@
-"""Models to decode with: one whose logits are a table, a small random Mamba; and problems for them."""
+"""Models to decode with: one whose logits are a table, and a small random Mamba."""
 
 from __future__ import annotations
 
 import torch
 from beam_reference import Logits, Step, beam_search, greedy, table
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssm_tune.beam import DecodeSettings
@@ -21,6 +20,8 @@ class TableModel(nn.Module):
             self.vocab_size = vocab_size
 
     class Cache:
+        row_bytes = 0
+
         def __init__(self, rows: list[tuple[Logits, tuple[int, ...]]]) -> None:
             self.rows = rows
 
@@ -97,23 +98,3 @@ def varied_prompts(vocab: int, count: int = 12) -> list[list[int]]:
         torch.randint(vocab, (length,), generator=generator).tolist()
         for length in [1, 40, 2, 3, 17, 5, 9, 33, 4, 1, 25, 12][:count]
     ]
-
-
-@st.composite
-def problems(draw: st.DrawFn) -> tuple[TableModel, list[list[int]], DecodeSettings]:
-    vocab = draw(st.integers(2, 6) | st.integers(3, 60))
-    eos_id = draw(st.integers(0, vocab - 1))
-    boost, dtype = draw(st.sampled_from([-8, 0, 3, 6, 10])), draw(st.sampled_from(list(DTYPES.values())))
-    levels = draw(st.sampled_from([1, 2, 5, 17]))
-    model = TableModel(draw(st.integers(0, 10**6)), vocab, eos_id, boost, dtype, levels)
-    prompt = st.lists(st.integers(0, vocab - 1), min_size=1, max_size=7)
-    prompts = draw(st.lists(prompt, min_size=1, max_size=7))
-    chosen = DecodeSettings(
-        num_beams=draw(st.integers(1, 6)),
-        min_length=draw(st.sampled_from([0, 5, 5, 9])),
-        max_new_tokens=draw(st.integers(1, 14)),
-        length_penalty=draw(st.sampled_from([1.0, 1.0, 0.0, 2.0, -1])),
-        eos_id=eos_id,
-        batch_size=draw(st.integers(1, 8)),
-    )
-    return model, prompts, chosen

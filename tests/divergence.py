@@ -163,6 +163,8 @@ class Recorder(nn.Module):
 
 
 class RecordedCache:
+    row_bytes = 0
+
     def __init__(self, inner: Any, keys: list[tuple[Tokens, Tokens] | None]) -> None:
         self.inner = inner
         self.keys = keys

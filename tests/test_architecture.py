@@ -51,6 +51,10 @@ FORBIDDEN = {
     "claim.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "compose"),
     "sweep.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "worker", "states"),
     "states.py": ("models", "methods", "ops", "loop", "run", "compose", "multirun"),
+    "trial.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
+    "search.py": ("models", "methods", "tasks", "ops", "loop", "run", "prepare", "multirun", "states"),
+    "tuned.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "trial", "search"),
+    "unchanged.py": ("methods", "tasks", "ops", "loop", "run", "session"),
     "record.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
 }
 
@@ -94,9 +98,10 @@ def loaded(code: str) -> set[str]:
 
 WITHOUT_TORCH = (
     "claim", "cli", "commands.compare", "commands.data", "commands.report", "commands.score", "commands.score_files",
-    "commands.status", "commands.table", "compose", "encoding", "hub", "metrics.sql", "multirun", "parallel",
-    "reporting.build", "reporting.html", "reporting.resample", "states", "sweep", "tokens", "worker", "tasks.classify",
-    "tasks.dart", "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
+    "commands.search", "commands.status", "commands.table", "compose", "parallel", "encoding", "hub", "metrics.sql",
+    "multirun", "reporting.build", "reporting.html", "reporting.pairs", "reporting.resample", "search", "states",
+    "sweep", "tokens", "trial", "tuned", "worker", "tasks.classify", "tasks.dart",
+    "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
 )  # fmt: skip
 
 

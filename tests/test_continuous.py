@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from beam_reference import table
-from decoders import TableModel, expected, problems, small_mamba, varied_prompts
+from decoders import TableModel, expected, small_mamba, varied_prompts
+from decoding_problems import problems
 from divergence import compare
 from hypothesis import given, settings
 from hypothesis import strategies as st

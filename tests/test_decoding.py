@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from beam_reference import Step, table
-from decoders import DTYPES, TableModel, expected, problems, small_mamba, varied_prompts
+from decoders import DTYPES, TableModel, expected, small_mamba, varied_prompts
+from decoding_problems import problems
 from divergence import Recorder, compare
 from hypothesis import given, settings
 from hypothesis import strategies as st

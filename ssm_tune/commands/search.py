@@ -6,13 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ssm_tune.claim import turn
 from ssm_tune.config import conf_dir, names
 from ssm_tune.errors import UserError
 from ssm_tune.multirun import run_sweep
 from ssm_tune.search import Choice, Search, choose, provenance, rate_of, read_search, same_kind, score_of
 from ssm_tune.states import Results
 from ssm_tune.tables import heading
+from ssm_tune.trial import Trial
 from ssm_tune.tuned import merge, read_tuned, write_tuned
 
 
@@ -30,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(_budget(search, path)))
         return 0
     outcomes = run_sweep(search.sweep)
-    _write(search, path)
+    with turn(Path(search.configs[0].output_dir) / "trials" / path.name):  # parts of a search may end at once
+        _write(search, path)
     return max((outcome.exit for outcome in outcomes if outcome.status != "diverged"), default=0)
 
 
@@ -74,22 +78,24 @@ def _budget(search: Search, path: Path) -> list[str]:
         rates = ", ".join(f"{search.configs[number].train.learning_rate:g}" for number in numbers)
         steps = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs} epochs"
         lines.append(f"{task} {method}: {rates}; {steps} each")
-    return [*lines, f"{len(search.configs)} trials, for {path}"]
+    there = sum(trial is not None for trial in _trials(search))
+    return [*lines, f"{len(search.configs)} trials for {path}, {there} of them done already"]
+
+
+def _trials(search: Search) -> list[Trial | None]:
+    """Of each trial what it left, if it was run."""
+    results = {folder: Results(folder, trials=True) for folder in {one.output_dir for one in search.configs}}
+    return [results[one.output_dir].state(one).record for one in search.configs]
 
 
 def _write(search: Search, path: Path) -> None:
     """Merge the choices of the cells whose trials are all there into the file, and say them."""
-    results: dict[str, Results] = {}
     rates, about, adapter_dtype = read_tuned(path)
-    written = 0
+    known, written = _trials(search), 0
     for (task, method), numbers in search.groups().items():
-        configs = [search.configs[number] for number in numbers]
-        for folder in {one.output_dir for one in configs} - results.keys():
-            results[folder] = Results(folder, trials=True)
-        known = [results[one.output_dir].state(one).record for one in configs]
-        trials = [trial for trial in known if trial is not None]
-        if missing := len(configs) - len(trials):
-            print(f"{task} {method}: {missing} of {len(configs)} trials missing, nothing chosen", file=sys.stderr)
+        trials = [trial for number in numbers if (trial := known[number]) is not None]
+        if missing := len(numbers) - len(trials):
+            print(f"{task} {method}: {missing} of {len(numbers)} trials missing, nothing chosen", file=sys.stderr)
             continue
         same_kind(method, task, trials)
         choice = choose(trials)
@@ -106,6 +112,10 @@ def _write(search: Search, path: Path) -> None:
         merge(about, cell, provenance(choice))
         written += 1
         print(_said(task, method, choice))
+        if unlike := _unlike(about[cell[0]][task], method):
+            print(
+                f"note: on {task} the file has other budgets for {', '.join(unlike)}: do not compare", file=sys.stderr
+            )
     if adapter_dtype is None or not written:
         return
     write_tuned(path, rates, about, adapter_dtype)
@@ -113,6 +123,15 @@ def _write(search: Search, path: Path) -> None:
         f"tuned={path.stem}" if path.stem in names("tuned") else f"a file of {conf_dir() / 'tuned'}, once it lies there"
     )
     print(f"{written} learning rate{'s' * (written != 1)} written: {path}; runs take them with {use}")
+
+
+def _unlike(methods: dict[str, Any], method: str) -> list[str]:
+    """Methods of one task in the file whose rates were found with another budget than this one's."""
+
+    def budget(origin: dict[str, Any]) -> tuple[Any, ...]:
+        return (len(origin["tried"]), *(origin[key] for key in ("steps", "batch_size", "examples", "seed")))
+
+    return [name for name in sorted(methods) if budget(methods[name]) != budget(methods[method])]
 
 
 def _said(task: str, method: str, choice: Choice) -> str:
@@ -125,6 +144,6 @@ def _said(task: str, method: str, choice: Choice) -> str:
     tied = sum(score_of(one) == best for one in choice.trials)
     edge = "; the best is at the grid's edge: a wider one may hold a better" if choice.edge else ""
     if tied > 1:
-        edge = f"; {tied} rates tie, and the smallest of them is taken"
+        edge = f"; {tied} rates tie, and that with the lowest training loss is taken"
     where = f"{heading(trial['primary_metric'])} on {trial['examples']} examples of {trial['splits']['selection']}"
     return f"{task} {method}: {choice.rate:g} ({where}: {', '.join(scores)}){edge}"

@@ -66,6 +66,10 @@ class Cache:
     def rows(self) -> int:
         return self.ssm[0].shape[0]
 
+    @property
+    def row_bytes(self) -> int:
+        return sum(state[0].numel() * state.element_size() for state in (*self.conv, *self.ssm))
+
     def select(self, index: Tensor) -> None:
         """Make the rows ``index`` (int64) of the present ones, in that order; rows may repeat or go."""
         self.conv = [state.index_select(0, index) for state in self.conv]

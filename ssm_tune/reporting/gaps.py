@@ -32,7 +32,8 @@ def _command(words: str) -> str:
 
 def _rest(layout: Layout, row: MethodRow, column: Column, seeds: Sequence[int]) -> str:
     """The settings beside method and task."""
-    words = [f"method.{name}={word(value)}" for name, value in row.changed.items()]
+    options = row.changed if layout.sweep is None else row.asked  # a sweep may have a default beside others
+    words = [f"method.{name}={word(value)}" for name, value in options.items()]
     words += [f"{name}={word(value)}" for name, value in row.overrides.items()]
     if layout.sweep is not None:  # which knows the rest
         return " ".join([f"+sweep={layout.sweep}", *words, f"seed={','.join(map(str, seeds))}"])

@@ -40,7 +40,7 @@ KEYS = (
     "sweep",
     "compare",
 )
-COLUMN_KEYS = ("task", "tasks", "average", "model", "data", "overrides", "show")
+COLUMN_KEYS = ("task", "tasks", "average", "label", "model", "data", "overrides", "show")
 ROW_KEYS = ("method", "options", "overrides", "label")
 
 
@@ -75,6 +75,8 @@ class MethodRow:
     changed: Mapping[str, Any]
     """those of ``options`` that are not the defaults"""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """those of ``options`` that the plan names, defaults too"""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ def parse_layout(name: str, plan: Any) -> Layout:
         raise ValueError(f"seeds must be whole numbers, got {seeds!r}")
     columns = tuple(_column(part, plan) for part in _listed(plan.get("columns"), "columns"))
     if len({column.name for column in columns}) < len(columns):
-        raise ValueError("two columns have one name; a column of several tasks is named by average: NAME")
+        raise ValueError(
+            "two columns have one name; a column of several tasks is named by average: NAME, one of one by label: NAME"
+        )
     rows = tuple(_rows(plan.get("rows")))
     if len({row.label for row in rows}) < len(rows):
         raise ValueError("two rows have one label")
@@ -170,7 +174,8 @@ def _column(part: Any, plan: dict[str, Any]) -> Column:
     if not isinstance(model, str):
         raise ValueError(f"the column {tasks[0]} has no model")
     overrides = {**(plan.get("overrides") or {}), **(part.get("overrides") or {})}
-    return Column(str(part.get("average", tasks[0])), tuple(tasks), model, data, tuple(part.get("show", ())), overrides)
+    name = str(part.get("average") or part.get("label") or tasks[0])
+    return Column(name, tuple(tasks), model, data, tuple(part.get("show", ())), overrides)
 
 
 def _rows(given: Any) -> list[MethodRow]:
@@ -201,7 +206,7 @@ def _row(part: Any, group: str) -> MethodRow:
     overrides = part.get("overrides") or {}
     shown = {**changed, **{key.rpartition(".")[2]: value for key, value in overrides.items()}}
     label = part.get("label") or " ".join([method, *(f"{key}={word(value)}" for key, value in shown.items())])
-    return MethodRow(str(label), method, group, kept, changed, overrides)
+    return MethodRow(str(label), method, group, kept, changed, overrides, options)
 
 
 def _known(group: str, given: Sequence[str]) -> None:

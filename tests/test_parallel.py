@@ -73,7 +73,10 @@ def assert_same(whole: Training, other: Training) -> None:
 def test_micro_batches_train_as_the_whole_batch(name: str, capture: bool) -> None:
     whole = trained(started(name))
     graphs = Uncaptured() if capture else None
-    assert_same(whole, trained(started(name, capture=graphs, micro_batch=1)))
+    parts = trained(started(name, capture=graphs, micro_batch=1))
+    assert_same(whole, parts)
+    for parameter in parts.adapter.model.parameters():
+        assert parameter.requires_grad == (parameter.grad is not None)  # what is frozen has no memory for a gradient
     if graphs is not None:
         assert graphs.replays > 22  # updates, and most of the four parts of each step
 

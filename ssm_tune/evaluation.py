@@ -54,9 +54,9 @@ def answers_of(session: Session, split: str, ui: Display, label: str) -> Answers
         label = f"{label}, share {world.rank + 1} of {world.size}"
     found: tuple[list[str], int] | Diverged
     try:
-        share = examples[world.rank :: world.size]
-        outputs = _outputs(session, share, ui, label, "evaluate") if share else []
-        found = outputs, state.answered[label].tokens if share else 0
+        mine = examples[world.rank :: world.size]
+        outputs = _outputs(session, mine, ui, label, "evaluate") if mine else []
+        found = outputs, state.answered[label].tokens if mine else 0
     except Diverged as error:
         found = error
     outputs, tokens = [""] * len(examples), 0

@@ -7,11 +7,12 @@ arrived, which each waits for with its eyes open: a request to stop is heard whi
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LONGEST = timedelta(hours=1)
 """A process that does not come to a sum within this is taken for dead."""
+PATIENCE = timedelta(seconds=10)
+"""For the process that has failed to say so and to leave its notes."""
 LOOK_SECONDS = 0.2
 """Between two looks at whether another process was asked to stop."""
-_FAILURE, _STOP, _LEFT = "failure", "stop", "left"
+_FAILURE, _STOP, _END = "failure", "stop", "end"
 
 
 class World:
@@ -98,6 +101,11 @@ class World:
         dist.all_gather_object(found, value)
         return found
 
+    def end(self) -> None:
+        """Let the others know that this process has nothing left to say or to write."""
+        with suppress(Exception):  # torchrun may be gone, and who holds the store with it
+            self._store.set(f"{_END} {self.rank}", "")
+
     @contextmanager
     def telling(self) -> Iterator[None]:
         """Let the other processes know of an error inside the block, and raise Elsewhere where it is theirs.
@@ -111,38 +119,31 @@ class World:
             yield
         except Elsewhere:
             raise
-        except Exception as error:
-            if isinstance(error, Stopped):
-                self._store.compare_set(_STOP, "", str(error.signal))
-            self._raise_other(error)
-            raise
-        finally:
+        except Stopped as error:
+            self._store.compare_set(_STOP, "", str(error.signal))
+            self._raise_failure(error)
             if self.leads:
-                self._store.set(_LEFT, "")
+                raise
+            self._await_end_of(0, LONGEST)  # it saves what it has
+            raise Elsewhere(str(error), 128 + error.signal) from error
+        except Exception as error:
+            self._tell(error)
+            raise
 
-    def _raise_other(self, error: Exception) -> None:
-        """Raise Elsewhere unless ``error`` is this process's to tell."""
-        stopped = isinstance(error, Stopped)
-        own = json.dumps({
-            "rank": self.rank, "status": 2 if isinstance(error, UserError) else 1,
-            "line": str(error) if isinstance(error, UserError) else first_line(error),
-        })  # fmt: skip
-        if not stopped and self._store.check([_STOP]) and not isinstance(error, UserError):
-            # another was asked to stop, and its end is this one's error
+    def _tell(self, error: Exception) -> None:
+        """Note down this process's failure, or raise Elsewhere where another's end has brought it about."""
+        mended = isinstance(error, UserError)
+        if not mended and self._store.check([_STOP]):
             raise Elsewhere("stopped", 128 + int(self._store.get(_STOP))) from error
-        if stopped and not self._store.check([_FAILURE]):
-            if not self.leads:
-                self._await_leader()
-                raise Elsewhere(str(error), 128 + error.signal) from error  # type: ignore[attr-defined]
-            return
+        line = str(error) if mended else first_line(error)
+        own = json.dumps({"rank": self.rank, "status": 2 if mended else 1, "line": line})
         if self._store.compare_set(_FAILURE, "", own).decode() != own:
             self._raise_failure(error)
 
-    def _await_leader(self) -> None:
-        """Wait until the leading process has saved what it has: torchrun ends all where one has ended."""
-        until = time.monotonic() + LONGEST.total_seconds()
-        while not self._store.check([_LEFT]) and time.monotonic() < until:
-            self._raise_failure()
+    def _await_end_of(self, rank: int, longest: timedelta) -> None:
+        """Wait until a process has done what it does at its end: torchrun ends all where one has ended."""
+        until = time.monotonic() + longest.total_seconds()
+        while not self._store.check([f"{_END} {rank}"]) and time.monotonic() < until:
             time.sleep(0.05)
 
     def _raise_failure(self, cause: Exception | None = None) -> None:
@@ -151,6 +152,7 @@ class World:
             return
         said = json.loads(self._store.get(_FAILURE))
         if said["rank"] != self.rank:
+            self._await_end_of(said["rank"], PATIENCE)
             raise Elsewhere(f"process {said['rank']}: {said['line']}", said["status"]) from cause
 
 
@@ -175,6 +177,7 @@ def said_once() -> Iterator[None]:
     except UserError as error:
         if leads():
             raise
+        time.sleep(PATIENCE.total_seconds())  # normally torchrun ends this process as soon as the other has spoken
         raise Elsewhere(str(error), 2) from error
 
 
@@ -194,14 +197,18 @@ def joined(device: str) -> Iterator[World]:
     local, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     try:
         store, rank, size = next(iter(dist.rendezvous("env://")))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise _apart(error) from error
+    world = World(rank, size, dist.PrefixStore("ssm-tune", store))
+    atexit.register(world.end)
+    with world.telling():
         if cuda and local < torch.cuda.device_count():
             torch.cuda.set_device(local)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size,
-                                timeout=LONGEST)  # fmt: skip
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"the processes that torchrun started do not find each other: {first_line(error)}") from error
-    world = World(rank, size, dist.PrefixStore("ssm-tune", store))
-    with world.telling():
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        try:
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise _apart(error) from error
         if cuda and here > torch.cuda.device_count():
             raise UserError(
                 f"torchrun started {here} processes for {torch.cuda.device_count()} GPUs: each needs one of its own "
@@ -209,3 +216,7 @@ def joined(device: str) -> Iterator[World]:
             )
         yield world
     dist.destroy_process_group()  # behind an error the others may not answer any more: the process's end does it
+
+
+def _apart(error: Exception) -> UserError:
+    return UserError(f"the processes that torchrun started do not find each other: {first_line(error)}")

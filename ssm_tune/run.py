@@ -302,5 +302,3 @@ def _introduce(prepared: Prepared, ui: Display) -> None:
         f"({prepared.kernels.why}); adapter in {backend['adapter_dtype']}; batch {prepared.train.batch_size}, "
         f"learning rate {prepared.train.learning_rate:g} ({prepared.learning_rate_source})"
     )
-
-

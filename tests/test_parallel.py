@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from small import Silent
 from test_step import METHODS, Uncaptured, started
 
+from ssm_tune import parallel
 from ssm_tune.batching import parts_of
 from ssm_tune.cli import main
 from ssm_tune.errors import UserError
@@ -71,7 +73,10 @@ def assert_same(whole: Training, other: Training) -> None:
 def test_micro_batches_train_as_the_whole_batch(name: str, capture: bool) -> None:
     whole = trained(started(name))
     graphs = Uncaptured() if capture else None
-    assert_same(whole, trained(started(name, capture=graphs, micro_batch=1)))
+    parts = trained(started(name, capture=graphs, micro_batch=1))
+    assert_same(whole, parts)
+    for parameter in parts.adapter.model.parameters():
+        assert parameter.requires_grad == (parameter.grad is not None)  # what is frozen has no memory for a gradient
     if graphs is not None:
         assert graphs.replays > 22  # updates, and most of the four parts of each step
 
@@ -200,6 +205,7 @@ def test_torchrun_with_many_cells_is_refused_by_one(
 ) -> None:
     for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(parallel, "PATIENCE", timedelta())
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         assert main(["-m", "method=lora,bitfit", "task=samsum"]) == 2

@@ -25,6 +25,8 @@ FORBIDDEN = {
     "loop.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config"),
     "step.py": ("tasks", "methods", "loop", "run", "record", "config", "capture"),
     "capture.py": ("tasks", "methods", "models", "loop", "run", "record", "config"),
+    "slots.py": ("tasks", "methods", "models", "loop", "run", "record", "config", "capture"),
+    "continuous.py": ("tasks", "methods", "loop", "run", "record", "config"),
     "answering.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config", "session"),
     "checkpoint.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "session", "outcome"),
     "interruption.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "session", "outcome"),

@@ -55,7 +55,7 @@ def test_slots_give_the_tokens_of_the_reference(problem: Problem) -> None:
 
 
 def test_tokens_equal_the_official_scorer() -> None:
-    """The cases of the search in batches: those of a vocabulary and its settings side by side, as slots."""
+    """The 400 cases of the search in batches, each in a slot of its own."""
     for case in official_cases():
         dtype = getattr(torch, case["dtype"])
         logits = table(case["seed"], case["vocab"], case["eos_id"], case["boost"], dtype, case["levels"])

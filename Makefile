@@ -9,10 +9,13 @@ ifneq ($(wildcard $(VENV)/wordnet/dict),)
 export WNSEARCHDIR := $(abspath $(VENV)/wordnet/dict)
 endif
 CELL := method=state_offset task=samsum model=tiny data=sample
+# Folders of a checkpoint and of data, for grid-mamba-25m (docs/experiments.md)
+MODEL ?=
+DATA ?=
 # apart from the results that are kept: its tables would be theirs
 DEMO := results/demo
 
-.PHONY: help demo sweep-tiny wordnet test check tables check-tables report clean
+.PHONY: help demo sweep-tiny grid-mamba-25m wordnet test check tables check-tables report clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -36,6 +39,11 @@ demo: $(VENV)/installed  ## install, tune the embedded model on generated dialog
 
 sweep-tiny: $(VENV)/installed  ## ten tasks x all methods x three seeds on the embedded model, in parallel processes
 	$(BIN)/ssm-tune -m +sweep=tiny hydra/launcher=local
+
+grid-mamba-25m: $(VENV)/installed  ## learning rates, then the grid on real data: make grid-mamba-25m MODEL=DIR DATA=DIR
+	@test -n "$(MODEL)" -a -n "$(DATA)" || { echo "name the folders: make $@ MODEL=DIR DATA=DIR" >&2; exit 2; }
+	$(BIN)/ssm-tune search mamba_25m model.path=$(MODEL) data.root=$(DATA) hydra/launcher=local
+	$(BIN)/ssm-tune -m +sweep=mamba_25m model.path=$(MODEL) data.root=$(DATA) hydra/launcher=local
 
 wordnet: $(VENV)/wordnet/dict/data.noun  ## get WordNet, which METEOR (task=dart) needs: Debian's package or nltk's copy
 

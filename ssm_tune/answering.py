@@ -10,12 +10,15 @@ import torch
 
 from ssm_tune.batching import pad_prompts
 from ssm_tune.beam import DecodeSettings
-from ssm_tune.decoding import generate_batches
+from ssm_tune.decoding import BATCH_SIZE, generate_batches
 from ssm_tune.encoding import encode_prompts
 from ssm_tune.loop import Diverged, Progress
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Example
+
+MOST_TOKENS, MOST_PROMPTS = 65_536, 1024
+"""Padded tokens, and prompts, of a batch that is read off on a GPU, where decode.batch_size is left open."""
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Watch(Protocol):
     """Who may end an evaluation, or keep how far it is, by raising or saving in these calls."""
 
     def poll(self) -> None:
-        """Called for every token that is decoded; nothing has changed that is worth keeping."""
+        """Called for every token that is decoded, or every few; nothing has changed that is worth keeping."""
 
     def tick(self) -> None:
         """Called after every batch, whose answers are in ``Answered``."""
@@ -61,22 +64,35 @@ def classify(
     """
     answered, watch = answered or Answered(), watch or Unwatched()
     prompts = encode_prompts(examples, tokenizer)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # rows of a batch alike in length
+    size, tokens = settings.batch_size or BATCH_SIZE, None
+    if settings.batch_size is None and model.device.type == "cuda":
+        size, tokens = MOST_PROMPTS, MOST_TOKENS
     model.eval()
     progress.start(label, len(examples), done=len(answered.outputs))
-    for start in range(0, len(order), settings.batch_size):
-        rows = order[start : start + settings.batch_size]
+    for rows in shortest_first([len(prompt) for prompt in prompts], size, tokens):
         if all(i in answered.outputs for i in rows):
             continue
-        logits, _ = model.prefill(*pad_prompts([prompts[i] for i in rows], model.device))
-        if not bool(logits.isfinite().all()):
+        logits, _ = model.prefill(*pad_prompts([prompts[i] for i in rows], model.device), keep=False)
+        finite, *best = torch.cat([logits.isfinite().all().long().view(1), logits.argmax(-1)]).tolist()  # one wait
+        if not finite:
             raise Diverged(f"logits are not finite after a prompt of {label}")
-        for i, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
+        for i, token in zip(rows, best, strict=True):
             answered.outputs[i] = tokenizer.decode([token], clean_up)
         progress.advance(len(rows), "")
         watch.tick()
     progress.stop()
     return [answered.outputs[i] for i in range(len(examples))], 0
+
+
+def shortest_first(lengths: Sequence[int], size: int, tokens: int | None = None) -> list[list[int]]:
+    """Numbers of prompts in batches alike in length: ``size`` in each, or as many as make ``tokens`` with padding."""
+    batches: list[list[int]] = []
+    for at in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        count = len(batches[-1]) + 1 if batches else 0
+        if not batches or count > size or (tokens is not None and count * lengths[at] > tokens):
+            batches.append([])
+        batches[-1].append(at)
+    return batches
 
 
 def decode(

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ssm_tune.encoding import Encoded
+from ssm_tune.errors import UserError
+from ssm_tune.parallel import World
 
 IGNORE = -100
 """Target of positions without loss."""
@@ -22,7 +24,8 @@ IGNORE = -100
 class Batch:
     """A batch in one piece of memory, so that it reaches a GPU in one copy.
 
-    packed: (B * L + 2 M,) int64, what the properties below are views of. shape: B, L and M, the label positions.
+    packed: (B * L + 2 M + B + 1,) int64, what the properties below are views of. shape: B, L and M, the label
+    positions.
     """
 
     packed: Tensor
@@ -37,12 +40,27 @@ class Batch:
     @property
     def positions(self) -> Tensor:
         """(M,), where in the flattened ``input_ids`` the label tokens are predicted; 0 where there are none left."""
-        return self.packed[-2 * self.shape[2] : -self.shape[2]]
+        return self._behind(0, self.shape[2])
 
     @property
     def targets(self) -> Tensor:
         """(M,), the label tokens; IGNORE where there are none left."""
-        return self.packed[-self.shape[2] :]
+        return self._behind(self.shape[2], self.shape[2])
+
+    @property
+    def keys(self) -> Tensor:
+        """(B,), what dropout knows each row by."""
+        return self._behind(2 * self.shape[2], self.shape[0])
+
+    @property
+    def label_count(self) -> Tensor:
+        """Scalar: the label tokens that the loss is the mean over; more than these where this is a part of a batch."""
+        return self.packed[-1]
+
+    def _behind(self, start: int, count: int) -> Tensor:
+        """``count`` numbers from the ``start``-th behind ``input_ids``."""
+        start += self.shape[0] * self.shape[1]
+        return self.packed[start : start + count]
 
     def to(self, device: torch.device) -> Batch:
         """A copy on ``device`` (itself where it lies there), which does not wait if this one is pinned."""
@@ -59,16 +77,21 @@ def pad_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple
 
 
 def collate(
-    sequences: Sequence[Encoded], pad: int, length: int | None = None, labels: int | None = None, pinned: bool = False
-) -> Batch:
+    sequences: Sequence[Encoded], pad: int, length: int | None = None, labels: int | None = None, pinned: bool = False,
+    keys: Sequence[int] | None = None, label_count: int | None = None,
+) -> Batch:  # fmt: skip
     """A batch on the CPU; the one place where labels are shifted.
 
     length: of the rows, by default the longest's. labels: room for label tokens, by default as many as there are.
-    pinned: in memory that a GPU reads by itself.
+    pinned: in memory that a GPU reads by itself. keys: of the rows, for dropout; zeros by default. label_count: what
+    the loss is the mean over, by default the label tokens of these rows.
     """
     rows, (longest, found) = len(sequences), extent(sequences)
     length, labels = length or longest, labels or found
-    batch = Batch(torch.empty(rows * length + 2 * labels, dtype=torch.int64, pin_memory=pinned), (rows, length, labels))
+    size = rows * length + 2 * labels + rows + 1
+    batch = Batch(torch.empty(size, dtype=torch.int64, pin_memory=pinned), (rows, length, labels))
+    batch.keys.copy_(torch.tensor(keys or [0] * rows))
+    batch.label_count.fill_(found if label_count is None else label_count)
     batch.input_ids.fill_(pad)
     positions, targets = [0] * labels, [IGNORE] * labels
     filled = 0
@@ -103,6 +126,24 @@ def bucket(longest: int, labels: int) -> tuple[int, int]:
 def _power_of_two(number: int) -> int:
     """The first that is not below ``number``."""
     return 1 << (number - 1).bit_length()
+
+
+def parts_of(batch_size: int, micro_batch: int | None, world: World) -> list[slice]:
+    """Which rows of a batch this process computes, and how many at a time.
+
+    Raises UserError where the batch does not divide.
+    """
+    if batch_size % world.size:
+        raise UserError(
+            f"train.batch_size={batch_size} cannot be shared evenly by {world.size} processes: start a number of them "
+            "that divides it"
+        )
+    mine = batch_size // world.size
+    size = micro_batch or mine
+    if mine % size:
+        share = f" / {world.size} processes = {mine}" if world.size > 1 else ""
+        raise UserError(f"train.micro_batch={size} does not divide train.batch_size={batch_size}{share}")
+    return [slice(start, start + size) for start in range(world.rank * mine, (world.rank + 1) * mine, size)]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:

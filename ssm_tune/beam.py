@@ -40,13 +40,16 @@ class DecodeSettings:
     length_penalty: float = 1.0
     """A hypothesis scores (sum of log-probabilities) / (generated tokens, EOS included) ** length_penalty."""
     eos_id: int = 0
-    batch_size: int = 64
-    """Examples decoded together: speed and memory only; each holds num_beams states."""
+    batch_size: int | None = None
+    """Examples decoded together: speed and memory only; each holds num_beams states. None: 64 on a CPU; on a GPU the
+    largest power of two whose states fit, up to 1,280 beams."""
 
     def __post_init__(self) -> None:
         least = {"num_beams": 1, "min_length": 0, "max_new_tokens": 1, "eos_id": 0, "batch_size": 1}
         for name, bound in least.items():
             value = getattr(self, name)
+            if name == "batch_size" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < bound:
                 raise UserError(f"decoding: {name} must be a whole number of at least {bound}, got {value!r}")
         penalty = self.length_penalty

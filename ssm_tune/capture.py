@@ -1,9 +1,9 @@
-"""The step as CUDA graphs, one for each shape of a batch: one launch in place of a thousand."""
+"""Steps as CUDA graphs, one for each shape of a batch: one launch in place of a thousand."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from ssm_tune.step import Step
 log = logging.getLogger(__name__)
 Shape = tuple[int, int, int]
 Work = Callable[[], object]
+_NOTHING = Batch(torch.empty(0, dtype=torch.int64), (0, 0, 0))
+"""What an update reads of a batch."""
 
 
 class Capture(Protocol):
@@ -74,8 +76,11 @@ class CudaCapture:
 
 class Graphs:
     """Runs ``step`` on batches. The first batch of a shape runs as it is, which compiles and sizes what is needed; at
-    the second the step is captured, which on a GPU runs nothing, and from then on it is replayed. A shape that cannot
+    the second its work is captured, which on a GPU runs nothing, and from then on it is replayed. A shape that cannot
     be captured runs as it is for good, with one warning that says why.
+
+    A step on a batch in one part is one graph. Otherwise each part's backward is one, and the update another; the sum
+    over processes runs between them as it is.
 
     Between captures nothing that the step works on may move: parameters, the optimizer's state and its learning rate
     are changed in place, or ``forget`` is called.
@@ -87,18 +92,30 @@ class Graphs:
         self.refused: dict[Shape, str] = {}
         self._seen: set[Shape] = set()
 
-    def run(self, batch: Batch) -> None:
-        """One step, asked for and not waited for. batch: on the CPU. Call within ``capture.running()``."""
+    def run(self, parts: Sequence[Batch]) -> None:
+        """One step, asked for and not waited for. parts: on the CPU. Call within ``capture.running()``."""
+        step = self.step
+        if step.whole:
+            (batch,) = parts
+            self._run(batch, lambda inputs: step([inputs]))
+            return
+        step.begin()
+        for part in parts:
+            self._run(part, step.backward)
+        step.reduce()
+        self._run(_NOTHING, lambda _: step.update())
+
+    def _run(self, batch: Batch, work: Callable[[Batch], None]) -> None:
         shape = batch.shape
         if shape in self._seen and shape not in self.captured and shape not in self.refused:
-            self._capture(batch)
+            self._capture(batch, work)
         self._seen.add(shape)
         if shape in self.captured:
             inputs, replay = self.captured[shape]
             inputs.packed.copy_(batch.packed, non_blocking=True)
             replay()
         else:
-            self.step(batch.to(self.step.model.device))
+            work(batch.to(self.step.model.device))
 
     def forget(self) -> None:
         """Give all that was captured back, with its memory."""
@@ -107,11 +124,11 @@ class Graphs:
         self._seen.clear()
         self.capture.release()
 
-    def _capture(self, batch: Batch) -> None:
+    def _capture(self, batch: Batch, work: Callable[[Batch], None]) -> None:
         inputs = Batch(torch.empty_like(batch.packed, device=self.step.model.device), batch.shape)
         self.step.forget_gradients()  # those of a step outside would lie in other memory
         try:
-            self.captured[batch.shape] = inputs, self.capture(lambda: self.step(inputs))
+            self.captured[batch.shape] = inputs, self.capture(lambda: work(inputs))
         except (RuntimeError, UserError) as error:
             self.captured.clear()  # these are captured again
             self.capture.release()
@@ -119,8 +136,9 @@ class Graphs:
             while reason.__context__ is not None:
                 reason = reason.__context__
             self.refused[batch.shape] = first_line(reason)
+            rows, length, labels = batch.shape
+            what = f"{rows} x {length} tokens with room for {labels} label tokens" if rows else "the summed gradients"
             log.warning(
-                "a step on %d x %d tokens with room for %d label tokens cannot be captured as a CUDA graph and runs "
-                "without: %s", *batch.shape, first_line(reason),
-            )  # fmt: skip
+                "a step on %s cannot be captured as a CUDA graph and runs without: %s", what, first_line(reason)
+            )
         self.step.forget_gradients()  # they lie in the memory that the graphs share

@@ -7,6 +7,12 @@ import json
 import re
 from typing import Any
 
+EXECUTION = {
+    "train": ("cuda_graphs", "micro_batch", "deterministic", "recompute", "memory"),
+    "decode": ("batch_size",),
+}
+"""Settings that say how a cell is computed, and move its numbers by rounding at most: no part of its identity."""
+
 
 def digest(value: Any) -> str:
     """sha256 (hex) of a JSON value, independent of the order of keys."""

@@ -26,7 +26,7 @@ from ssm_tune.files import atomic_write, read_bytes
 
 FOLDER = "checkpoints"
 KEPT = 2
-VERSION = 1
+VERSION = 2
 """Raised whenever what a checkpoint holds changes."""
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.safetensors")
 _VALUES = "values.json"

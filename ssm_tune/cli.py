@@ -13,11 +13,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ssm_tune.errors import Stopped, UserError
+from ssm_tune.errors import Elsewhere, Stopped, UserError
+from ssm_tune.parallel import leads
 
 SUBCOMMANDS = {
     "plan": "steps, tokens, hours and memory of a cell or a sweep, before anything runs",
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
+    "search": "try learning rates on the selection split, with a declared budget, and write the best into conf/tuned",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "status": "say what became of the cells of a sweep: done, running, failed, missing; hours and an estimate",
     "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",
@@ -26,7 +28,7 @@ SUBCOMMANDS = {
     "generate": "answer a prompt with a tuned model",
     "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
     "doctor": "check what runs need on this machine, and say what mends it",
-    "bench": "time the GPU kernels against what the hardware allows, and whole training steps",
+    "bench": "time the GPU kernels against what the hardware allows, training steps and decoding",
 }
 
 HELP = """\
@@ -36,6 +38,8 @@ ssm-tune: compare parameter-efficient fine-tuning methods on state space models
       train and score one cell; its record is the last line printed
   ssm-tune -m method=A,B task=TASK [seed=42,1042,2042] ...
       every combination that has no record yet; +sweep=NAME: those of a sweep file; hydra/launcher=serial|local|slurm
+  torchrun --standalone --nproc-per-node=N -m ssm_tune method=METHOD ...
+      one cell on N GPUs, with the batch and the results of one
   ssm-tune SUBCOMMAND --help
 {subcommands}
 
@@ -46,13 +50,17 @@ TASK    {task}
 MODEL   {model}
 DATA    {data}
 SWEEP   {sweep}
+SEARCH  {search}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   seed=42  device=auto|cpu|cuda  backend=auto|cuda|mamba_ssm|reference  protocol=auto|paper|standard
   output_dir=results  force=true  frozen=false  logger=none|wandb  sweep.on_error=continue|stop
   train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
-  decode.num_beams  decode.max_new_tokens  decode.batch_size    splits.selection  splits.report
-  data.path=DIR  data.check=counts|off  data.name    model.path=DIR  model.dtype  model.tokenizer
+  train.micro_batch  train.recompute=auto|on|off  train.memory=GB  train.cuda_graphs=auto|off  train.deterministic=true
+  train.evaluate_every  decode.num_beams  decode.max_new_tokens  decode.batch_size
+  splits.selection  splits.report  splits.selection_examples    tuned=NAME, as in conf/tuned
+  data.path=DIR  data.root=DIR  data.check=counts|off  data.name    model.path=DIR  model.name  model.dtype
+  model.tokenizer
   checkpoint.minutes=10  checkpoint.steps
   method.<option>, as in conf/method/METHOD.yaml
 
@@ -91,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 def _help() -> str:
     from ssm_tune.config import names
 
-    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep")}
+    groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep", "search")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
     return HELP.format(subcommands=lines, **groups)
 
@@ -108,14 +116,19 @@ def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
     """Run ``work`` with every error as one line on stderr. interrupted: what Ctrl-C leaves to say."""
     try:
         return int(work() or 0)
+    except Elsewhere as error:
+        _trace()
+        return error.status
     except UserError as error:
         _trace()
         return _fail(str(error))
     except Stopped as error:
-        print(f"ssm-tune: {error}", file=sys.stderr)
+        if leads():
+            print(f"ssm-tune: {error}", file=sys.stderr)
         return 128 + error.signal
     except KeyboardInterrupt:
-        print(f"\n{interrupted}", file=sys.stderr)
+        if leads():
+            print(f"\n{interrupted}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as with "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

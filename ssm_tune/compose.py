@@ -18,8 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from ssm_tune.config import Config, checked, conf_dir, method_section, register
 from ssm_tune.errors import UserError
 from ssm_tune.explain import explain
+from ssm_tune.parallel import processes, said_once
 
 MANY = ("-m", "--multirun")
+RATE = "train.learning_rate"
 
 
 def run_cells(arguments: list[str]) -> int:
@@ -30,6 +32,9 @@ def run_cells(arguments: list[str]) -> int:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through instead of printing and exiting
     settings = [argument for argument in arguments if argument not in MANY]
+    with said_once():
+        if processes() > 1 and len(settings) < len(arguments):
+            raise UserError("torchrun's processes train one cell together: start it without -m, a command a cell")
     if len(settings) < len(arguments) and not any(argument.startswith("-") for argument in settings):
         from ssm_tune.multirun import run_many
 
@@ -49,7 +54,9 @@ def _run_one(arguments: list[str]) -> int:
         from ssm_tune.worker import run_config
 
         try:
-            statuses.append(run_config(checked(composed), arguments).exit)
+            with said_once():
+                config = checked(composed)
+            statuses.append(run_config(config, arguments).exit)
         except Exception as error:  # kept and raised after Hydra is through, which would print lines of its own
             failed.append(error)
 
@@ -57,12 +64,14 @@ def _run_one(arguments: list[str]) -> int:
     before = sys.argv
     sys.argv = ["ssm-tune", *arguments]
     try:
-        _explained(program, arguments)
+        with said_once():
+            _explained(program, arguments)
     finally:
         sys.argv = before
     for error in failed:
         if isinstance(error, OmegaConfBaseException):
-            raise UserError(explain(error, arguments)) from error
+            with said_once():
+                raise UserError(explain(error, arguments)) from error
         raise error
     return max(statuses, default=0)
 
@@ -90,7 +99,8 @@ def _explained(work: Callable[[], Any], arguments: Sequence[str]) -> Any:
 
 
 class Composer:
-    """Composes the cells of a sweep. Cells that differ in seed and method alone share a composition, which takes 0.1 s.
+    """Composes the cells of a sweep. Cells that differ in seed, method and learning rate alone share a composition,
+    which takes 0.1 s.
 
     That they may is so because a method's yaml is a plain section: nothing else depends on it.
     """
@@ -100,25 +110,36 @@ class Composer:
 
     def config(self, overrides: Sequence[str]) -> Config:
         """As ``compose`` does. Raises UserError."""
-        own, frame = {}, []
+        own, common = dict[str, str](), list[str]()
         for override in overrides:
             key, _, value = override.partition("=")
-            if key in ("seed", "method") or key.startswith("method."):
+            if key in ("seed", "method") or key.startswith("method.") or (key == RATE and _is_number(value)):
                 own[key] = value
             else:
-                frame.append(override)
+                common.append(override)
         plain = _plain_methods()
         if own.get("method") not in plain or not own.get("seed", "0").isdigit():
             return compose(overrides)
-        frame_key = tuple(frame)
+        frame_key = tuple(common)
         if frame_key not in self._frames:
-            self._frames[frame_key] = compose([*frame, f"method={own['method']}"])
+            self._frames[frame_key] = compose([*common, f"method={own['method']}"])
         changes: dict[str, Any] = {"seed": int(own["seed"])} if "seed" in own else {}
         options = {name.removeprefix("method."): value for name, value in own.items() if name.startswith("method.")}
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"{name}={value}" for name, value in options.items()]))
         assert isinstance(parsed, dict)
         changes["method"] = method_section(own["method"], {str(name): value for name, value in parsed.items()})
-        return dataclasses.replace(copy.deepcopy(self._frames[frame_key]), **changes)
+        frame = copy.deepcopy(self._frames[frame_key])
+        if RATE in own:
+            changes["train"] = dataclasses.replace(frame.train, learning_rate=float(own[RATE]))
+        return dataclasses.replace(frame, **changes)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @cache

@@ -39,6 +39,8 @@ class DataConfig:
     """hub, local (official files in ``path``) or sample (generated, no network)"""
     path: str | None = None
     """folder of the official files, for source=local; of one's own data also a file"""
+    root: str | None = None
+    """folder that ``path`` is below, so that a sweep file names the folders of several tasks from one place"""
     check: str = "counts"
     """counts: refuse local files whose row counts differ from the published ones; off: accept them as a stand-in;
     own: set by the tasks that read data of one's own, which have no published counts"""
@@ -64,6 +66,10 @@ class DataConfig:
             raise UserError(f"data.check=off is only read with data=local, not with data={self.source}")
         if self.name is not None and self.check == "counts":
             raise UserError("data.name is for stand-ins, data=local data.check=off; other data have their own names")
+        if self.root is not None:
+            if not self.path:
+                raise UserError(f"data.root is only read with data=local data.path=DIR, not with data={self.source}")
+            self.path, self.root = str(Path(self.root) / self.path), None
 
 
 @dataclass
@@ -72,6 +78,12 @@ class SplitConfig:
     """split that picks the best epoch; the protocol's where null"""
     report: str | None = None
     """split whose scores are reported; the protocol's where null"""
+    selection_examples: int | None = None
+    """score so many examples of the selection split, drawn by a fixed seed, instead of all of them"""
+
+    def __post_init__(self) -> None:
+        if (count := self.selection_examples) is not None:
+            _require(count >= 1, "splits.selection_examples", count, "at least 1")
 
 
 @dataclass
@@ -79,25 +91,42 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int | None = None
     """examples a step; null: conf/tuned's for the cell, else 4"""
+    micro_batch: int | None = None
+    """examples that a process computes at a time, whose gradients are summed; null: all that it has of a batch"""
     learning_rate: float | None = None
     """null: conf/tuned's for the cell, else the method's own default"""
     adapter_dtype: str = "auto"
     """bfloat16, float32, or auto: bfloat16 with a learning rate of the paper's on a bfloat16 model, else float32"""
     max_steps: int | None = None
-    """stop after so many optimizer steps, before the epochs are over (for trials)"""
+    """stop after so many optimizer steps, before the epochs are over"""
+    evaluate_every: int = 1
+    """epochs between two evaluations on the selection split; the end of training is always evaluated"""
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    cuda_graphs: str = "off"
+    cuda_graphs: str = "auto"
     """auto: with our CUDA kernels, run steps as CUDA graphs, on batches padded to a few lengths; off: launch singly"""
+    deterministic: bool = False
+    """the same bits in every run: refuse operations that add in no fixed order, and fix cuBLAS's workspace"""
+    recompute: str = "auto"
+    """on: the backward computes each block's activations again, and keeps their inputs alone; off: it keeps them; auto:
+    as ``memory`` has room"""
+    memory: float | None = None
+    """GB for activations; null: most of what the GPU has free, and on a CPU as much as it takes"""
 
     def __post_init__(self) -> None:
         _one_of("train.cuda_graphs", self.cuda_graphs, ("auto", "off"))
+        _one_of("train.recompute", self.recompute, ("auto", "on", "off"))
+        if self.memory is not None:
+            _require(0 < self.memory < 1e6, "train.memory", self.memory, "a positive number of GB")
         _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
+        _require(self.evaluate_every >= 1, "train.evaluate_every", self.evaluate_every, "at least 1")
         if self.batch_size is not None:
             _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        if self.micro_batch is not None:
+            _require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "at least 1")
         if self.learning_rate is not None:
             _require(0 < self.learning_rate < 1e6, "train.learning_rate", self.learning_rate, "a positive number")
         if self.max_steps is not None:
@@ -118,12 +147,15 @@ class DecodeConfig:
     """tokens, prompt included, before the end may come (as the official code counts)"""
     max_new_tokens: int = 1024
     length_penalty: float = 1.0
-    batch_size: int = 64
-    """examples decoded together; it changes speed and memory, not what is decoded"""
+    batch_size: int | None = None
+    """examples decoded together; it changes speed and memory, not what is decoded. null: 64 on a CPU; on a GPU the
+    largest power of two whose states fit, up to 1,280 beams"""
 
     def __post_init__(self) -> None:
         for name in ("num_beams", "max_new_tokens", "batch_size"):
-            _require(getattr(self, name) >= 1, f"decode.{name}", getattr(self, name), "at least 1")
+            value = getattr(self, name)
+            if name != "batch_size" or value is not None:
+                _require(value >= 1, f"decode.{name}", value, "at least 1")
         _require(self.min_length >= 0, "decode.min_length", self.min_length, "0 or more")
         _require(abs(self.length_penalty) <= 10, "decode.length_penalty", self.length_penalty, "from -10 to 10")
 
@@ -161,6 +193,8 @@ class Config:
     """cpu, cuda, or auto: cuda where there is one"""
     backend: str = "auto"
     """cuda (our kernels), mamba_ssm (the package, to compare), reference (plain PyTorch); auto: cuda where it can"""
+    trial: bool = False
+    """train and score the selection split alone, as ``ssm-tune search`` does; it leaves a trial and no record"""
     frozen: bool = True
     """also score the frozen model (once per model, data, task and decoding; then cached)"""
     force: bool = False
@@ -175,6 +209,28 @@ class Config:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
         _one_of("backend", self.backend, ("auto", "cuda", "mamba_ssm", "reference"))
         _one_of("logger", self.logger, ("none", "wandb"))
+        if self.trial:
+            self._check_trial()
+
+    def _check_trial(self) -> None:
+        """A trial must be unable to see what is reported."""
+        if self.protocol != "standard":
+            raise UserError(
+                f"a search needs protocol=standard, got {self.protocol}: protocol=paper selects on the very split that "
+                "it reports"
+            )
+        for role in ("selection", "report"):
+            if (split := getattr(self.splits, role)) is not None:
+                raise UserError(
+                    f"splits.{role}={split}: a search scores the selection split of protocol=standard and never sees "
+                    "the reported one; leave the setting out"
+                )
+        self.frozen = False  # the frozen model is scored on the reported split
+
+    @property
+    def kept_in(self) -> str:
+        """The folder below ``output_dir`` where what the run leaves goes: trials are no results."""
+        return "trials" if self.trial else "runs"
 
 
 def register() -> None:
@@ -238,11 +294,3 @@ def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str
         if option not in section:
             raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
     return section | (options or {})
-
-
-def of_cell(table: dict[str, Any] | None, *path: str) -> Any:
-    """What a table of conf/tuned has for a cell (model, task, method), else None."""
-    found: Any = table
-    for name in path:
-        found = (found or {}).get(name)
-    return found

@@ -1,4 +1,8 @@
-"""Decode prompts of different lengths with a recurrent model, many at once; what ends leaves the batch."""
+"""Decode prompts of different lengths with a recurrent model, many at once.
+
+On a CPU in batches that examples leave as they end (``beam``); on a GPU through slots that others enter then
+(``continuous``).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,17 @@ from torch import Tensor, nn
 
 from ssm_tune.batching import pad_prompts
 from ssm_tune.beam import DecodeSettings, search
+from ssm_tune.capture import CudaCapture
+from ssm_tune.continuous import Continuous
 from ssm_tune.errors import UserError
 
 if TYPE_CHECKING:
     from ssm_tune.models.mamba import Mamba
 
+BATCH_SIZE = 64
+"""Prompts read together; on a CPU they are also decoded together, unless decode.batch_size says how many."""
+OnBatch = Callable[[list[int], list[list[int]]], None]
+"""Called with the numbers of prompts that are done, and the new tokens of each."""
 Progress = Callable[[int, int], None]
 """Called with (examples finished, examples in all) whenever the first number has grown."""
 
@@ -54,28 +64,61 @@ def generate_batches(
     model: Mamba,
     input_ids: Tensor | Sequence[Sequence[int]],
     settings: DecodeSettings,
-    on_batch: Callable[[list[int], list[list[int]]], None],
+    on_batch: OnBatch,
     *,
     skip: Container[int] = (),
     on_progress: Progress | None = None,
     poll: Callable[[], None] = lambda: None,
 ) -> None:
-    """``generate``, handing on each batch when it is done: the prompts' numbers, and the new tokens of each.
+    """``generate``, handing on what is done as soon as it is: the prompts' numbers, and the new tokens of each.
 
     skip: numbers of prompts that are done already. The batches are made as if there were none, and those that are
     done as a whole left out, so that rounding does not depend on where the work was cut. ``poll`` is called for
-    every token; what it raises ends the work.
+    every token, or every few; what it raises ends the work.
     """
     prompts = _checked(input_ids, model.config.vocab_size, settings)
-    # The longest first: the batch that needs the most memory fails at once or never, and padding stays small.
+    with inference(model):
+        if model.device.type == "cuda":
+            report = _reporter(on_progress, sum(at in skip for at in range(len(prompts))), len(prompts))
+            finished = 0
+
+            def hand_over(chosen: list[int], outputs: list[list[int]]) -> None:
+                nonlocal finished
+                on_batch(chosen, outputs)
+                finished += len(chosen)
+                report(finished)
+
+            batches = longest_first(prompts, min(settings.batch_size or BATCH_SIZE, BATCH_SIZE))
+            Continuous(model, prompts, settings, hand_over, poll, CudaCapture(model.device)).run(batches, skip)
+        else:
+            batches = longest_first(prompts, settings.batch_size or BATCH_SIZE)
+            in_batches(model, prompts, settings, batches, on_batch, skip, on_progress, poll)
+
+
+def longest_first(prompts: list[list[int]], size: int) -> list[list[int]]:
+    """The prompts' numbers in batches of prompts of similar length. The longest come first: the batch that needs the
+    most memory fails at once or never."""
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
-    with _decoding(model):
-        for start in range(0, len(order), settings.batch_size):
-            chosen = order[start : start + settings.batch_size]
-            if all(at in skip for at in chosen):
-                continue
-            report = _reporter(on_progress, start, len(prompts))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def in_batches(
+    model: Mamba,
+    prompts: list[list[int]],
+    settings: DecodeSettings,
+    batches: list[list[int]],
+    on_batch: OnBatch,
+    skip: Container[int] = (),
+    on_progress: Progress | None = None,
+    poll: Callable[[], None] = lambda: None,
+) -> None:
+    """Decode batches of prompt numbers, one after the other, but for those that are in ``skip`` as a whole."""
+    before = 0
+    for chosen in batches:
+        if not all(at in skip for at in chosen):
+            report = _reporter(on_progress, before, len(prompts))
             on_batch(chosen, _decode([prompts[at] for at in chosen], model, settings, report, poll))
+        before += len(chosen)
 
 
 def _decode(
@@ -140,7 +183,7 @@ def _reporter(on_progress: Progress | None, before: int, total: int) -> Callable
 
 
 @contextmanager
-def _decoding(model: nn.Module) -> Iterator[None]:
+def inference(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; every module's own training flag comes back, whatever happens inside."""
     training = {module: module.training for module in model.modules()}
     model.eval()

@@ -1,4 +1,4 @@
-"""The two exceptions that users are meant to see, and how they tell of others."""
+"""The exceptions that users are meant to see, and how they tell of others."""
 
 
 class UserError(Exception):
@@ -17,6 +17,17 @@ class Stopped(Exception):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class Elsewhere(UserError):
+    """Another process of this run has failed or was stopped, and says so itself; this one ends without a word.
+
+    The message is the other's line. status: the exit status that is its, too.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def first_line(error: BaseException) -> str:

@@ -10,15 +10,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from ssm_tune.batching import bucket, collate, epoch_order, extent
-from ssm_tune.capture import Capture, Graphs
+from ssm_tune.batching import Batch, bucket, collate, epoch_order, extent, parts_of
+from ssm_tune.capture import Capture, Graphs, Shape
+from ssm_tune.determinism import same_bits
 from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
 from ssm_tune.gate import STEPS, TrainingGate
 from ssm_tune.methods.base import Adapter
+from ssm_tune.ops.keyed_dropout import row_key
+from ssm_tune.parallel import ALONE, World
 from ssm_tune.step import Step
 
 BLOCK = 16
@@ -96,27 +98,33 @@ class Training:
     """Training under way: all that the next step depends on, and what it tells afterwards.
 
     pad: the token that fills batches. capture: of whole steps, whose batches are padded to a few lengths then, and
-    which are read in blocks; None: each step is launched as it is, and read. Seeds the global random generators, whose
-    numbers dropout draws. The training gate compares with the parameters as they are here, so ``restore`` comes after.
+    which are read in blocks; None: each step is launched as it is, and read. micro_batch: examples that are computed at
+    a time, None: all that this process has of a batch. world: the processes that share each batch. What is trained is
+    the same whatever these three are, within rounding. The training gate compares with the parameters as they are here,
+    so ``restore`` comes after. deterministic: refuse operations that may add in another order the next time.
     """
 
     def __init__(
         self, adapter: Adapter, sequences: Sequence[Encoded], settings: TrainSettings, pad: int,
-        capture: Capture | None = None,
+        capture: Capture | None = None, micro_batch: int | None = None, world: World = ALONE,
+        deterministic: bool = False,
     ) -> None:  # fmt: skip
         self.adapter, self.sequences, self.settings, self.pad = adapter, sequences, settings, pad
         self.per_epoch, self.last = total_steps(len(sequences), settings)
         self.block = 1 if capture is None else BLOCK
+        self.parts = parts_of(settings.batch_size, micro_batch, world)
         self.step = Step(
             adapter.model, list(adapter.parameters.values()), settings.max_grad_norm, BLOCK,
-            capture is not None, settings.betas, settings.eps, settings.weight_decay,
+            capture is not None, settings.betas, settings.eps, settings.weight_decay, len(self.parts), world,
         )  # fmt: skip
         self.graphs = None if capture is None else Graphs(self.step, capture)
+        self.deterministic = deterministic
+        self.computing: Shape | None = None
+        """While steps are under way: the largest shape that is computed at a time"""
         self.position, self.trained = Position(), Trained()
         self.gate: TrainingGate | None = TrainingGate(adapter)
         self._order: tuple[int, list[int]] | None = None
         self._unread: list[tuple[Position, float, int]] = []  # of each step: where it stood, its rate, its tokens
-        torch.manual_seed(settings.seed)
 
     @property
     def finished(self) -> bool:
@@ -139,10 +147,12 @@ class Training:
                 start.
             UserError: a declared parameter does not train, or a frozen one does (the training gate).
         """
-        with self.graphs.capture.running() if self.graphs is not None else nullcontext():
+        running = self.graphs.capture.running() if self.graphs is not None else nullcontext()
+        with running, same_bits() if self.deterministic else nullcontext():
             for slot in range(self._steps_to_read()):
                 self._take(slot)
             rows = self._read()
+        self.computing = None
         if self.gate is not None and self.position.step == min(STEPS, self.last):
             self.gate.finish(self.position.step)
             self.gate = None
@@ -160,23 +170,34 @@ class Training:
     def _take(self, slot: int) -> None:
         """Ask the device for the next step, the block's number ``slot``."""
         settings, position, step, device = self.settings, self.position, self.step, self.adapter.model.device
-        sequences = [self.sequences[i] for i in self._next_batch()]
+        numbers = self._next_batch()
+        sequences = [self.sequences[i] for i in numbers]
         # linear decay without warm-up: step k (from 0) of T takes (1 - k/T) of the rate
         rate = settings.learning_rate * (1 - position.step / self.last)
         step.prepare(rate, slot)
-        extents = bucket(*extent(sequences)) if self.graphs is not None else extent(sequences)
-        batch = collate(sequences, self.pad, *extents, pinned=self.graphs is not None and device.type == "cuda")
         position.step += 1
+        keys = [row_key(settings.seed, position.step, number) for number in numbers]
+        parts = [self._part(sequences, keys, rows) for rows in self.parts]
+        self.computing = max((part.shape for part in parts), key=lambda shape: shape[0] * shape[1])
         if self.gate is not None:
-            loss = step.backward(batch.to(device))
-            if math.isfinite(loss):
+            step.gradients([part.to(device) for part in parts])
+            if math.isfinite(step.loss):
                 self.gate.after_backward(position.step)
-            step.update(loss)
+            step.update()
         elif self.graphs is not None:
-            self.graphs.run(batch)
+            self.graphs.run(parts)
         else:
-            step(batch.to(device))
+            step([part.to(device) for part in parts])
         self._unread.append((dataclasses.replace(position), rate, sum(len(one.tokens) - 1 for one in sequences)))
+
+    def _part(self, sequences: list[Encoded], keys: list[int], rows: slice) -> Batch:
+        """Some rows of a batch, as a batch of their own on the CPU."""
+        extents = bucket(*extent(sequences[rows])) if self.graphs is not None else extent(sequences[rows])
+        return collate(
+            sequences[rows], self.pad, *extents, keys=keys[rows],
+            label_count=sum(sequence.labels for sequence in sequences),
+            pinned=self.graphs is not None and self.adapter.model.device.type == "cuda",
+        )  # fmt: skip
 
     def _read(self) -> list[dict[str, float]]:
         trained, unread = self.trained, self._unread
@@ -215,14 +236,11 @@ class Training:
         return {"position": dataclasses.asdict(self.position), **dataclasses.asdict(self.trained)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the next step depends on beside ``progress``: the live parameters, moments and random states."""
+        """What the next step depends on beside ``progress``: the live parameters and the optimizer's moments."""
         found: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.adapter.parameters.items()}
         for name, parameter in self.adapter.parameters.items():
             for key, value in self.step.optimizer.state.get(parameter, {}).items():
                 found[f"optimizer/{name}/{key}"] = value
-        found["random/cpu"] = torch.get_rng_state()
-        if self.adapter.model.device.type == "cuda":
-            found["random/cuda"] = torch.cuda.get_rng_state(self.adapter.model.device)
         return found
 
     def restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -234,7 +252,7 @@ class Training:
             self.gate = None
         if not tensors:
             return
-        parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "optimizer": {}, "random": {}}
+        parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "optimizer": {}}
         for path, tensor in tensors.items():
             part, name = path.split("/", 1)
             parts[part][name] = tensor
@@ -247,21 +265,18 @@ class Training:
             name, key = path.rsplit("/", 1)
             moments.setdefault(places[name], {})[key] = tensor
         self.step.optimizer.load_state_dict({**self.step.optimizer.state_dict(), "state": moments})
-        torch.set_rng_state(parts["random"]["cpu"])
-        if "cuda" in parts["random"]:
-            torch.cuda.set_rng_state(parts["random"]["cuda"], self.adapter.model.device)
 
 
 def train(
     training: Training,
     evaluate: Callable[[int, int], None],
     progress: Progress,
-    after_step: Callable[[dict[str, float]], None] = lambda row: None,
+    after_steps: Callable[[list[dict[str, float]]], None] = lambda rows: None,
 ) -> None:
     """Take the steps that are left.
 
-    ``after_step`` is called with the row of each, in order, when all of its effects are in ``training``, with those of
-    the steps that are read together with it (it is not called for these where one of them diverges);
+    ``after_steps`` is called with the rows of those that were read together, when all of their effects are in
+    ``training`` (it is not called for these where one of them diverges);
     ``evaluate(epoch, step)`` after each epoch and at the end, and first of all where training goes on from such a
     place. Raises what they and ``Training.advance`` raise.
     """
@@ -287,9 +302,8 @@ def train(
         finally:
             trained.seconds += time.perf_counter() - begun
         pace = f"{trained.tokens / trained.seconds:,.0f} tokens/s"
-        for row in rows:
-            progress.advance(1, f"loss {row['loss']:.3f}  lr {row['learning_rate']:.1e}  {pace}")
-            after_step(row)
+        progress.advance(len(rows), f"loss {rows[-1]['loss']:.3f}  lr {rows[-1]['learning_rate']:.1e}  {pace}")
+        after_steps(rows)
 
 
 def _divergence(trained: Trained, vocabulary: int) -> str | None:

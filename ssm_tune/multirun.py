@@ -24,6 +24,8 @@ from ssm_tune.states import Results, record_path
 from ssm_tune.sweep import Cell, Sweep, read_sweep
 from ssm_tune.worker import Outcome, label_of, outcome_of, run_config
 
+NAMING = ("task=", "method=", "seed=")
+"""Settings that tell a cell whose others are all shared with the rest."""
 BAD = ("failed", "diverged", "stopped")
 
 
@@ -42,7 +44,11 @@ def run_many(settings: Sequence[str]) -> int:
 
     Raises UserError for a mistake in a sweep file or in every cell, before anything runs.
     """
-    sweep = read_sweep(settings)
+    return max((outcome.exit for outcome in run_sweep(read_sweep(settings))), default=0)
+
+
+def run_sweep(sweep: Sweep) -> list[Outcome]:
+    """Run the sweep's cells that are missing and print the table; the outcome of each. Raises as ``run_many``."""
     outcomes = _looked_up(sweep)
     waiting = [number for number, outcome in enumerate(outcomes) if outcome is None]
     kept = sum(outcome is not None and outcome.status == "kept" for outcome in outcomes)
@@ -57,13 +63,13 @@ def run_many(settings: Sequence[str]) -> int:
             outcomes[number] = outcome
     ended = [outcome or Outcome("not run") for outcome in outcomes]
     print("\n".join(table(sweep.cells, ended)), flush=True)
-    return max((outcome.exit for outcome in ended), default=0)
+    return ended
 
 
 def _looked_up(sweep: Sweep) -> list[Outcome | None]:
     """The outcomes that are known without running: of cells that are done, or that cannot be composed."""
     composer, outcomes = Composer(), list[Outcome | None]()
-    results: dict[str, Results] = {}
+    results: dict[tuple[str, bool], Results] = {}
     errors: list[UserError] = []
     for cell in sweep.cells:
         try:
@@ -74,11 +80,12 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
             errors.append(error)
             outcomes.append(Outcome("failed", str(error), exit=2))
             continue
-        if config.output_dir not in results:
-            results[config.output_dir] = Results(config.output_dir)
-            for warning in results[config.output_dir].warnings:
+        place = (config.output_dir, config.trial)
+        if place not in results:
+            results[place] = Results(*place)
+            for warning in results[place].warnings:
                 print(f"note: {warning}", file=sys.stderr)
-        outcomes.append(_kept(results[config.output_dir], config))
+        outcomes.append(_kept(results[place], config))
     if errors and len(errors) == len(sweep.cells):
         raise errors[0]
     for number, outcome in enumerate(outcomes, start=1):
@@ -129,7 +136,8 @@ def table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> list[str]:
     common = frozenset.intersection(*(frozenset(cell.overrides) for cell in cells)) if len(cells) > 1 else frozenset()
     rows = [("cell", "status", "score", "seconds")]
     for cell, outcome in zip(cells, outcomes, strict=True):
-        label = label_of([item for item in cell.overrides if item not in common]) or label_of(cell.overrides)
+        label = label_of([item for item in cell.overrides if item not in common])
+        label = label or label_of([item for item in cell.overrides if item.startswith(NAMING)]) or "the cell"
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
         rows.append((label, outcome.status, outcome.score or "", seconds))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

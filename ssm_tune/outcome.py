@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,9 @@ from ssm_tune.prepare import Prepared, name_of
 from ssm_tune.provenance import git_state, hardware, versions
 from ssm_tune.record import SCHEMA, Record
 from ssm_tune.tasks.base import Scored
+from ssm_tune.trial import TRIAL_SCHEMA, Trial
+
+NO_PART_OF_A_TRIAL = ("schema", "metrics", "headline")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,24 @@ class State:
     peak_memory: int | None = None
 
 
+def fill_train_losses(state: State, trained: Trained) -> None:
+    """Each evaluation's mean training loss since the one before."""
+    before = 0
+    for row in state.epochs:
+        losses = [step["loss"] for step in trained.steps[before : row["step"]]]
+        mean = math.fsum(losses) / len(losses)
+        row["train_loss"] = mean if math.isfinite(mean) else None
+        before = row["step"]
+
+
+def distinct(*evaluated: Evaluated | None) -> list[Evaluated]:
+    found: list[Evaluated] = []
+    for one in evaluated:
+        if one is not None and all(one is not other for other in found):
+            found.append(one)
+    return found
+
+
 def about_model(prepared: Prepared) -> dict[str, Any]:
     """What an adapter's description says of the model that it belongs to."""
     model = {
@@ -87,12 +109,16 @@ def about_model(prepared: Prepared) -> dict[str, Any]:
 def _resolved(prepared: Prepared) -> dict[str, Any]:
     """The configuration as it was run: nothing left to ``auto``, without the table of tuned rates."""
     config = dataclasses.asdict(prepared.config)
-    del config["tuned"]
+    del config["tuned"], config["trial"], config["data"]["root"]
     config["protocol"] = prepared.protocol
     config["device"] = prepared.backend["device"]
     config["model"]["dtype"] = prepared.backend["dtype"]
     config["model"]["revision"] = prepared.revision
     config["splits"] = {"selection": prepared.roles.selection, "report": prepared.roles.report}
+    if (count := prepared.config.splits.selection_examples) is not None:
+        config["splits"]["selection_examples"] = count
+    if config["train"]["evaluate_every"] == 1:  # the default is left out, as in records older than the setting
+        del config["train"]["evaluate_every"]
     config["train"]["learning_rate"] = prepared.train.learning_rate
     config["train"]["batch_size"] = prepared.train.batch_size
     config["train"]["adapter_dtype"] = prepared.backend["adapter_dtype"]
@@ -120,8 +146,10 @@ def make_record(
     state: State,
     trained: Trained,
     base: int,
+    how: dict[str, Any],
 ) -> Record:
-    """The record of a run that is done. base: parameters of the model without the adapter."""
+    """The record of a run that is done. base: parameters of the model without the adapter; how: it was trained, what
+    changes no number but by rounding."""
     config, method = _resolved(prepared), prepared.method
     notes = list(prepared.notes)
     if trained.stopped:
@@ -147,7 +175,7 @@ def make_record(
             "frozen": state.frozen if prepared.config.frozen else None, "best": best, "last": last,
             "epochs": state.epochs,
         },
-        "signatures": prepared.task.signatures(prepared.dataset.splits[prepared.roles.report]),
+        "signatures": prepared.task.signatures(prepared.dataset.splits[prepared.scored]),
         "parameters": {
             "trainable": adapter.trainable, "total": total, "base": base, "share": adapter.trainable / total
         },
@@ -157,7 +185,7 @@ def make_record(
         "seconds": {**state.seconds, "total": state.elapsed},
         "peak_memory_bytes": state.peak_memory,
         "sessions": state.sessions,
-        "backend": prepared.backend,
+        "backend": {**prepared.backend, **how},
         "hashes": prepared.hashes,
         "origin": prepared.dataset.origin,
         "left_out": prepared.left_out,
@@ -169,3 +197,14 @@ def make_record(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return record
+
+
+def make_trial(
+    prepared: Prepared, adapter: Adapter, state: State, trained: Trained, base: int, how: dict[str, Any]
+) -> Trial:
+    """The same of a trial: all that a record has but scores of the reported split, which it has not seen."""
+    record: Any = make_record(prepared, adapter, state, trained, base, how)
+    best = state.best and {"epoch": state.best.epoch, "step": state.best.step, "selection": state.best.selection}
+    trial: Any = {"trial": TRIAL_SCHEMA, **{key: record[key] for key in record if key not in NO_PART_OF_A_TRIAL}}
+    trial |= {"best": best, "epochs": state.epochs, "examples": len(prepared.dataset.splits[prepared.roles.selection])}
+    return trial

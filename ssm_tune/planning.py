@@ -18,10 +18,11 @@ from ssm_tune.frozen import frozen_path
 from ssm_tune.loop import total_steps
 from ssm_tune.methods.base import attach
 from ssm_tune.prepare import Prepared, prepare
+from ssm_tune.probe import DoesNotFit, Measured, measure, release
+from ssm_tune.run import captures, memory_plan
 from ssm_tune.states import Results
 from ssm_tune.sweep import Cell
 from ssm_tune.tokens import training_sequences
-from ssm_tune.trial import DoesNotFit, Measured, measure, release
 from ssm_tune.worker import asked_key, label_of
 from ssm_tune.workload import Workload, evaluations, training_work
 
@@ -121,12 +122,12 @@ class Planner:
         """Cells that differ in seed alone."""
         begun = time.perf_counter()
         prepared = prepare(group[0][2])
-        sequences = training_sequences(
-            prepared.dataset.splits[prepared.roles.train], prepared.task, prepared.tokenizer
-        )
+        sequences = training_sequences(prepared.dataset.splits[prepared.roles.train], prepared.task, prepared.tokenizer)
         loading = time.perf_counter() - begun
         adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
         captured = captures(prepared)
+        prepared.model.recompute = memory_plan(prepared, sequences).recompute
+        micro_batch = prepared.config.train.micro_batch
 
         def capture() -> Capture | None:
             return CudaCapture(prepared.model.device) if captured else None
@@ -136,7 +137,7 @@ class Planner:
             work = workload(prepared, sequences, config.seed, captured, self._scores_frozen(prepared))
             label = label_of(cell.overrides)
             try:
-                measured = measure(adapter, work, prepared.decode, capture, measured)
+                measured = measure(adapter, work, prepared.decode, capture, measured, micro_batch)
             except DoesNotFit as failure:
                 found = Planned(label, "does not fit", advice(failure, prepared), work)
             else:
@@ -152,11 +153,6 @@ class Planner:
         return True
 
 
-def captures(prepared: Prepared) -> bool:
-    """Whether a run of the cell captures its steps, as run.py decides it."""
-    return prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
-
-
 def workload(prepared: Prepared, sequences: Any, seed: int, captured: bool, frozen: bool) -> Workload:
     """A prepared cell's work with another seed, which orders the examples."""
     settings = dataclasses.replace(prepared.train, seed=seed)
@@ -164,7 +160,8 @@ def workload(prepared: Prepared, sequences: Any, seed: int, captured: bool, froz
     per_epoch, last = total_steps(len(sequences), settings)
     evaluated = evaluations(
         prepared.dataset.splits, prepared.roles, prepared.task, prepared.tokenizer, prepared.decode,
-        math.ceil(last / per_epoch), frozen,
+        (math.ceil(last / per_epoch) - 1) // prepared.config.train.evaluate_every + 1, frozen,
+        prepared.model.device.type == "cuda",
     )  # fmt: skip
     return Workload(prepared.task.mode, last, tokens, batches, evaluated)
 
@@ -173,7 +170,7 @@ def hours(work: Workload, measured: Measured, loading: float = 0.0) -> dict[str,
     """Hours by phase. loading: seconds of data and model."""
     train = work.training.total(measured.steps)
     evaluate = sum(
-        one.times * (one.batches.total(measured.prefills) + one.batches.steps_of(measured.tokens))
+        one.times * (measured.start + one.batches.total(measured.prefills) + one.batches.steps_of(measured.tokens))
         for one in work.evaluations
     )
     found = {"load": loading / 3600, "train": train / MS_PER_HOUR, "evaluate": evaluate / MS_PER_HOUR}
@@ -182,10 +179,9 @@ def hours(work: Workload, measured: Measured, loading: float = 0.0) -> dict[str,
 
 def advice(failure: DoesNotFit, prepared: Prepared) -> str:
     """One line: the phase, the batch, its length, and what would fit."""
-    what = f"out of memory in {failure.phase}: a batch of {failure.rows} x {failure.length} tokens does not fit"
+    what = f"out of memory in {failure.phase}: {failure.rows} x {failure.length} tokens at a time do not fit"
     name = prepared.model_name
     if not failure.fits:
         return f"{what}, nor does a single example of that length: take a smaller model than {name}, or a larger GPU"
-    if failure.phase == "training":
-        return f"{what}; {failure.fits} x {failure.length} does: train.batch_size={failure.fits}, which changes results"
-    return f"{what}; {failure.fits} x {failure.length} does: decode.batch_size={failure.fits}, which changes no result"
+    setting = "train.micro_batch" if failure.phase == "training" else "decode.batch_size"
+    return f"{what}; {failure.fits} x {failure.length} do: {setting}={failure.fits}, the same results within rounding"

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from ssm_tune.batching import parts_of
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.cell import digest, folder_name
-from ssm_tune.config import Config, method_section, nearest, of_cell
+from ssm_tune.config import Config, method_section, nearest
 from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
 from ssm_tune.loop import TrainSettings, total_steps
@@ -22,8 +23,10 @@ from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
 from ssm_tune.ops.backend import Choice, choose
-from ssm_tune.tasks.base import Dataset, Roles, Task, carve, load_task, published_data
+from ssm_tune.parallel import ALONE, World
+from ssm_tune.tasks.base import Dataset, Roles, Task, carve, drawn, load_task, published_data
 from ssm_tune.tokens import training_sequences
+from ssm_tune.tuned import of_cell
 
 BATCH_SIZE = 4
 """The official code's, where conf/tuned names no other."""
@@ -72,6 +75,11 @@ class Prepared:
         }
 
     @property
+    def scored(self) -> str:
+        """The split whose scores are what the run is for."""
+        return self.roles.selection if self.config.trial else self.roles.report
+
+    @property
     def backend(self) -> dict[str, str]:
         return {
             "device": self.model.device.type,
@@ -84,8 +92,12 @@ class Prepared:
     def key(self) -> str:
         """Hash of what determines the result: contents in place of paths; no device, no logger, no commit."""
         numbers = {name: value for name, value in self.backend.items() if name != "device"}
+        every, count = self.config.train.evaluate_every, self.config.splits.selection_examples
+        # what is not the default alone, so that older runs keep their names
+        choice = ({"every": every} if every > 1 else {}) | ({"examples": count} if count is not None else {})
         return digest(
             {
+                **({"choice": choice} if choice else {}),
                 "cell": self.cell,
                 "version": self.task.version,
                 "roles": dataclasses.asdict(self.roles),
@@ -109,12 +121,13 @@ class Prepared:
         defaults = method_section(self.method.name)
         options = {name: value for name, value in self.method.options.items() if value != defaults.get(name)}
         cell = {**self.cell, "method_options": options}
-        return Path(self.config.output_dir) / "runs" / self.task.name / folder_name(cell, self.key)
+        return Path(self.config.output_dir) / self.config.kept_in / self.task.name / folder_name(cell, self.key)
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, world: World = ALONE) -> Prepared:
     """Resolve everything that ``auto`` and null leave open, load data, tokenizer and model.
 
+    world: the processes that share each batch.
     Raises UserError for whatever the user can mend.
     """
     task, method = load_task(config.task), load_method(config.method)
@@ -130,11 +143,13 @@ def prepare(config: Config) -> Prepared:
         protocol = "paper" if published_data(data) else "standard"
     dataset = task.load(data, protocol)
     roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
-    task.check_scoring(dataset.splits[roles.report])
     if roles.selection == "carved":
         dataset = carve(dataset)
+    dataset = _selecting(dataset, roles, config)
+    task.check_scoring(dataset.splits[roles.selection if config.trial else roles.report])  # a trial has no reported one
     name = _model_name(config.model)
     train, source = _train_settings(config, protocol, name, task, method)
+    parts_of(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)
     dataset, left_out, notes = _within_limit(dataset, task, protocol, tokenizer)
@@ -146,6 +161,19 @@ def prepare(config: Config) -> Prepared:
         {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
         left_out, [*task.notes, *notes], kernels,
     )  # fmt: skip
+
+
+def _selecting(dataset: Dataset, roles: Roles, config: Config) -> Dataset:
+    """The data set as the run sees it: of the selection split what is asked for, of the reported one nothing in a
+    trial."""
+    splits, count = dict(dataset.splits), config.splits.selection_examples
+    if count is not None:
+        if roles.selected_on_report:
+            raise UserError("splits.selection_examples: the selection split is reported too, and is scored whole")
+        splits[roles.selection] = drawn(splits[roles.selection], count)
+    if config.trial:
+        del splits[roles.report]
+    return dataclasses.replace(dataset, splits=splits)
 
 
 def _within_limit(
@@ -241,11 +269,11 @@ def _train_settings(config: Config, protocol: str, model: str, task: Task, metho
     rate, batch_size = wanted.learning_rate, wanted.batch_size
     source = "given"
     if rate is None:
-        rate, source = of_cell(tuned["learning_rate"], model, task.name, method.name), str(tuned["source"])
+        rate, source = of_cell(tuned["learning_rate"], model, task.name, config.method), str(tuned["source"])
     if rate is None:
         rate, source = method.learning_rate, "the method's default: no tuned rate for this cell"
     if batch_size is None:
-        batch_size = of_cell(tuned["batch_size"], model, task.name, method.name) or BATCH_SIZE
+        batch_size = of_cell(tuned["batch_size"], model, task.name, config.method) or BATCH_SIZE
     settings = TrainSettings(
         epochs=wanted.epochs,
         batch_size=batch_size,

@@ -74,6 +74,18 @@ class Lines:
         print(line, file=sys.stderr, flush=True)
 
 
+class Silent:
+    """Nothing at all: for processes that another speaks for."""
+
+    def start(self, label: str, total: int, done: int = 0) -> None: ...
+    def advance(self, done: int, note: str) -> None: ...
+    def stop(self) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+Display = Bars | Lines | Silent
+
+
 def progress() -> Bars | Lines:
     """Bars where stderr is a terminal, else plain lines."""
     return Bars() if sys.stderr.isatty() else Lines()

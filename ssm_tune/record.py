@@ -28,6 +28,7 @@ __all__ = [
     "RECORD_NAME",
     "SCHEMA",
     "Record",
+    "check_fields",
     "find_records",
     "read_jsonl",
     "read_record",
@@ -138,6 +139,10 @@ class Backend(TypedDict):
     scan: str
     dtype: str
     adapter_dtype: str
+    processes: NotRequired[int]  # that shared each batch; absent: one
+    micro_batch: NotRequired[int | None]  # examples at a time in each of them; null: all of its share
+    deterministic: NotRequired[bool]
+    recompute: NotRequired[bool]  # whether activations were computed again for the backward
 
 
 class Hashes(TypedDict):
@@ -194,7 +199,7 @@ def validate(record: Any) -> Record:
         raise ValueError(f"schema {record['schema']} is older than this version reads ({SCHEMA}): run the cell again")
     if record["schema"] > SCHEMA:
         raise ValueError(f"schema {record['schema']} is newer than this version reads ({SCHEMA}): upgrade ssm-tune")
-    _check(record, Record, "")
+    check_fields(record, Record, "")
     primary = record["primary_metric"]
     for which in ("best", "last"):
         chosen = record["metrics"][which]
@@ -270,7 +275,7 @@ def references_sha256(references: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(references), ensure_ascii=True).encode("ascii")).hexdigest()
 
 
-def _check(value: Any, hint: Any, where: str) -> None:
+def check_fields(value: Any, hint: Any, where: str) -> None:
     """Raises ValueError naming ``where`` unless ``value`` is what the type hint (one used above) says."""
     origin, arguments = get_origin(hint), get_args(hint)
     if is_typeddict(hint):
@@ -278,22 +283,22 @@ def _check(value: Any, hint: Any, where: str) -> None:
         for key, inner in get_type_hints(hint).items():
             path = f"{where}.{key}".lstrip(".")
             if key in value:
-                _check(value[key], inner, path)
+                check_fields(value[key], inner, path)
             elif key in hint.__required_keys__:
                 raise ValueError(f"missing field {path}")
     elif origin is types.UnionType:
         if value is not None:
-            _check(value, next(option for option in arguments if option is not types.NoneType), where)
+            check_fields(value, next(option for option in arguments if option is not types.NoneType), where)
     elif origin is Literal:
         _expect(value in arguments, value, " or ".join(arguments), where)
     elif origin is list:
         _expect(isinstance(value, list), value, "a list", where)
         for index, item in enumerate(value):
-            _check(item, arguments[0], f"{where}[{index}]")
+            check_fields(item, arguments[0], f"{where}[{index}]")
     elif origin is dict:
         _expect(isinstance(value, dict), value, "an object", where)
         for key, item in value.items():
-            _check(item, arguments[1], f"{where}.{key}")
+            check_fields(item, arguments[1], f"{where}.{key}")
     elif hint is float:
         _expect(isinstance(value, int | float) and not isinstance(value, bool), value, "a number", where)
     elif hint is not Any:

@@ -17,7 +17,9 @@ from ssm_tune.checkpoint import Checkpoint, Checkpoints
 from ssm_tune.errors import Stopped
 from ssm_tune.interruption import Interruption
 from ssm_tune.loop import Training
+from ssm_tune.memory import Plan
 from ssm_tune.outcome import Answers, Evaluated, State
+from ssm_tune.parallel import ALONE, World
 from ssm_tune.prepare import Prepared
 from ssm_tune.provenance import peak_memory_bytes
 from ssm_tune.tasks.base import Scored
@@ -30,14 +32,18 @@ _PLAIN = ("frozen", "epochs", "seconds", "generated", "diverged", "trained", "se
 class Session:
     """An ``answering.Watch``: saves ``state`` and ``training`` when it is time to, and ends the run when asked to.
 
-    begun: when this process began with the cell, by time.perf_counter.
+    begun: when this process began with the cell, by time.perf_counter. world: the processes that have the same state;
+    the leading one alone saves it.
     """
 
-    def __init__(self, prepared: Prepared, folder: Path, interruption: Interruption, begun: float) -> None:
-        self.prepared, self.folder, self.interruption = prepared, folder, interruption
+    def __init__(
+        self, prepared: Prepared, folder: Path, interruption: Interruption, begun: float, world: World = ALONE
+    ) -> None:
+        self.prepared, self.folder, self.interruption, self.world = prepared, folder, interruption, world
         self.checkpoints = Checkpoints(folder, {"cell": prepared.key, "device": prepared.backend["device"]})
         self.state = State()
         self.training: Training | None = None
+        self.plan: Plan | None = None
         self._waiting: Checkpoint | None = None  # what the training that is yet to be made goes on from
         self._begun = begun
         self._phase: tuple[str, float] | None = None
@@ -54,36 +60,49 @@ class Session:
     def adopt(self, training: Training) -> None:
         """Take the run's training under watch, where it was left if it had begun."""
         if self._waiting is not None and "training" in self._waiting.values:
-            parts = ("parameters/", "optimizer/", "random/")
+            parts = ("parameters/", "optimizer/")
             tensors = {name: value for name, value in self._waiting.tensors.items() if name.startswith(parts)}
             training.restore(self._waiting.values["training"], tensors)
         self.training, self._waiting = training, None
 
     def poll(self) -> None:
         """Raise Stopped, with the state saved, if a signal has asked for it."""
-        if self.interruption.signal is not None:
-            self.save()
-            message = f"stopped, and saved ({self.where()}): the same command goes on from there"
-            raise Stopped(message, self.interruption.signal)
+        self._stop(self.world.stop_asked(self.interruption.signal))
 
     def tick(self) -> None:
-        """A training step or an evaluation's batch is done: save if it is time."""
+        """An evaluation's batch is done: save if it is time."""
         self.poll()
-        self._units += 1
+        self._count(1)
+
+    def stepped(self, steps: int) -> None:
+        """So many training steps are done, in every process: save if it is time."""
+        self._stop(self.world.stop_agreed(self.interruption.signal))
+        self._count(steps)
+
+    def _stop(self, signal: int | None) -> None:
+        if signal is not None:
+            self.save()
+            raise Stopped(f"stopped, and saved ({self.where()}): the same command goes on from there", signal)
+
+    def _count(self, units: int) -> None:
+        self._units += units
         wanted = self.prepared.config.checkpoint
         due = time.monotonic() - self._written >= max(60 * wanted.minutes, SHARE * self._cost)
         if due or (wanted.steps is not None and self._units >= wanted.steps):
             self.save()
 
     def milestone(self) -> None:
-        """An evaluation or the whole training is done: save, unless that would take too large a share of the time."""
-        self.poll()
+        """An evaluation or the whole training is done, in every process: save, unless that would take too large a share
+        of the time."""
+        self._stop(self.world.stop_agreed(self.interruption.signal))
         if time.monotonic() - self._written >= SHARE * self._cost:
             self.save()
 
     def save(self) -> None:
         """Write a checkpoint. Raises UserError where it cannot be written."""
         self._settle()
+        if not self.world.leads:
+            return
         before = time.monotonic()
         self.state.elapsed = self.elapsed()
         self.state.peak_memory = self.peak_memory()
@@ -93,6 +112,14 @@ class Session:
         self._units = 0
         if self._phase is not None:  # what was just spent is not the phase's
             self._phase = (self._phase[0], time.perf_counter())
+
+    def how(self) -> dict[str, Any]:
+        """How the cell is trained here: what changes its numbers by rounding at most."""
+        train = self.prepared.config.train
+        return {
+            "processes": self.world.size, "micro_batch": train.micro_batch, "deterministic": train.deterministic,
+            "recompute": self.plan is not None and self.plan.recompute,
+        }  # fmt: skip
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far, in all its sessions."""

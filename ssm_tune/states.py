@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.cell import EXECUTION
 from ssm_tune.claim import CLAIMS_NAME, Attempt, alive, last_attempt
-from ssm_tune.config import Config, of_cell
+from ssm_tune.config import Config
 from ssm_tune.errors import UserError
 from ssm_tune.files import decode_json, read_bytes
 from ssm_tune.record import RECORD_NAME, Record, find_records, why_diverged
 from ssm_tune.tasks.base import data_name, load_task, published_data
+from ssm_tune.trial import TRIAL_NAME, find_trials
+from ssm_tune.tuned import of_cell
 from ssm_tune.worker import asked_key
 
 STATUSES = ("done", "diverged", "running", "stale", "stopped", "failed", "missing")
@@ -29,22 +32,23 @@ class State:
     """One cell's state.
 
     status: one of STATUSES. detail: the error, or who holds it. seconds: spent on it so far. folder: where it is.
+    record: its record, or of a trial its trial.
     """
 
     status: str
     detail: str = ""
     seconds: float = 0.0
     folder: Path | None = None
-    record: Record | None = None
+    record: Any = None
 
 
 class Results:
-    """The records and the latest attempts under ``output_dir``, read once."""
+    """The records and the latest attempts under ``output_dir``, read once; with ``trials`` those of searches."""
 
-    def __init__(self, output_dir: str | Path) -> None:
-        self.runs = Path(output_dir) / "runs"
-        found, self.warnings = find_records(output_dir)
-        self.records: dict[tuple[str, str, int], list[tuple[Path, Record]]] = {}
+    def __init__(self, output_dir: str | Path, trials: bool = False) -> None:
+        self.runs = Path(output_dir) / ("trials" if trials else "runs")
+        found, self.warnings = find_trials(output_dir) if trials else find_records(output_dir)
+        self.records: dict[tuple[str, str, int], list[tuple[Path, Any]]] = {}
         for path, record in found:
             cell = record["cell"]
             self.records.setdefault((cell["task"], cell["method"], cell["seed"]), []).append((path, record))
@@ -68,7 +72,7 @@ class Results:
         """The state of the cell that ``config`` describes."""
         asked = (config.task["name"], config.method["name"], config.seed)
         for path, record in self.records.get(asked, []):
-            if ran_as_asked(config, record) and (record["metrics"]["frozen"] or not config.frozen):
+            if ran_as_asked(config, record) and (not config.frozen or record["metrics"]["frozen"]):
                 status = "done" if record["status"] == "completed" else "diverged"
                 detail = "" if status == "done" else why_diverged(record)
                 return State(status, detail, record["seconds"]["total"], path.parent, record)
@@ -121,15 +125,24 @@ def ran_as_asked(config: Config, record: Record) -> bool:
         protocol = "paper" if published_data(data) else "standard"
     if cell["protocol"] != protocol or cell["data"] != data_name(data, cell["task"]):
         return False
-    tables, path = config.tuned, (cell["model"], cell["task"], cell["method"])
-    train = dataclasses.asdict(config.train)
+    tables, path = config.tuned, (cell["model"], cell["task"], config.method)
+    train, decode = (
+        {key: value for key, value in dataclasses.asdict(section).items() if key not in EXECUTION[name]}
+        for name, section in (("train", config.train), ("decode", config.decode))
+    )
     rate = of_cell(tables["learning_rate"], *path)
     train["learning_rate"] = train["learning_rate"] or (config.method["learning_rate"] if rate is None else rate)
     train["batch_size"] = train["batch_size"] or of_cell(tables["batch_size"], *path) or ran["train"]["batch_size"]
     if train["adapter_dtype"] == "auto":
         del train["adapter_dtype"]
+    if train["evaluate_every"] != ran["train"].get("evaluate_every", 1):
+        return False
     model = {key: value for key, value in config.model.items() if key not in UNFIXED or value not in (None, "auto")}
-    decode = {key: value for key, value in dataclasses.asdict(config.decode).items() if key != "batch_size"}
+    # what goes by a name is the same wherever it lies
+    if config.model["source"] == "folder" and config.model["name"] is not None:
+        del model["path"]
+    if data["name"] is not None or published_data(data):
+        del data["path"]
     sections = {"data": data, "train": train, "model": model, "decode": decode, "method": config.method,
                 "task": config.task}  # fmt: skip
     if not all(_within(section, ran.get(name, {})) for name, section in sections.items()):
@@ -146,6 +159,8 @@ def _splits_as_asked(config: Config, protocol: str, record: Record) -> bool:
         usual = [(roles.selection, roles.report)]
     else:
         usual = [("val", "test"), ("carved", "val")]
+    if record["config"].get("splits", {}).get("selection_examples") != asked.selection_examples:
+        return False
     here = (splits["selection"], splits["report"])
     return any((asked.selection or selection, asked.report or report) == here for selection, report in usual)
 
@@ -157,4 +172,4 @@ def _within(asked: dict[str, Any], ran: dict[str, Any]) -> bool:
 
 def record_path(state: State) -> Path:
     assert state.folder is not None
-    return state.folder / RECORD_NAME
+    return state.folder / (TRIAL_NAME if "trial" in state.record else RECORD_NAME)

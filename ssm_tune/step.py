@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssm_tune.batching import IGNORE, Batch
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.parallel import ALONE, World
 
 
 def label_loss(model: Mamba, batch: Batch) -> Tensor:
-    """Mean cross-entropy over the batch's label tokens, a scalar; logits are made at their positions alone."""
+    """Cross-entropy summed over the batch's label tokens and divided by ``batch.label_count``, a scalar.
+
+    Logits are made at the labels' positions alone.
+    """
     hidden = model.hidden(batch.input_ids).flatten(0, 1).index_select(0, batch.positions)
     logits = model.logits(hidden)
-    return F.cross_entropy(
-        logits.float() if logits.dtype != torch.float64 else logits, batch.targets, ignore_index=IGNORE
-    )
+    wide = logits.float() if logits.dtype != torch.float64 else logits
+    return F.cross_entropy(wide, batch.targets, ignore_index=IGNORE, reduction="sum") / batch.label_count
 
 
 class Step:
-    """Forward, backward, clipping and AdamW on a model's parameters.
+    """Forward, backward, clipping and AdamW on a model's parameters, for a batch in one or in several parts.
 
     What the host tells it, the learning rate and the number of the step in its block, and what it answers, loss and
     gradient norm, lie on the device; the host reads a block of answers at once.
 
     block: steps at most between two reads. ahead: the host asks for steps that it does not wait for: the learning rate
     is a tensor then, and AdamW the fused one, which keeps all that it needs on the device. betas, eps, weight_decay:
-    AdamW's.
+    AdamW's. parts: that a batch comes in here; world: the processes that have the other parts.
+
+    Where there is more than one part, gradients are summed in one stretch of memory for each dtype, which captured
+    parts and the sum over processes need to be in one place.
     """
 
     def __init__(
         self, model: Mamba, parameters: list[nn.Parameter], max_grad_norm: float, block: int, ahead: bool,
-        betas: tuple[float, float], eps: float, weight_decay: float,
+        betas: tuple[float, float], eps: float, weight_decay: float, parts: int = 1, world: World = ALONE,
     ) -> None:  # fmt: skip
         self.model, self.parameters, self.max_grad_norm = model, parameters, max_grad_norm
         self.optimizer = torch.optim.AdamW(
             parameters, lr=torch.zeros((), device=model.device) if ahead else 0.0, betas=betas, eps=eps,
             weight_decay=weight_decay, fused=ahead or None, capturable=ahead and model.device.type == "cuda",
         )  # fmt: skip
+        self.world = world
+        self.loss = torch.zeros((), dtype=torch.float64, device=model.device)
         self._slot = torch.zeros(1, dtype=torch.int64, device=model.device)
         self._answers = torch.zeros(block, 2, dtype=torch.float64, device=model.device)
+        self._sums = _summed(parameters) if parts > 1 or world.size > 1 else []
+
+    @property
+    def whole(self) -> bool:
+        """Whether a step is one piece of work: nothing is summed between its parts."""
+        return not self._sums
 
     def prepare(self, rate: float, slot: int) -> None:
         """Set the learning rate and the number in the block, from 0, of the step that comes next."""
@@ -51,27 +67,67 @@ class Step:
                 group["lr"] = rate
         self._slot.fill_(slot)
 
-    def backward(self, batch: Batch) -> Tensor:
-        """The loss; leaves its gradients at the parameters."""
+    def begin(self) -> None:
+        """Forget loss and gradients of the step before."""
+        self.loss.zero_()
         self.forget_gradients()
-        loss = label_loss(self.model, batch)
-        loss.backward()
-        return loss.detach()
+        for total in self._sums:
+            total.zero_()
 
-    def update(self, loss: Tensor) -> None:
+    def backward(self, part: Batch) -> None:
+        """Add a part's loss to ``loss`` and its gradients to those at the parameters."""
+        with self.model.randomness.of(part.keys):
+            loss = label_loss(self.model, part)
+            loss.backward()
+        self.loss += loss.detach()
+
+    def reduce(self) -> None:
+        """Add what the other processes have found. In place, on the current stream."""
+        for total in self._sums:
+            self.world.add(total)
+        self.world.add(self.loss)
+
+    def update(self) -> None:
         """Clip the gradients, let the optimizer step, and keep the answers."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        factor = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
+            # in their own dtype: a factor of another would make a launch of each gradient's product
+            torch._foreach_mul_([x for x in gradients if x.dtype == dtype], factor.to(dtype))
         self.optimizer.step()
-        answers = torch.stack([loss.to(self._answers.dtype), norm.to(self._answers.dtype)])
+        answers = torch.stack([self.loss, norm.to(self.loss.dtype)])
         self._answers.index_copy_(0, self._slot, answers.unsqueeze(0))
 
-    def __call__(self, batch: Batch) -> None:
-        self.update(self.backward(batch))
+    def gradients(self, parts: Sequence[Batch]) -> None:
+        """All that comes before ``update``."""
+        self.begin()
+        for part in parts:
+            self.backward(part)
+        self.reduce()
+
+    def __call__(self, parts: Sequence[Batch]) -> None:
+        self.gradients(parts)
+        self.update()
 
     def forget_gradients(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        """Let go of the gradients' memory, unless they are kept in one place."""
+        if self.whole:
+            self.optimizer.zero_grad(set_to_none=True)
 
     def read(self, count: int) -> list[list[float]]:
         """Loss and gradient norm of the block's first ``count`` steps. Waits for the device."""
         answers: list[list[float]] = self._answers[:count].tolist()
         return answers
+
+
+def _summed(parameters: list[nn.Parameter]) -> list[Tensor]:
+    """Memory for all gradients, one tensor a dtype, of which the parameters' gradients become views."""
+    sums = []
+    for dtype in sorted({parameter.dtype for parameter in parameters}, key=str):
+        same = [parameter for parameter in parameters if parameter.dtype == dtype]
+        total = torch.zeros(sum(parameter.numel() for parameter in same), dtype=dtype, device=same[0].device)
+        for parameter, piece in zip(same, total.split([parameter.numel() for parameter in same]), strict=True):
+            parameter.grad = piece.view_as(parameter)
+        sums.append(total)
+    return sums

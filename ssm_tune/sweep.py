@@ -34,6 +34,14 @@ class Cell:
     origin: str = ""
 
 
+@dataclass(frozen=True)
+class Block:
+    """Of a file: by setting, its values as they stand on a command line; and where it stands."""
+
+    settings: dict[str, list[str]]
+    origin: str
+
+
 @dataclass
 class Sweep:
     """cells: in the order in which they run; hydra: settings of the launcher; files: names of sweep files."""
@@ -46,7 +54,17 @@ class Sweep:
 
 def read_sweep(settings: Sequence[str]) -> Sweep:
     """What the settings behind -m stand for. Raises UserError for what cannot be read or is not there."""
-    sweep, given = Sweep(), {}
+    sweep, given = read_settings(settings)
+    if sweep.files:
+        sweep.cells = _unique([cell for name in sweep.files for cell in _of_file(name, given)])
+    else:
+        sweep.cells = [Cell(list(combination)) for combination in itertools.product(*given.values())]
+    return sweep
+
+
+def read_settings(settings: Sequence[str], group: str = "sweep") -> tuple[Sweep, dict[str, list[str]]]:
+    """A sweep without its cells, and by setting the values of all others. group: what names its files."""
+    sweep, given = Sweep(), dict[str, list[str]]()
     for text in settings:
         try:
             override = OverridesParser.create().parse_override(text)
@@ -62,7 +80,7 @@ def read_sweep(settings: Sequence[str]) -> Sweep:
         except HydraException as error:
             raise UserError(explain(error, list(settings))) from error
         name = key.lstrip("+~")
-        if name == "sweep":
+        if name == group:
             sweep.files += [value.partition("=")[2] for value in values]
         elif name == "sweep.on_error":
             sweep.on_error = values[0].partition("=")[2]
@@ -74,55 +92,61 @@ def read_sweep(settings: Sequence[str]) -> Sweep:
             sweep.hydra += values
         else:
             given[key] = values
-    if sweep.files:
-        sweep.cells = _unique([cell for name in sweep.files for cell in _of_file(name, given)])
-    else:
-        sweep.cells = [Cell(list(combination)) for combination in itertools.product(*given.values())]
-    return sweep
+    return sweep, given
 
 
 def _of_file(name: str, given: dict[str, list[str]]) -> list[Cell]:
     """The cells of a sweep file as the command line narrows or changes them."""
-    blocks = _blocks(name)
+    content, where = read_file("sweep", name)
+    return narrowed(read_blocks(content, where), given, where)
+
+
+def narrowed(blocks: Sequence[Block], given: dict[str, list[str]], where: str) -> list[Cell]:
+    """The cells of blocks as the command line narrows or changes them. where: the blocks' file, for errors."""
     narrowing, changing = {}, dict(given)
     for key, values in given.items():
-        known = {value for block in blocks for value in block.get(key, [])}
+        known = {value for block in blocks for value in block.settings.get(key, [])}
         if key in FILTERED and not set(values) <= known:
             unknown = next(value for value in values if value not in known).partition("=")[2]
             there = sorted({value.partition("=")[2] for value in known})
-            raise UserError(f"sweep {name} has no {key} {unknown!r}: {nearest(unknown, there)}")
+            raise UserError(f"{where} has no {key} {unknown!r}: {nearest(unknown, there)}")
         if set(values) <= known:
             narrowing[key] = set(values)
             del changing[key]
     cells = []
-    for number, block in enumerate(blocks, start=1):
+    for block in blocks:
         chosen = {
             key: [value for value in values if key not in narrowing or value in narrowing[key]]
-            for key, values in block.items()
+            for key, values in block.settings.items()
         }
-        if not narrowing.keys() <= block.keys():
+        if not narrowing.keys() <= block.settings.keys():
             continue
         combinations = itertools.product(*(chosen | changing).values())
-        cells += [Cell(list(combination), f"conf/sweep/{name}.yaml, block {number}") for combination in combinations]
+        cells += [Cell(list(combination), block.origin) for combination in combinations]
     if not cells:
-        raise UserError(f"sweep {name} has no cell with {' '.join(v for values in given.values() for v in values)}")
+        raise UserError(f"{where} has no cell with {' '.join(v for values in given.values() for v in values)}")
     return cells
 
 
-def _blocks(name: str) -> list[dict[str, list[str]]]:
-    """The file's blocks: by setting, its values as they stand on a command line."""
-    path = conf_dir() / "sweep" / f"{name}.yaml"
-    if name not in names("sweep"):
-        raise UserError(f"there is no sweep {name!r}: {nearest(name, names('sweep'))}")
-    where = f"conf/sweep/{name}.yaml"
+def read_file(group: str, name: str) -> tuple[Any, str]:
+    """What conf/GROUP/NAME.yaml holds, and how errors name the file. Raises UserError where it cannot be read."""
+    path = conf_dir() / group / f"{name}.yaml"
+    if name not in names(group):
+        raise UserError(f"there is no {group} {name!r}: {nearest(name, names(group))}")
+    where = f"conf/{group}/{name}.yaml"
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True), where
     except Exception as error:  # yaml's errors have many kinds
         raise UserError(f"{where} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_blocks(content: Any, where: str) -> list[Block]:
+    """A file's blocks. Raises UserError for what is amiss."""
     blocks = content.get("blocks") if isinstance(content, dict) else None
     if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) and block for block in blocks):
         raise UserError(f"{where} must hold 'blocks:', a list of settings and their values")
-    return [_block(block, f"{where}, block {number}") for number, block in enumerate(blocks, start=1)]
+    origins = [f"{where}, block {number}" for number in range(1, len(blocks) + 1)]
+    return [Block(_block(block, origin), origin) for block, origin in zip(blocks, origins, strict=True)]
 
 
 def _block(block: dict[Any, Any], where: str) -> dict[str, list[str]]:
@@ -136,18 +160,18 @@ def _block(block: dict[Any, Any], where: str) -> dict[str, list[str]]:
         for item in values if key in ("task", "method", "model", "data") else ():
             if item not in names(str(key)):
                 raise UserError(f"{where}: there is no {key} {item!r}: {nearest(str(item), names(str(key)))}")
-        found[str(key)] = [f"{key}={_text(item)}" for item in values]
+        found[str(key)] = [f"{key}={on_command_line(item)}" for item in values]
     return found
 
 
-def _text(value: Any) -> str:
+def on_command_line(value: Any) -> str:
     """A value as Hydra's command line reads it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(_text(item) for item in value)}]"
+        return f"[{','.join(on_command_line(item) for item in value)}]"
     if not isinstance(value, str) or (re.fullmatch(r"[a-z_][\w./@-]*", value, re.ASCII) and value not in _NO_TEXT):
         return str(value)
     # Hydra reads a backslash as one, except before a quote and at the end

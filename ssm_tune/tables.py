@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from ssm_tune.cell import EXECUTION
 from ssm_tune.record import Chosen, Record
 
 SHORT_NAMES = {"train.learning_rate": "lr"}
@@ -119,7 +120,9 @@ def settings(record: Record) -> dict[str, Any]:
     parts = {name: config.get(name) for name in ("train", "decode", "splits")}
     flat = {"method": record["cell"]["method"]} | _flat(record["cell"]["method_options"])
     flat |= {f"{name}.{key}": value for name, part in parts.items() for key, value in _flat(part or {}).items()}
-    flat.pop("decode.batch_size", None)
+    for section, names in EXECUTION.items():
+        for name in names:
+            flat.pop(f"{section}.{name}", None)
     # as resolved, where the configuration may say auto or nothing
     flat["train.learning_rate"] = record["learning_rate"]["value"]
     flat["train.adapter_dtype"] = backend["adapter_dtype"]

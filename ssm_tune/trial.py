@@ -1,202 +1,85 @@
-"""Steps and evaluations on random tokens of given shapes: how long they take, and whether they fit into memory."""
+"""What a trial of a search leaves: trial.json, its schema, reading and writing it (standard library only).
 
-from __future__ import annotations
+A trial trains with one learning rate and is scored on the selection split alone. It lies below trials/, apart from the
+runs, and is no record: nothing that reads results takes it for one.
+"""
 
-import gc
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypedDict, cast
 
-import torch
+from ssm_tune.errors import UserError
+from ssm_tune.files import atomic_write, decode_json, encode_json, finite, read_bytes
+from ssm_tune.record import Backend, Cell, Epoch, Hashes, LearningRate, Parameters, Seconds, Splits, check_fields
 
-from ssm_tune.batching import pad_prompts
-from ssm_tune.beam import DecodeSettings
-from ssm_tune.capture import Capture
-from ssm_tune.decoding import generate
-from ssm_tune.encoding import Encoded
-from ssm_tune.loop import BLOCK, Training, TrainSettings
-from ssm_tune.methods.base import Adapter
-from ssm_tune.models.mamba import Mamba
-from ssm_tune.workload import Batches, Shape, Workload
-
-RATE = 1e-8
-"""The learning rate of trials: what they leave in the adapter is not meant to be anything."""
-SECONDS, BLOCKS = 0.4, 2
-"""Measured at least, of each shape: seconds, and blocks of steps."""
-FIRST, MORE = 2, 8
-"""New tokens of the short trial of decoding, and how many more the long one has."""
-Found = TypeVar("Found")
+TRIAL_SCHEMA = 1
+TRIAL_NAME = "trial.json"
 
 
-class DoesNotFit(Exception):
-    """A batch needs more memory than there is. fits: rows of the same length that do, 0 where not even one does."""
+class Best(TypedDict):
+    """The evaluation with the best primary metric."""
 
-    def __init__(self, phase: str, shape: Shape) -> None:
-        super().__init__(phase, shape)
-        self.phase, self.rows, self.length, self.fits = phase, shape[0], shape[1], 0
-
-
-@dataclass
-class Measured:
-    """Milliseconds by shape, and the most memory in bytes (CUDA alone). said: why steps were not captured, if so."""
-
-    steps: dict[Shape, float] = field(default_factory=dict)
-    prefills: dict[Shape, float] = field(default_factory=dict)
-    tokens: dict[Shape, float] = field(default_factory=dict)
-    peak: int | None = None
-    said: str = ""
+    epoch: int
+    step: int
+    selection: dict[str, float]
 
 
-def training_on_random_tokens(adapter: Adapter, shape: Shape, capture: Capture | None, pad: int = 0) -> Training:
-    """A training whose batches all have one shape. shape: rows, length, label tokens of a batch."""
-    rows, length, labels = shape
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(adapter.model.config.vocab_size, (2 * BLOCK * rows, length + 1), generator=generator)
-    sequences = [Encoded(tokens, min(-(-labels // rows), length)) for tokens in drawn.tolist()]
-    settings = TrainSettings(epochs=10**6, batch_size=rows, learning_rate=RATE, seed=0)
-    training = Training(adapter, sequences, settings, pad, capture)
-    adapter.model.train()
-    return training
+class Trial(TypedDict):
+    """trial.json. As a record, without any score on ``splits.report``, which the trial never saw."""
+
+    trial: int  # the schema
+    status: Literal["completed", "diverged"]
+    cell: Cell
+    config: dict[str, Any]
+    primary_metric: str
+    splits: Splits
+    examples: int  # of the selection split, as scored
+    best: Best | None  # null only where the run diverged before its first score
+    epochs: list[Epoch]
+    signatures: dict[str, str]
+    parameters: Parameters
+    learning_rate: LearningRate
+    steps: int
+    seconds: Seconds
+    backend: Backend
+    hashes: Hashes
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    notes: list[str]
+    started: str  # ISO 8601
+    finished: str
 
 
-def milliseconds_a_step(training: Training, seconds: float, blocks: int) -> float:
-    """The median over blocks, the making of batches and the host's reads included."""
-    for _ in range(2):  # compiles, captures
-        training.advance()
-    times: list[float] = []
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds or len(times) < blocks:
-        before = time.perf_counter()
-        rows = training.advance()
-        times.append(1e3 * (time.perf_counter() - before) / len(rows))
-    return statistics.median(times)
+def write_trial(folder: Path, trial: Trial) -> Path:
+    """Validates and writes ``folder``/trial.json; returns its path. Raises as ``record.write_record`` does."""
+    kept = _validated(finite(trial))
+    return atomic_write(folder / TRIAL_NAME, [encode_json(kept, indent=2), b"\n"])
 
 
-def refused(training: Training) -> str:
-    """Why its steps run without a CUDA graph, "" where they run with one or none was asked for."""
-    reasons = list(training.graphs.refused.values()) if training.graphs is not None else []
-    return f"not captured: {reasons[0]}" if reasons else ""
-
-
-def measure(
-    adapter: Adapter, work: Workload, decode: DecodeSettings, capture: Callable[[], Capture | None],
-    known: Measured | None = None,
-) -> Measured:  # fmt: skip
-    """Times of a few of the work's shapes, the longest batches of both phases first.
-
-    known: of the same adapter with other work; shapes that it has are not measured again.
-
-    Raises:
-        DoesNotFit: a batch of the work needs more memory than there is; it says what would fit.
-    """
-    found, model = known or Measured(), adapter.model
-    evaluated = Batches.of(np_rows(work))
-    if model.device.type == "cuda":
-        release()
-        torch.cuda.reset_peak_memory_stats()
-    for shape in work.training.hardest():
-        _fitting("training", shape, lambda s: _step(adapter, s, capture, found))
-    for shape in evaluated.hardest():
-        _fitting("evaluation", shape, lambda s: _evaluate(model, work.mode, s, decode, found))
-    for shape in work.training.sample():
-        _fitting("training", shape, lambda s: _step(adapter, s, capture, found))
-    for shape in evaluated.sample():
-        _fitting("evaluation", shape, lambda s: _evaluate(model, work.mode, s, decode, found))
-    if model.device.type == "cuda":
-        found.peak = max(found.peak or 0, int(torch.cuda.max_memory_allocated()))
-    return found
-
-
-def np_rows(work: Workload) -> Any:
-    """The shapes of all evaluations' batches, (N, 3)."""
-    import numpy as np
-
-    return np.concatenate([one.batches.shapes for one in work.evaluations])
-
-
-def release() -> None:
-    """Give back what trials have left on the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _fitting(phase: str, shape: Shape, work: Callable[[Shape], None]) -> None:
-    """Do the work; where memory runs out, look for the rows that fit by halving them, and raise DoesNotFit."""
-    if not _out_of_memory(work, shape):
-        return
-    failure = DoesNotFit(phase, shape)
-    rows, length, extra = shape
-    while rows > 1:
-        rows, extra = rows // 2, max(1, extra // 2) if phase == "training" else extra
-        if not _out_of_memory(work, (rows, length, extra)):
-            failure.fits = rows
-            break
-    raise failure
-
-
-def _out_of_memory(work: Callable[[Shape], None], shape: Shape) -> bool:
-    """Whether the work ran out of memory; the error, which holds the tensors of its frames, is gone afterwards."""
+def read_trial(path: Path) -> Trial:
+    """The trial in a trial.json. Raises UserError where it is missing or damaged."""
     try:
-        work(shape)
-    except torch.OutOfMemoryError:
-        failed = True
-    else:
-        failed = False
-    if failed:
-        release()
-    return failed
+        return _validated(decode_json(read_bytes(path)))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no whole trial ({error}): delete it, and the search runs it again") from error
 
 
-def _step(adapter: Adapter, shape: Shape, capture: Callable[[], Capture | None], found: Measured) -> None:
-    if shape in found.steps:
-        return
-    training = training_on_random_tokens(adapter, shape, capture())
-    # the gate holds copies of what is trained over a run's first steps, and any batch may be among these
-    copies, training.gate = training.gate, None
-    try:
-        found.steps[shape] = milliseconds_a_step(training, SECONDS, BLOCKS)
-        found.said = found.said or refused(training)
-    finally:
-        training.step.forget_gradients()
-        if training.graphs is not None:
-            training.graphs.forget()
-        del copies
+def find_trials(results: Path | str) -> tuple[list[tuple[Path, Trial]], list[str]]:
+    """All (path, trial) under ``results``/trials in path order, and one warning for each damaged one."""
+    found, warnings = [], []
+    for path in sorted((Path(results) / "trials").rglob(TRIAL_NAME)):
+        try:
+            found.append((path, read_trial(path)))
+        except UserError as error:
+            warnings.append(str(error))
+    return found, warnings
 
 
-def _evaluate(model: Mamba, mode: str, shape: Shape, decode: DecodeSettings, found: Measured) -> None:
-    if shape in found.prefills:
-        return
-    rows, length, _ = shape
-    generator = torch.Generator().manual_seed(0)
-    prompts = torch.randint(model.config.vocab_size, (rows, length), generator=generator).tolist()
-    if mode == "classify":
-        read = _seconds(lambda: _read_off(model, prompts))
-        found.prefills[shape], found.tokens[shape] = 1e3 * read, 0.0
-        return
-
-    def seconds(tokens: int) -> float:
-        # no answer may end before: what is timed is a full batch
-        settings = replace(decode, max_new_tokens=tokens, min_length=length + tokens + 1)
-        return _seconds(lambda: generate(model, prompts, settings))
-
-    short = seconds(FIRST)
-    token = max(0.0, seconds(FIRST + MORE) - short) / MORE
-    found.prefills[shape], found.tokens[shape] = 1e3 * max(0.0, short - FIRST * token), 1e3 * token
-
-
-@torch.no_grad()
-def _read_off(model: Mamba, prompts: list[list[int]]) -> list[int]:
-    model.eval()
-    logits, _ = model.prefill(*pad_prompts(prompts, model.device))
-    best: list[int] = logits.argmax(-1).tolist()
-    return best
-
-
-def _seconds(work: Callable[[], Found]) -> float:
-    work()  # compiles
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
+def _validated(trial: Any) -> Trial:
+    """Raises ValueError that names what is amiss."""
+    if not isinstance(trial, dict) or trial.get("trial") != TRIAL_SCHEMA:
+        raise ValueError(f'no field "trial" with the schema {TRIAL_SCHEMA}')
+    check_fields(trial, Trial, "")
+    scores = trial["best"]["selection"] if trial["best"] else {}
+    if trial["status"] == "completed" and trial["primary_metric"] not in scores:
+        raise ValueError(f"missing field best.selection.{trial['primary_metric']}")
+    return cast(Trial, trial)

@@ -17,11 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ssm_tune.cell import digest
+from ssm_tune.cell import EXECUTION, digest
 from ssm_tune.claim import ASKED, CLAIMS_NAME, Asked, Held, note_failure
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError, first_line
 from ssm_tune.files import atomic_write, encode_json
+from ssm_tune.parallel import leads
 from ssm_tune.record import why_diverged
 from ssm_tune.summary import summary
 
@@ -49,13 +50,15 @@ class Outcome:
 def asked_key(config: Config) -> str:
     """Names a cell as it was asked for, before data and model are known."""
     asked = {name: value for name, value in asdict(config).items() if name in ASKED_FOR}
-    del asked["decode"]["batch_size"]
+    for section, settings in EXECUTION.items():
+        for setting in settings:
+            del asked[section][setting]
     return digest(asked)[:16]
 
 
 def unprepared_path(config: Config) -> Path:
     """Where a failure is noted that comes before the cell's folder is known."""
-    claims = Path(config.output_dir) / "runs" / str(config.task["name"]) / CLAIMS_NAME
+    claims = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / CLAIMS_NAME
     return claims / f"unprepared-{asked_key(config)}.json"
 
 
@@ -77,13 +80,15 @@ def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     except (Held, Stopped):
         raise
     except Exception as error:
-        if asked.claims is None:
+        if asked.claims is None and leads():
             note_failure(unprepared, asked, _line(error))
         raise
     finally:
         ASKED.reset(token)
     with suppress(OSError):
         unprepared.unlink(missing_ok=True)
+    if not leads():
+        return outcome_of(finished.record, finished.path, finished.fresh)
     return told(finished.record, finished.path, finished.fresh)
 
 
@@ -95,8 +100,8 @@ def told(record: Any, path: Path, fresh: bool) -> Outcome:
     if outcome.status == "diverged":
         print(f"ssm-tune: the run {outcome.line}", file=sys.stderr)
     else:
-        print(summary(record))
-    print(f"record: {path}", flush=True)
+        print(outcome.score if "trial" in record else summary(record))
+    print(f"{'trial' if 'trial' in record else 'record'}: {path}", flush=True)
     return outcome
 
 
@@ -107,7 +112,10 @@ def outcome_of(record: Any, path: Path, fresh: bool) -> Outcome:
     if record["status"] == "diverged":
         return Outcome("diverged", why_diverged(record), str(path), None, seconds, 1)
     name = record["primary_metric"]
-    score = f"{heading(name)} {100 * record['metrics']['best']['report'][name]:.2f}"
+    values = record["best"]["selection"] if "trial" in record else record["metrics"]["best"]["report"]
+    score = f"{heading(name)} {100 * values[name]:.2f}"
+    if "trial" in record:
+        score += f" on {record['examples']} of {record['splits']['selection']}"
     return Outcome("done" if fresh else "kept", "", str(path), score, seconds)
 
 

@@ -10,19 +10,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm_tune.answering import MOST_PROMPTS, MOST_TOKENS, shortest_first
 from ssm_tune.batching import bucket, epoch_order
 from ssm_tune.beam import DecodeSettings
+from ssm_tune.decoding import BATCH_SIZE
 from ssm_tune.encoding import encode_prompts
 from ssm_tune.loop import TrainSettings, total_steps
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Example, Roles, Task
 
 Shape = tuple[int, int, int]
-"""Rows, padded length, and label tokens of the batch (training) or new tokens of its longest answer (evaluation)."""
+"""Rows, padded length, and label tokens of the batch (training) or new tokens that its decoding takes (evaluation)."""
 QUANTILES = (1.0, 0.8, 0.5, 0.2, 0.0)
 """Of the batches by padded tokens: those that are tried."""
-BATCH_SIZE = 64
-"""Examples decoded together where the settings leave it open."""
+BEAMS = 1280
+"""Beams that a GPU decodes at once where the settings leave it open (decode.batch_size)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ class Batches:
         reached = np.cumsum(self.counts[order]) / self.counts.sum()
         rows = list(self._rows())
         chosen = [rows[order[min(int(np.searchsorted(reached, q)), len(rows) - 1)]] for q in QUANTILES]
-        return list({shape[0] * shape[1]: shape for shape in [self.hardest()[0], *chosen]}.values())
+        found: dict[int, Shape] = {}
+        for shape in [self.hardest()[0], *chosen]:
+            found.setdefault(shape[0] * shape[1], shape)
+        return list(found.values())
 
     def total(self, costs: dict[Shape, float]) -> float:
         """The sum over all batches of a cost known for some: straight lines between them, by padded tokens."""
@@ -67,12 +72,11 @@ class Batches:
         return float((each * self.counts).sum())
 
     def steps_of(self, costs: dict[Shape, float]) -> float:
-        """As ``total``, of a cost for each new token of a batch's longest answer."""
+        """As ``total``, of a cost for each new token that a batch's decoding takes."""
         return Batches(self.shapes, self.counts * self.shapes[:, 2]).total(costs)
 
     def _rows(self) -> Iterator[Shape]:
-        for rows, length, extra in self.shapes.tolist():
-            yield rows, length, extra
+        yield from map(tuple, self.shapes.tolist())
 
 
 @dataclass(frozen=True)
@@ -124,33 +128,45 @@ def training_work(
 
 
 def evaluation_work(
-    examples: Sequence[Example], task: Task, tokenizer: Tokenizer, settings: DecodeSettings
+    examples: Sequence[Example], task: Task, tokenizer: Tokenizer, settings: DecodeSettings, cuda: bool
 ) -> tuple[int, Batches]:
-    """New tokens of all answers, and the batches: as long as the targets would make them, for nothing else is known."""
-    prompts = np.array([len(prompt) for prompt in encode_prompts(examples, tokenizer)])
+    """New tokens of all answers, and the batches: as long as the targets would make them, for nothing else is known.
+
+    cuda: whether a GPU decodes, which fills the place of an answer that is done (a batch takes its mean answer's
+    tokens); a CPU decodes batches to the end of their longest answers.
+    """
+    prompts = [len(prompt) for prompt in encode_prompts(examples, tokenizer)]
     completions = tokenizer.encode_batch([task.completion(example) for example in examples])
-    answers = np.minimum([len(completion) for completion in completions], settings.max_new_tokens)
+    answers = [min(len(completion), settings.max_new_tokens) for completion in completions]
     if task.mode == "classify":
-        answers = np.zeros_like(prompts)
-    order = np.argsort(-prompts if task.mode == "generate" else prompts, kind="stable")
-    size = settings.batch_size or BATCH_SIZE
-    chunks = [order[start : start + size] for start in range(0, len(order), size)]
-    shapes = np.array([(len(chunk), prompts[chunk].max(), answers[chunk].max()) for chunk in chunks])
-    return int(answers.sum()), Batches.of(shapes)
+        answers = [0] * len(prompts)
+        most = (MOST_PROMPTS, MOST_TOKENS) if cuda and settings.batch_size is None else (settings.batch_size, None)
+        chunks = shortest_first(prompts, most[0] or BATCH_SIZE, most[1])
+    else:
+        size = settings.batch_size or (max(1, BEAMS // settings.num_beams) if cuda else BATCH_SIZE)
+        order = sorted(range(len(prompts)), key=lambda at: prompts[at], reverse=True)
+        chunks = [order[start : start + size] for start in range(0, len(order), size)]
+    return sum(answers), Batches.of(np.array([_shape(chunk, prompts, answers, cuda) for chunk in chunks]))
+
+
+def _shape(chunk: list[int], prompts: list[int], answers: list[int], cuda: bool) -> Shape:
+    taken = [answers[at] for at in chunk]
+    steps = math.ceil(sum(taken) / len(taken)) if cuda else max(taken)
+    return len(chunk), max(prompts[at] for at in chunk), steps
 
 
 def evaluations(
     splits: dict[str, list[Example]], roles: Roles, task: Task, tokenizer: Tokenizer, settings: DecodeSettings,
-    epochs: int, frozen: bool,
+    times: int, frozen: bool, cuda: bool,
 ) -> tuple[Evaluation, ...]:  # fmt: skip
-    """Those of a run with ``epochs`` evaluations on the selection split; frozen: whether it scores the frozen model.
+    """Those of a run with ``times`` evaluations on the selection split; frozen: whether it scores the frozen model.
 
     Where another split is reported, the best and the last epoch answer it, which may be one and the same: two at most.
     """
-    asked: list[tuple[Literal["selection", "report", "frozen"], str, int]] = [("selection", roles.selection, epochs)]
-    if not roles.selected_on_report:
-        asked.append(("report", roles.report, min(2, epochs)))
+    asked: list[tuple[Literal["selection", "report", "frozen"], str, int]] = [("selection", roles.selection, times)]
+    if not roles.selected_on_report and roles.report in splits:
+        asked.append(("report", roles.report, min(2, times)))
     if frozen:
         asked.append(("frozen", roles.report, 1))
-    counted = {split: evaluation_work(splits[split], task, tokenizer, settings) for _, split, _ in asked}
+    counted = {split: evaluation_work(splits[split], task, tokenizer, settings, cuda) for _, split, _ in asked}
     return tuple(Evaluation(what, split, times, len(splits[split]), *counted[split]) for what, split, times in asked)

@@ -93,7 +93,7 @@ def beam_search(
     for generated in range(1, limit + 1):
         candidates = []
         for beam, (total, tokens) in enumerate(beams):
-            log_probs = torch.log_softmax(logits(tokens), dim=0).float().numpy().copy()
+            log_probs = torch.log_softmax(logits(tokens), dim=0).float().cpu().numpy().copy()
             if prompt_length + len(tokens) < min_length:
                 log_probs[eos_id] = -math.inf
             for token, log_prob in enumerate(log_probs):

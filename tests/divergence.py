@@ -1,13 +1,15 @@
-"""Where decoding together and decoding alone part ways, and whether rounding alone can be the reason.
+"""Where two ways of decoding part ways, and whether rounding alone can be the reason.
 
 Matrix products round differently at different batch sizes, so a search over many examples may decide a close
-call otherwise than a search over one. ``compare`` runs both, proves each search right on the logits that it
+call otherwise than a search over one, and kernels otherwise than plain PyTorch. ``compare`` runs both, proves each
+search right on the logits that it
 saw (the plain reference, fed with them, must give the same tokens), and measures the first decision that
 differs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.decoding import generate
+
+Decode = Callable[[nn.Module, list[list[int]], DecodeSettings], list[list[int]]]
 
 
 @dataclass
@@ -42,16 +46,26 @@ class Comparison:
         )
 
 
-def compare(model: nn.Module, prompts: list[list[int]], settings: DecodeSettings) -> list[Comparison]:
-    """Decode distinct prompts all together and one by one; asserts that each run did what its logits say."""
+def compare(
+    model: nn.Module,
+    prompts: list[list[int]],
+    settings: DecodeSettings,
+    decode: Decode | None = None,
+    decode_alone: Decode = generate,
+) -> list[Comparison]:
+    """Decode distinct prompts all together (or as ``decode`` does) and one by one; asserts that each run did what its
+    logits say."""
     assert len({tuple(prompt) for prompt in prompts}) == len(prompts)
     recorder = Recorder(model)
-    together = generate(recorder, prompts, replace(settings, batch_size=len(prompts)))
+    if decode is None:
+        together = generate(recorder, prompts, replace(settings, batch_size=len(prompts)))
+    else:
+        together = decode(recorder, prompts, settings)
     seen = recorder.seen
     comparisons = []
     for prompt, output in zip(prompts, together, strict=True):
         recorder = Recorder(model)
-        (alone,) = generate(recorder, [prompt], settings)
+        (alone,) = decode_alone(recorder, [prompt], settings)
         rows = {at: row for (owner, at), row in seen.items() if owner == tuple(prompt)}
         rows_alone = {at: row for (_, at), row in recorder.seen.items()}
         steps = _replay(rows, prompt, output, settings)
@@ -129,22 +143,40 @@ class Recorder(nn.Module):
         rows = zip(input_ids.tolist(), lengths.tolist(), strict=True)
         return self._remember(logits, recorded := RecordedCache(cache, [(tuple(r[:n]), ()) for r, n in rows])), recorded
 
-    def step(self, tokens: Tensor, cache: RecordedCache) -> Tensor:
-        cache.keys = [(p, (*h, t)) for (p, h), t in zip(cache.keys, tokens.tolist(), strict=True)]
+    def step(
+        self, tokens: Tensor, cache: RecordedCache, source: Tensor | None = None, into: RecordedCache | None = None
+    ) -> Tensor:  # fmt: skip
         self.rows_per_step.append(len(tokens))
-        return self._remember(self.model.step(tokens, cache.inner), cache)
+        read = range(len(tokens)) if source is None else source.tolist()
+        keys = [
+            (*cache.keys[row], token) if row >= 0 else None for row, token in zip(read, tokens.tolist(), strict=True)
+        ]
+        after = cache if into is None else into
+        after.keys = [key and (key[0], (*key[1], key[2])) for key in keys]
+        more = () if into is None else (source, into.inner)
+        return self._remember(self.model.step(tokens, cache.inner, *more), after)
 
     def _remember(self, logits: Tensor, cache: RecordedCache) -> Tensor:
         assert len(logits) == len(cache.keys)
-        self.seen.update(zip(cache.keys, logits.cpu().clone(), strict=True))
+        self.seen.update((key, row) for key, row in zip(cache.keys, logits.clone(), strict=True) if key)
         return logits
 
 
 class RecordedCache:
-    def __init__(self, inner: Any, keys: list[tuple[Tokens, Tokens]]) -> None:
+    row_bytes = 0
+
+    def __init__(self, inner: Any, keys: list[tuple[Tokens, Tokens] | None]) -> None:
         self.inner = inner
         self.keys = keys
 
     def select(self, index: Tensor) -> None:
         self.inner.select(index)
         self.keys = [self.keys[row] for row in index.tolist()]
+
+    def blank(self, rows: int) -> RecordedCache:
+        return RecordedCache(self.inner.blank(rows), [None] * rows)
+
+    def put(self, rows: Tensor, other: RecordedCache, others: Tensor) -> None:
+        self.inner.put(rows, other.inner, others)
+        for row, theirs in zip(rows.tolist(), others.tolist(), strict=True):
+            self.keys[row] = other.keys[theirs]

@@ -25,6 +25,12 @@ FORBIDDEN = {
     "loop.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config"),
     "step.py": ("tasks", "methods", "loop", "run", "record", "config", "capture"),
     "capture.py": ("tasks", "methods", "models", "loop", "run", "record", "config"),
+    "parallel.py": ("models", "methods", "tasks", "ops", "loop", "step", "run", "record", "config", "session"),
+    "determinism.py": ("models", "methods", "tasks", "ops", "loop", "step", "run", "record", "config", "session"),
+    "memory.py": ("tasks", "loop", "step", "run", "record", "config", "session"),
+    "evaluation.py": ("run", "tasks.samsum", "tasks.glue", "methods", "models"),
+    "slots.py": ("tasks", "methods", "models", "loop", "run", "record", "config", "capture"),
+    "continuous.py": ("tasks", "methods", "loop", "run", "record", "config"),
     "answering.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config", "session"),
     "checkpoint.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "session", "outcome"),
     "interruption.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "session", "outcome"),
@@ -35,6 +41,10 @@ FORBIDDEN = {
     "claim.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config", "compose"),
     "sweep.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "worker", "states"),
     "states.py": ("models", "methods", "ops", "loop", "run", "compose", "multirun"),
+    "trial.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
+    "search.py": ("models", "methods", "tasks", "ops", "loop", "run", "prepare", "multirun", "states"),
+    "tuned.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "trial", "search"),
+    "unchanged.py": ("methods", "tasks", "ops", "loop", "run", "session"),
     "record.py": ("models", "methods", "tasks", "ops", "loop", "run", "config"),
 }
 
@@ -78,8 +88,9 @@ def loaded(code: str) -> set[str]:
 
 WITHOUT_TORCH = (
     "claim", "cli", "commands.compare", "commands.data", "commands.report", "commands.score", "commands.score_files",
-    "commands.status", "commands.table", "compose", "encoding", "hub", "metrics.sql", "multirun", "reporting.build",
-    "reporting.html", "reporting.resample", "states", "sweep", "tokens", "worker", "tasks.classify", "tasks.dart",
+    "commands.search", "commands.status", "commands.table", "compose", "parallel", "encoding", "hub", "metrics.sql",
+    "multirun", "reporting.build", "reporting.html", "reporting.pairs", "reporting.resample", "search", "states",
+    "sweep", "tokens", "trial", "tuned", "worker", "tasks.classify", "tasks.dart",
     "tasks.glue", "tasks.samsum", "tasks.spider", "tasks.text2text",
 )  # fmt: skip
 

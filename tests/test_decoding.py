@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from beam_reference import Logits, Step, beam_search, greedy, table
+from beam_reference import Step, table
+from decoders import DTYPES, TableModel, expected, small_mamba, varied_prompts
+from decoding_problems import problems
 from divergence import Recorder, compare
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,57 +21,7 @@ from ssm_tune.config import method_section, names
 from ssm_tune.decoding import generate
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.mamba import Mamba, MambaConfig
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-class TableModel(nn.Module):
-    """A model whose logits are ``table``'s, seeded by the prompt; its cache holds what each row has read."""
-
-    class Config:
-        def __init__(self, vocab_size: int) -> None:
-            self.vocab_size = vocab_size
-
-    class Cache:
-        def __init__(self, rows: list[tuple[Logits, tuple[int, ...]]]) -> None:
-            self.rows = rows
-
-        def select(self, index: Tensor) -> None:
-            self.rows = [self.rows[row] for row in index.tolist()]
-
-    def __init__(self, seed: int, vocab: int, eos_id: int, boost: int, dtype: torch.dtype, levels: int = 17) -> None:
-        super().__init__()
-        self.config = self.Config(vocab)
-        self.device = torch.device("cpu")
-        self._table = lambda prompt: table(hash((seed, *prompt)), vocab, eos_id, boost, dtype, levels)
-
-    def logits_of(self, prompt: list[int]) -> Logits:
-        return self._table(prompt)
-
-    def prefill(self, input_ids: Tensor, lengths: Tensor) -> tuple[Tensor, Cache]:
-        prompts = [row[:length] for row, length in zip(input_ids.tolist(), lengths.tolist(), strict=True)]
-        cache = self.Cache([(self._table(prompt), ()) for prompt in prompts])
-        return torch.stack([logits(()) for logits, _ in cache.rows]), cache
-
-    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
-        rows = zip(cache.rows, tokens.tolist(), strict=True)
-        cache.rows = [(logits, (*history, token)) for (logits, history), token in rows]
-        return torch.stack([logits(history) for logits, history in cache.rows])
-
-
-def expected(model: TableModel, prompt: list[int], chosen: DecodeSettings, log: list[Step] | None = None) -> list[int]:
-    options = {
-        "min_length": chosen.min_length,
-        "limit": chosen.max_new_tokens,
-        "eos_id": chosen.eos_id,
-        "log": log,
-    }
-    if chosen.num_beams == 1:
-        return greedy(model.logits_of(prompt), len(prompt), **options)
-    beams = {"num_beams": chosen.num_beams, "length_penalty": chosen.length_penalty}
-    return beam_search(model.logits_of(prompt), len(prompt), **beams, **options)
-
+from ssm_tune.models.mamba import Mamba
 
 # ------------------------------------------------------------------ candidates
 
@@ -131,26 +83,6 @@ def test_tokens_equal_the_official_scorer() -> None:
         assert state.results == [case["tokens"]], case
 
 
-@st.composite
-def problems(draw: st.DrawFn) -> tuple[TableModel, list[list[int]], DecodeSettings]:
-    vocab = draw(st.integers(2, 6) | st.integers(3, 60))
-    eos_id = draw(st.integers(0, vocab - 1))
-    boost, dtype = draw(st.sampled_from([-8, 0, 3, 6, 10])), draw(st.sampled_from(list(DTYPES.values())))
-    levels = draw(st.sampled_from([1, 2, 5, 17]))
-    model = TableModel(draw(st.integers(0, 10**6)), vocab, eos_id, boost, dtype, levels)
-    prompt = st.lists(st.integers(0, vocab - 1), min_size=1, max_size=7)
-    prompts = draw(st.lists(prompt, min_size=1, max_size=7))
-    chosen = DecodeSettings(
-        num_beams=draw(st.integers(1, 6)),
-        min_length=draw(st.sampled_from([0, 5, 5, 9])),
-        max_new_tokens=draw(st.integers(1, 14)),
-        length_penalty=draw(st.sampled_from([1.0, 1.0, 0.0, 2.0, -1])),
-        eos_id=eos_id,
-        batch_size=draw(st.integers(1, 8)),
-    )
-    return model, prompts, chosen
-
-
 @settings(deadline=None, max_examples=250)
 @given(problems())
 def test_many_examples_at_once_give_the_tokens_of_each_alone(
@@ -206,27 +138,6 @@ def test_log_probabilities_take_the_dtype_of_the_logits() -> None:
 
 
 # ------------------------------------------------------------------ a real model
-
-
-def small_mamba(seed: int = 0, dtype: torch.dtype = torch.float32) -> Mamba:
-    """A random Mamba whose predictions follow from all it has read and often end, with many close calls."""
-    torch.manual_seed(seed)
-    model = Mamba(MambaConfig(d_model=32, n_layer=2, vocab_size=48, tie_embeddings=False))
-    with torch.no_grad():
-        for mixer in model.mixers:
-            mixer.in_proj.weight.mul_(3)
-            mixer.out_proj.weight.mul_(6)  # the state speaks louder than the last token
-        model.lm_head.weight.mul_(4)
-        model.lm_head.weight[0] *= 1.5
-    return model.to(dtype)
-
-
-def varied_prompts(vocab: int, count: int = 12) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(3)
-    return [
-        torch.randint(vocab, (length,), generator=generator).tolist()
-        for length in [1, 40, 2, 3, 17, 5, 9, 33, 4, 1, 25, 12][:count]
-    ]
 
 
 class NoisyTableModel(TableModel):

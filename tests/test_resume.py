@@ -43,7 +43,7 @@ MOMENTS: list[tuple[str, str, str, int, str]] = [
     ("checkpoint", "glue", "ssm_tune.checkpoint:atomic_write", 4, "after"),
     ("checkpoint", "samsum", SYNC, 9, "before"),
     ("checkpoint", "samsum", RENAME, 6, "before"),
-    ("record", "samsum", "ssm_tune.run:write_jsonl", 2, "after"),
+    ("record", "samsum", "ssm_tune.evaluation:write_jsonl", 2, "after"),
     ("record", "samsum", "ssm_tune.methods.base:atomic_write", 1, "after"),
     ("record", "samsum", "ssm_tune.run:write_record", 1, "before"),
     ("record", "glue", "ssm_tune.record:encode_json", 1, "after"),

@@ -138,7 +138,7 @@ def test_an_unknown_option_in_a_file_stops_before_anything_runs(
     )
 )
 def test_values_reach_hydra_as_they_stand_in_the_file(value: object) -> None:
-    override = OverridesParser.create().parse_override(f"key={sweep._text(value)}")
+    override = OverridesParser.create().parse_override(f"key={sweep.on_command_line(value)}")
     found = override.value()
     assert getattr(found, "text", found) == value
     assert type(getattr(found, "text", found)) is type(value)
@@ -148,7 +148,7 @@ def test_values_reach_hydra_as_they_stand_in_the_file(value: object) -> None:
     ("settings", "said"),
     [
         (["+sweep=tini"], "there is no sweep 'tini': did you mean tiny"),
-        (["+sweep=tiny", "task=glue_rt"], "sweep tiny has no task 'glue_rt': did you mean glue_rte"),
+        (["+sweep=tiny", "task=glue_rt"], "conf/sweep/tiny.yaml has no task 'glue_rt': did you mean glue_rte"),
         (["+sweep=tiny", "sweep.on_error=halt"], "sweep.on_error must be one of continue, stop"),
         (["+sweep=tiny", "sweep.onerror=stop"], "there is no setting 'sweep.onerror'"),
         ([*CELL, "hydra/launcher=lokal"], "there is no hydra/launcher 'lokal'"),

@@ -1,5 +1,5 @@
-"""ssm-tune bench: times of the GPU kernels, beside what the hardware allows and, where installed, mamba-ssm's; and of
-whole training steps (bench_step.py)."""
+"""ssm-tune bench: times of the GPU kernels, beside what the hardware allows and, where installed, mamba-ssm's; of whole
+training steps (bench_step.py) and of decoding (bench_generate.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
-from ssm_tune.commands import bench_step
+from ssm_tune.commands import bench_generate, bench_step
 from ssm_tune.errors import UserError
 
 SHAPES = ((4, 1536, 64), (4, 1536, 256), (4, 1536, 1024), (32, 1536, 128), (16, 1536, 1024), (4, 4096, 256),
@@ -37,11 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ssm_tune.ops import backend
 
-    if not torch.cuda.is_available():
-        raise UserError("bench measures a GPU: PyTorch sees no CUDA device here")
-    backend.choose("cuda", torch.device("cuda"), torch.bfloat16)
+    if torch.cuda.is_available():
+        backend.choose("cuda", torch.device("cuda"), torch.bfloat16)
+    elif options.what != "generate" or options.models != ["tiny"]:
+        raise UserError(
+            "bench measures a GPU: PyTorch sees no CUDA device here (bench generate --model tiny runs without)"
+        )
     table = sys.stdout if options.format == "text" else sys.stderr  # JSON shows its rows while it is being made
-    found = _steps(options, table) if options.what == "step" else _scans(options, table)
+    found = {"scan": _scans, "step": _steps, "generate": _generations}[options.what](options, table)
     if options.format == "json":
         print(json.dumps(found, indent=1))
     return 0
@@ -59,6 +62,29 @@ def _steps(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
         if not options.methods or case.method in options.methods:
             found["rows"].append(bench_step.measured(case, capture))
             print(bench_step.line(found["rows"][-1]), file=table, flush=True)
+    return found
+
+
+def _generations(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
+    import torch
+
+    from ssm_tune.ops import rates
+
+    cuda = torch.cuda.is_available()
+    copy = rates.copy_rate() if cuda else None
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if cuda else "CPU",
+        "torch": torch.__version__,
+        "dtype": "bfloat16" if cuda else "float32",
+        "copies": f"copies {copy / 1e12:.2f} TB/s" if copy else "launched singly",
+        "copy_bytes_per_second": copy,
+        "rows": [],
+    }
+    print(bench_generate.heading(found), file=table, flush=True)
+    for case in bench_generate.CASES:
+        if case.model in (options.models or ("mamba_130m", "mamba_1b4")):
+            found["rows"].append(bench_generate.measured(case, copy))
+            print(bench_generate.line(found["rows"][-1]), file=table, flush=True)
     return found
 
 
@@ -91,15 +117,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="ssm-tune bench",
         description="scan: time the selective scan's CUDA kernels, forward and with gradients, beside what the "
         "device's memory and exponentials allow and, where mamba-ssm is installed, beside its kernel. step: time whole "
-        "training steps on random weights of the real sizes, beside the official code's. Needs a CUDA device.",
-        epilog="example: ssm-tune bench scan --shape 4x1536x1024",
+        "training steps on random weights of the real sizes, beside the official code's. generate: decode with such "
+        "weights, beside what the memory's rate allows and the official code. Needs a CUDA device.",
+        epilog="examples: ssm-tune bench scan --shape 4x1536x1024; ssm-tune bench generate --model mamba_130m",
     )
-    parser.add_argument("what", choices=["scan", "step"], help="what is timed")
+    parser.add_argument("what", choices=["scan", "step", "generate"], help="what is timed")
     parser.add_argument("--shape", dest="shapes", action="append", type=_shape, metavar="BxDxL",
                         help="scan: a shape of your own, e.g. 4x1536x1024 (may be repeated)")  # fmt: skip
     parser.add_argument("--method", dest="methods", action="append", metavar="NAME",
                         choices=sorted({case.method for case in bench_step.CASES}),
                         help="step: only this method's rows (may be repeated)")  # fmt: skip
+    parser.add_argument("--model", dest="models", action="append", choices=list(bench_generate.SIZES), metavar="NAME",
+                        help="generate: only this model's rows, tiny's on a CPU too (may be repeated)")  # fmt: skip
     parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto",
                         help="step: as train.cuda_graphs")  # fmt: skip
     parser.add_argument("--format", choices=["text", "json"], default="text",

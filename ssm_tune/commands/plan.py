@@ -91,8 +91,8 @@ def _details(one: Planned) -> list[str]:
     longest = found["longest_batch"]
     lines = [
         one.cell,
-        f"  training    {found['steps']:,} steps, {found['tokens']:,} tokens ({found['padded_tokens']:,} with padding), "
-        f"longest batch {longest['rows']} x {longest['length']}",
+        f"  training    {found['steps']:,} steps, {found['tokens']:,} tokens ({found['padded_tokens']:,} with "
+        f"padding), longest batch {longest['rows']} x {longest['length']}",
     ]
     for row in found["evaluations"]:
         new = f", {row['new_tokens'] / row['prompts']:.1f} new tokens each" if row["new_tokens"] else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, kaiming
+from ssm_tune.models.injection import Randomness
 from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout
 
 TARGETS = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")
 
@@ -33,34 +36,46 @@ def _targets(config: MambaConfig) -> dict[str, tuple[str, int, int, int]]:
 
 
 class LowRankUpdate(nn.Module):
-    """``x -> scale * dropout(x) A^T B^T`` on the rows [start, end) of a projection's output; A (r, in), B (out, r)."""
+    """What is learnt of ``x -> scale * dropout(x) A^T B^T`` for the rows from ``start`` on of a projection's output: A
+    (r, in), B (out, r). columns: (in,) int32, what dropout's decisions depend on (ops/keyed_dropout.py)."""
 
-    def __init__(self, A: Tensor, B: Tensor, start: int, scale: float, dropout: float) -> None:
+    columns: Tensor
+
+    def __init__(self, A: Tensor, B: Tensor, start: int, scale: float, columns: Tensor) -> None:
         super().__init__()
         self.A, self.B = nn.Parameter(A), nn.Parameter(B)
-        self.start, self.end = start, start + B.shape[0]
-        self.scale, self.dropout = scale, dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(F.dropout(x, self.dropout, self.training), self.A.to(x.dtype))
-        return F.linear(low, self.B.to(x.dtype)) * self.scale
+        self.start, self.end, self.scale = start, start + B.shape[0], scale
+        self.register_buffer("columns", columns, persistent=False)
 
 
 class ProjectionUpdate(nn.Module):
-    """The updates of one projection, each on its own rows of the output; zero elsewhere."""
+    """The updates of one projection, each on its own rows of the output; zero elsewhere. They share rank and scale, so
+    that all dropouts, and all products with A, are one each."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float, randomness: Randomness) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.dropout, self.randomness = width, dropout, randomness
         self.parts = nn.ModuleDict()
 
     def forward(self, x: Tensor) -> Tensor:
         updates: list[LowRankUpdate] = sorted(self.parts.values(), key=lambda part: part.start)  # type: ignore[arg-type]
-        pieces, covered = [], 0
-        for update in updates:
-            pieces += [x.new_zeros(*x.shape[:-1], update.start - covered), update(x)]
+        scale, A = updates[0].scale, torch.stack([update.A for update in updates]).to(x.dtype)
+        if self.training and self.dropout > 0:
+            columns = torch.stack([update.columns for update in updates])
+            x = keyed_dropout(x, self.randomness.rows(x), columns, self.dropout)
+            low = torch.matmul(x.flatten(1, -2), A.mT).unflatten(1, x.shape[1:-1])
+            scale /= 1 - self.dropout
+        else:
+            low = F.linear(x, A.flatten(0, 1)).unflatten(-1, (len(updates), -1)).movedim(-2, 0)
+        low, pieces, covered = low * scale, [], 0
+        for update, own in zip(updates, low, strict=True):
+            if update.start > covered:
+                pieces.append(x.new_zeros(*own.shape[:-1], update.start - covered))
+            pieces.append(F.linear(own, update.B.to(x.dtype)))
             covered = update.end
-        return torch.cat([*pieces, x.new_zeros(*x.shape[:-1], self.width - covered)], dim=-1)
+        if self.width > covered:
+            pieces.append(x.new_zeros(*low.shape[1:-1], self.width - covered))
+        return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +106,17 @@ class LoRA(Method):
 
     def fill(self, model: Mamba, generator: torch.Generator) -> None:
         known = _targets(model.config)
+        places = itertools.count()
         for mixer in model.mixers:
             updates = mixer.injection.updates
             for name in self.targets:
                 projection, width, start, end = known[name]
                 if projection not in updates:
-                    updates[projection] = ProjectionUpdate(known[projection][3])
+                    width_of_all = known[projection][3]
+                    updates[projection] = ProjectionUpdate(width_of_all, self.dropout, model.randomness)
                 A, B = kaiming(generator, self.rank, width), torch.zeros(end - start, self.rank)
-                update = LowRankUpdate(A, B, start, self.alpha / self.rank, self.dropout)
+                columns = column_bits(next(places), width).to(model.device)
+                update = LowRankUpdate(A, B, start, self.alpha / self.rank, columns)
                 parts = updates[projection].parts
                 assert isinstance(parts, nn.ModuleDict)
                 parts[name.rpartition(".")[2]] = update

@@ -6,8 +6,13 @@ model's code. Letters as in ``ops``; d_model is the width of the residual stream
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
+
+from ssm_tune.ops.keyed_dropout import row_bits
 
 
 class Learned(nn.Module):
@@ -30,6 +35,35 @@ class LowRank(nn.Module):
 
     def forward(self) -> Tensor:
         return self.U @ self.V
+
+
+class Randomness:
+    """What a method that draws random numbers in training draws them from; one for a whole model.
+
+    Whoever trains names the rows of the batch at hand by keys, so that a row draws the same wherever and with whatever
+    else it is computed; where nobody has, each use draws its own from PyTorch's generator.
+    """
+
+    def __init__(self) -> None:
+        self._keys: Tensor | None = None
+        self._bits: Tensor | None = None
+
+    @contextmanager
+    def of(self, keys: Tensor) -> Iterator[None]:
+        """Within it rows have ``keys``, (B,) int64, in forward and backward alike."""
+        self._keys = keys
+        try:
+            yield
+        finally:
+            self._keys = self._bits = None
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Random bits for each position of an ``x`` (B, L, ...), (B, L) int32: ``keyed_dropout``'s."""
+        if self._keys is None:
+            return torch.randint(-(2**31), 2**31, x.shape[:2], dtype=torch.int32, device=x.device)
+        if self._bits is None:
+            self._bits = row_bits(self._keys, x.shape[1])
+        return self._bits
 
 
 class ExtraStates(nn.Module):

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ssm_tune.models.injection import Injection, tensor_of
+from ssm_tune.models.injection import Injection, Randomness, tensor_of
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step, state_dtype
@@ -65,10 +66,23 @@ class Cache:
     def rows(self) -> int:
         return self.ssm[0].shape[0]
 
+    @property
+    def row_bytes(self) -> int:
+        return sum(state[0].numel() * state.element_size() for state in (*self.conv, *self.ssm))
+
     def select(self, index: Tensor) -> None:
         """Make the rows ``index`` (int64) of the present ones, in that order; rows may repeat or go."""
         self.conv = [state.index_select(0, index) for state in self.conv]
         self.ssm = [state.index_select(0, index) for state in self.ssm]
+
+    def blank(self, rows: int) -> Cache:
+        """A cache of so many rows, all zeros, for the same model."""
+        return Cache(*([x.new_zeros(rows, *x.shape[1:]) for x in states] for states in (self.conv, self.ssm)))
+
+    def put(self, rows: Tensor, other: Cache, others: Tensor) -> None:
+        """Make the rows ``rows`` what the rows ``others`` of another cache are (both int64), in place."""
+        for mine, theirs in zip((*self.conv, *self.ssm), (*other.conv, *other.ssm), strict=True):
+            mine[rows] = theirs[others]
 
 
 def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
@@ -133,22 +147,24 @@ class MambaMixer(nn.Module):
         virtual = tensor_of(self.injection.prefix)
         if virtual is None:
             return None, tensor_of(self.injection.initial_state)
-        _, conv, ssm = self._run(virtual.to(self.in_proj.weight.dtype).unsqueeze(0), None, None, None)
-        return conv.expand(rows, -1, -1), ssm.expand(rows, -1, -1)
+        tokens = virtual.to(self.in_proj.weight.dtype).unsqueeze(0)
+        _, last = self._run(tokens, None, None, None, keep=True)
+        assert last is not None
+        return last[0].expand(rows, -1, -1), last[1].expand(rows, -1, -1)
 
-    def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, d_model) -> the same shape, and the states after each row's last real position.
+    def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """(B, L, d_model) -> the same shape, and, with lengths, the two states after each row's last real position.
 
         lengths: (B,) real positions of right-padded rows; the states ignore what follows them.
         """
         conv, ssm = self._start(hidden.shape[0])
-        return self._run(hidden, conv, ssm, lengths)
+        return self._run(hidden, conv, ssm, lengths, keep=lengths is not None)
 
     def _run(
-        self, hidden: Tensor, conv: Tensor | None, ssm: Tensor | None, lengths: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, hidden: Tensor, conv: Tensor | None, ssm: Tensor | None, lengths: Tensor | None, keep: bool
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
-        last_conv = self._last_inputs(x, conv, lengths)
+        last_conv = self._last_inputs(x, conv, lengths) if keep else None
         x = causal_conv1d(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)
         dt, A, B, C = self._scan_inputs(x)
         if lengths is not None:  # softplus(-inf) = 0: a step of size 0 leaves the state as it is
@@ -169,7 +185,7 @@ class MambaMixer(nn.Module):
             output_offset=tensor_of(self.injection.output_offset),
             return_last_state=True,
         )
-        return self._project("out_proj", y), last_conv, last_ssm
+        return self._project("out_proj", y), None if last_conv is None else (last_conv, last_ssm)
 
     def _with_extra(self, state: Tensor | None) -> Tensor | None:
         """A (..., D, N) tensor widened by zeros for extra states, unless it has them already."""
@@ -190,11 +206,14 @@ class MambaMixer(nn.Module):
         index = lengths.unsqueeze(1) + torch.arange(width, device=x.device)
         return padded.gather(1, index.unsqueeze(2).expand(-1, -1, channels))
 
-    def step(self, hidden: Tensor, conv: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(
+        self, hidden: Tensor, conv: Tensor, ssm: Tensor, source: Tensor | None = None,
+        into: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """One position: (R, d_model) and the two states, which it may change -> output and the states after it."""
         x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
         assert self.conv1d.bias is not None
-        x, conv = conv1d_step(x, conv, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        x, conv = conv1d_step(x, conv, self.conv1d.weight.squeeze(1), self.conv1d.bias, source, into[0])
         dt, A, B, C = self._scan_inputs(x)
         y, ssm = selective_scan_step(
             ssm,
@@ -208,6 +227,8 @@ class MambaMixer(nn.Module):
             dt_bias=self.dt_proj.bias,
             state_offset=self._with_extra(tensor_of(self.injection.state_offset)),
             output_offset=tensor_of(self.injection.output_offset),
+            source=source,
+            into=into[1],
         )
         return self._project("out_proj", y), conv, ssm
 
@@ -224,12 +245,20 @@ class RMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """norm and mixer; the residual stream stays outside."""
+    """norm and mixer; the residual stream passes through."""
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.mixer = MambaMixer(config)
+
+    def forward(
+        self, residual: Tensor, added: Tensor | None, dtype: torch.dtype, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """The block's output, the residual stream that it is to be added to, and the mixer's states."""
+        normed, residual = self.norm(residual, added, dtype)
+        out, last = self.mixer(normed, lengths)
+        return out, residual, last
 
 
 class Backbone(nn.Module):
@@ -256,6 +285,7 @@ class Mamba(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
         self.prompt: nn.Module | None = None
+        self.randomness = Randomness()
 
     @property
     def mixers(self) -> list[MambaMixer]:
@@ -270,6 +300,8 @@ class Mamba(nn.Module):
         """Dtype of the activations: that of the frozen projections, or what ``compute_in`` was told."""
         return self._compute_dtype or self.mixers[0].in_proj.weight.dtype
 
+    recompute: bool = False
+    """Whether a backward computes each block's activations again from the block's inputs, and keeps these alone."""
     _compute_dtype: torch.dtype | None = None
     checkpoint_hash: str | None = None
     """sha256 of the tensors that the model was loaded from, in their own dtypes; None for one that was not."""
@@ -280,7 +312,7 @@ class Mamba(nn.Module):
 
     def _stream(self, input_ids: Tensor) -> tuple[Tensor, int]:
         """The residual stream's first value, (B, P + L, d_model), and P."""
-        residual = F.embedding(input_ids, self.backbone.embedding.weight).to(self._residual_dtype)
+        residual = F.embedding(input_ids, self.backbone.embedding.weight).to(self.residual_dtype)
         virtual = tensor_of(self.prompt)
         if virtual is None:
             return residual, 0
@@ -288,24 +320,29 @@ class Mamba(nn.Module):
         return torch.cat([rows, residual], dim=1), virtual.shape[0]
 
     @property
-    def _residual_dtype(self) -> torch.dtype:
+    def residual_dtype(self) -> torch.dtype:
+        """Dtype of the stream that runs past the blocks."""
         return state_dtype(self.dtype) if self.config.residual_in_fp32 else self.dtype
 
     def hidden(self, input_ids: Tensor) -> Tensor:
         """(B, L) int64 -> (B, L, d_model) after the final norm; right padding changes nothing before it."""
         return self._hidden(input_ids, None)[0]
 
-    def _hidden(self, input_ids: Tensor, lengths: Tensor | None) -> tuple[Tensor, Cache]:
+    def _hidden(self, input_ids: Tensor, lengths: Tensor | None, keep: bool = True) -> tuple[Tensor, Cache]:
         residual, virtual = self._stream(input_ids)
         if lengths is not None:
             lengths = lengths + virtual
         cache, out = Cache([], []), None
         for block in self.backbone.blocks:
-            normed, residual = block.norm(residual, out, self.dtype)
-            out, conv, ssm = block.mixer(normed, lengths)
-            if lengths is not None:
-                cache.conv.append(conv)
-                cache.ssm.append(ssm)
+            if self.recompute and torch.is_grad_enabled():
+                out, residual, last = checkpoint(
+                    block, residual, out, self.dtype, lengths, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                out, residual, last = block(residual, out, self.dtype, lengths)
+            if last is not None and keep:
+                cache.conv.append(last[0])
+                cache.ssm.append(last[1])
         assert out is not None
         return self.backbone.norm_f(residual[:, virtual:], out[:, virtual:], self.dtype)[0], cache
 
@@ -318,23 +355,32 @@ class Mamba(nn.Module):
         """(B, L) int64 -> logits (B, L, V); position t predicts token t + 1."""
         return self.logits(self.hidden(input_ids))
 
-    def prefill(self, input_ids: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Cache]:
+    def prefill(self, input_ids: Tensor, lengths: Tensor | None = None, keep: bool = True) -> tuple[Tensor, Cache]:
         """Read right-padded prompts; give the logits (B, V) at each row's last token and the cache after it.
 
-        input_ids: (B, L) int64; lengths: (B,) int64, at least 1 each (all L where absent).
+        input_ids: (B, L) int64; lengths: (B,) int64, at least 1 each (all L where absent). Without ``keep``, for many
+        prompts that nothing follows, the cache is empty.
         """
         rows, length = input_ids.shape
         if lengths is None:
             lengths = torch.full((rows,), length, device=input_ids.device)
-        hidden, cache = self._hidden(input_ids, lengths)
+        hidden, cache = self._hidden(input_ids, lengths, keep)
         last = hidden[torch.arange(rows, device=hidden.device), lengths - 1]
         return self.logits(last), cache
 
-    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """Read one token a row, (R,) int64; give the logits (R, V) after it. The cache moves on in place."""
-        residual = F.embedding(tokens, self.backbone.embedding.weight).to(self._residual_dtype)
+    def step(self, tokens: Tensor, cache: Cache, source: Tensor | None = None, into: Cache | None = None) -> Tensor:
+        """Read one token a row, (R,) int64; give the logits (R, V) after it. The cache moves on in place.
+
+        With ``source`` (R,) int64 row r goes on from row source[r] of ``cache``, and its states are put into row r of
+        ``into``, whose memory is other memory and stays; nothing is asked of the rows whose source is below 0.
+        """
+        residual = F.embedding(tokens, self.backbone.embedding.weight).to(self.residual_dtype)
         out = None
         for index, block in enumerate(self.backbone.blocks):
             normed, residual = block.norm(residual, out, self.dtype)
-            out, cache.conv[index], cache.ssm[index] = block.mixer.step(normed, cache.conv[index], cache.ssm[index])
+            states = cache.conv[index], cache.ssm[index]
+            if into is None:
+                out, cache.conv[index], cache.ssm[index] = block.mixer.step(normed, *states)
+            else:
+                out, _, _ = block.mixer.step(normed, *states, source, (into.conv[index], into.ssm[index]))
         return self.logits(self.backbone.norm_f(residual, out, self.dtype)[0])

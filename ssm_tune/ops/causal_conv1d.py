@@ -46,20 +46,27 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
     return F.silu(out)
 
 
-def conv1d_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def conv1d_step(
+    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None = None, into: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """One position of ``causal_conv1d``: x (R, D), state (R, K-1, D) -> (R, D) and the state after it.
 
     Where the kernels run, and no gradient can be asked for, the state is changed in place and handed back.
+    source, into: as ``selective_scan_step`` takes them.
     """
     fitting = weight.shape[1] == _KERNEL_WIDTH and state.dtype == x.dtype
     if fitting and not _differentiable(x, state, weight, bias) and kernels_run("conv1d_step", x, x.shape[1]):
         from ssm_tune.ops.conv_kernels import run_step
 
         state = state.contiguous()
-        return run_step(x, state, weight, bias), state
+        after = state if into is None else into
+        return run_step(x, state, after, source, weight, bias), after
+    if source is not None:
+        state = state.index_select(0, source.clamp(min=0))
     window = torch.cat([state, x.unsqueeze(1)], dim=1)  # (R, K, D)
     taps = weight.to(x.dtype).t()
-    return F.silu((window * taps).sum(1) + bias.to(x.dtype)), window[:, 1:]
+    after = window[:, 1:] if into is None else into.copy_(window[:, 1:])
+    return F.silu((window * taps).sum(1) + bias.to(x.dtype)), after
 
 
 def _differentiable(*tensors: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,23 +11,31 @@ from torch import Tensor
 from ssm_tune.ops.compiler import Kernel
 from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, launch, names_memory, sum_partials
 
-SPAN = 8
-"""Positions of a thread."""
-WEIGHT_SPAN = 64
-"""The same where the weight's gradient is wanted: fewer partial sums."""
+SPANS = (4, 8)
+"""Positions of a thread: few where only more threads fill the GPU, though each reads three positions more."""
+WEIGHT_SPANS = (8, 16, 32, 64)
+"""The same where the weight's gradient is wanted: the more, the fewer partial sums."""
+BLOCKS = 4
+"""Blocks a processor that fill the GPU."""
 WIDTH = 4
 
 _TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state"
 _FIELDS = "9P3q7i4x"
 
 
-def conv_kernel(name: str, dtype: torch.dtype, span: int = SPAN, x: bool = True, weight: bool = False) -> Kernel:
+def conv_kernel(name: str, dtype: torch.dtype, span: int = SPANS[-1], x: bool = True, weight: bool = False) -> Kernel:
     macros = {"DTYPE": DTYPE_CODES[dtype], "SPAN": span, "D_X": int(x), "D_WEIGHT": int(weight)}
     return Kernel.of(name, macros, "conv1d")
 
 
 def _grid(x: Tensor, span: int) -> tuple[int, int, int]:
     return (-(-x.shape[2] // 512), -(-x.shape[1] // span), x.shape[0])
+
+
+def _span(x: Tensor, spans: tuple[int, ...]) -> int:
+    """The longest of ``spans`` that leaves enough blocks to fill the GPU, else the shortest."""
+    wanted = BLOCKS * torch.cuda.get_device_properties(x.device).multi_processor_count
+    return next((span for span in reversed(spans) if math.prod(_grid(x, span)) >= wanted), spans[0])
 
 
 def _ends(x: Tensor, initial: Tensor | None, dout: Tensor, weight: Tensor, bias: Tensor | None) -> list[int]:
@@ -40,7 +49,8 @@ def run_forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: T
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, weight = in_fours(x), weight.contiguous()
     initial_state = None if initial_state is None else in_fours(initial_state)
-    launch(conv_kernel("conv_forward", x.dtype), _grid(x, SPAN), 128, 0, _FIELDS,
+    span = _span(x, SPANS)
+    launch(conv_kernel("conv_forward", x.dtype, span), _grid(x, span), 128, 0, _FIELDS,
            [*map(address, (x, initial_state, None, weight, bias, out, None, None, None)),
             *_ends(x, initial_state, x, weight, bias)], x.device)  # fmt: skip
     return out
@@ -52,7 +62,7 @@ def run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     want_x, want_weight, want_bias, want_initial = wanted
     sums = want_weight or want_bias
-    span = WEIGHT_SPAN if sums else SPAN
+    span = _span(x, WEIGHT_SPANS if sums else SPANS)
     dx, dweight, dbias, dinitial = gradients_of((x, weight, bias, initial_state), wanted)
     grid = _grid(x, span)
     partial = x.new_empty(grid[1] * grid[2], WIDTH + 1, x.shape[2], dtype=torch.float32) if sums else None
@@ -112,12 +122,15 @@ conv.register_autograd(_differentiate, setup_context=_save)
 _backward.register_autograd(_refuse)
 
 
-def run_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """One position: x (R, D) and the state (R, 3, D), contiguous, which moves on in place -> (R, D)."""
+def run_step(
+    x: Tensor, before: Tensor, state: Tensor, source: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """One position: x (R, D); row source[r] of the state ``before`` (*, 3, D) moves on to row r of ``state`` (R, 3, D),
+    both contiguous -> (R, D)."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, weight = in_fours(x.unsqueeze(1)), weight.contiguous()
     rows, _, channels = x.shape
     launch(Kernel.of("conv_step", {"DTYPE": DTYPE_CODES[x.dtype]}, "step"), (-(-channels // 512), rows, 1), 128, 0,
-           "5Pq4i", [*map(address, (x, state, out, weight, bias)), x.stride(0), channels, code(weight), code(bias), 0],
-           x.device)  # fmt: skip
+           "7Pq4i", [*map(address, (x, before, state, out, source, weight, bias)), x.stride(0), channels, code(weight),
+                     code(bias), 0], x.device)  # fmt: skip
     return out

@@ -111,7 +111,7 @@ def names_memory(operation: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 raise torch.OutOfMemoryError(
                     f"{operation}: out of GPU memory on {tuple(first.shape)} {dtype}, "
                     f"{first.numel() * first.element_size()} bytes ({wanted[0] if wanted else error}); "
-                    "a smaller train.batch_size or decode.batch_size needs less"
+                    "train.micro_batch or a smaller decode.batch_size needs less"
                 ) from error
 
         return named

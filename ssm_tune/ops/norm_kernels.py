@@ -46,11 +46,12 @@ def run_backward(
     dy: Tensor, dtotal: Tensor | None, total: Tensor, weight: Tensor, eps: float, has_added: bool, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     want_residual, want_added, want_weight = wanted
-    dy, dtotal = dy.contiguous(), None if dtotal is None else dtotal.contiguous()
-    blocks, none = min(_rows(total), _BLOCKS if want_weight else 65535), total.new_empty(0)
-    dresidual = torch.empty_like(total) if want_residual else none
-    dadded = torch.empty_like(dy) if want_added else none
-    dweight = torch.empty_like(weight) if want_weight else none
+    dy, total, dtotal = dy.contiguous(), total.contiguous(), None if dtotal is None else dtotal.contiguous()
+    blocks = min(_rows(total), _BLOCKS if want_weight else 65535)
+    # what is not wanted is empty, and a tensor of its own: an op's results may not be one tensor twice
+    dresidual, dadded, dweight = (
+        x.new_empty(x.shape if want else 0) for x, want in zip((total, dy, weight), wanted, strict=True)
+    )
     partial = total.new_empty(blocks, total.shape[-1], dtype=torch.float32) if want_weight else None
     launch(
         norm_kernel("norm_backward", total.dtype, dy.dtype, total.shape[-1], has_added, want_weight),

@@ -11,7 +11,7 @@ from ssm_tune import render
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write, read_bytes
 from ssm_tune.record import Record
-from ssm_tune.reporting import curves, sheet
+from ssm_tune.reporting import curves, pairs, sheet
 from ssm_tune.reporting.grid import Grid, fill
 from ssm_tune.reporting.layout import layout_names, load_layout
 from ssm_tune.reporting.published import Published
@@ -58,7 +58,10 @@ def build(found: Found, published: Published | None = None, pictures: bool = Tru
         files[f"tables/{name}.md"] = sheet.markdown(shown).encode()
         files[f"tables/{name}.tex"] = sheet.latex(shown).encode()
         files[f"tables/{name}.csv"] = sheet.comma_separated(grid).encode()
-        files |= _figures(grid, {id(record): path.parent for path, record in found}, pictures)
+        folders = {id(record): path.parent for path, record in found}
+        if grid.layout.compare is not None:
+            files |= {f"tables/{name}-compare.{kind}": made for kind, made in pairs.tables(grid, folders).items()}
+        files |= _figures(grid, folders, pictures)
     return Built(files, missing)
 
 

@@ -27,12 +27,16 @@ def commands(layout: Layout, picked: Picked) -> tuple[str, ...]:
 
 
 def _command(words: str) -> str:
-    return f"ssm-tune {'-m ' if ',' in words else ''}{words}"
+    return f"ssm-tune {'-m ' if ',' in words or '+sweep=' in words else ''}{words}"
 
 
 def _rest(layout: Layout, row: MethodRow, column: Column, seeds: Sequence[int]) -> str:
     """The settings beside method and task."""
-    words = [f"method.{name}={word(value)}" for name, value in row.changed.items()]
+    options = row.changed if layout.sweep is None else row.asked  # a sweep may have a default beside others
+    words = [f"method.{name}={word(value)}" for name, value in options.items()]
+    words += [f"{name}={word(value)}" for name, value in row.overrides.items()]
+    if layout.sweep is not None:  # which knows the rest
+        return " ".join([f"+sweep={layout.sweep}", *words, f"seed={','.join(map(str, seeds))}"])
     words += [f"model={column.model}", f"data={column.data}"]
     words += [f"protocol={layout.protocol}"] if layout.protocol != "auto" else []
     words += [f"{name}={word(value)}" for name, value in column.overrides.items()]

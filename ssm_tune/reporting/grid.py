@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -115,7 +115,7 @@ def _of_task(layout: Layout, column: Column, task: str, records: Iterable[Record
         return here == wanted and cell["seed"] in layout.seeds
 
     there = list(filter(fits, records))
-    usable = [record for record in there if _has(record, column)]
+    usable = [record for record in there if _has(record, column.overrides)]
     if others := len(there) - len(usable):
         asked = " ".join(f"{name}={word(value)}" for name, value in column.overrides.items())
         notes.append(f"{task}: {others} record(s) without the table's settings ({asked}) are left out; "
@@ -134,9 +134,9 @@ def _of_task(layout: Layout, column: Column, task: str, records: Iterable[Record
     return groups[key]
 
 
-def _has(record: Record, column: Column) -> bool:
-    """Whether the record's settings are those that the column asks for."""
-    for name, value in column.overrides.items():
+def _has(record: Record, overrides: Mapping[str, Any]) -> bool:
+    """Whether the record's settings are those that a column or a row asks for."""
+    for name, value in overrides.items():
         found: Any = record["config"]
         for part in name.lstrip("+").split("."):
             found = found.get(part) if isinstance(found, dict) else None
@@ -150,7 +150,8 @@ def _of_row(row: MethodRow, records: Iterable[Record], notes: list[str]) -> list
 
     def fits(record: Record) -> bool:
         cell = record["cell"]
-        return cell["method"] == row.method and {**row.options, **cell["method_options"]} == dict(row.options)
+        options = {**row.options, **cell["method_options"]}
+        return cell["method"] == row.method and options == dict(row.options) and _has(record, row.overrides)
 
     variants = _grouped(filter(fits, records), lambda record: json.dumps(settings(record)))
     if not variants:

@@ -27,9 +27,21 @@ QUANTITIES = {
     "memory": "peak memory (GiB)",
 }
 """What a column can show beside metrics, with its heading."""
-KEYS = ("title", "protocol", "seeds", "model", "data", "overrides", "columns", "rows", "average_rank")
-COLUMN_KEYS = ("task", "tasks", "average", "model", "data", "overrides", "show")
-ROW_KEYS = ("method", "options", "label")
+KEYS = (
+    "title",
+    "protocol",
+    "seeds",
+    "model",
+    "data",
+    "overrides",
+    "columns",
+    "rows",
+    "average_rank",
+    "sweep",
+    "compare",
+)
+COLUMN_KEYS = ("task", "tasks", "average", "label", "model", "data", "overrides", "show")
+ROW_KEYS = ("method", "options", "overrides", "label")
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Column:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method with the ``options`` that differ from its defaults, all of them given."""
+    """A method with all of its ``options``. overrides: as of a column, for rows that differ in more than options."""
 
     label: str
     method: str
@@ -62,11 +74,18 @@ class MethodRow:
     options: Mapping[str, Any]
     changed: Mapping[str, Any]
     """those of ``options`` that are not the defaults"""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """those of ``options`` that the plan names, defaults too"""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A table's plan. protocol: paper, standard, or auto, which is paper for published data alone."""
+    """A table's plan. protocol: paper, standard, or auto, which is paper for published data alone.
+
+    sweep: the sweep file that fills the table, where its cells need more than the columns say.
+    compare: the label of the row that every other is compared with, example by example, in a table of its own.
+    """
 
     name: str
     title: str
@@ -75,6 +94,8 @@ class Layout:
     columns: tuple[Column, ...]
     rows: tuple[MethodRow, ...]
     average_rank: bool
+    sweep: str | None = None
+    compare: str | None = None
 
     def protocol_of(self, column: Column) -> str:
         if self.protocol != "auto":
@@ -128,12 +149,19 @@ def parse_layout(name: str, plan: Any) -> Layout:
         raise ValueError(f"seeds must be whole numbers, got {seeds!r}")
     columns = tuple(_column(part, plan) for part in _listed(plan.get("columns"), "columns"))
     if len({column.name for column in columns}) < len(columns):
-        raise ValueError("two columns have one name; a column of several tasks is named by average: NAME")
+        raise ValueError(
+            "two columns have one name; a column of several tasks is named by average: NAME, one of one by label: NAME"
+        )
     rows = tuple(_rows(plan.get("rows")))
     if len({row.label for row in rows}) < len(rows):
         raise ValueError("two rows have one label")
-    title = str(plan.get("title", name))
-    return Layout(name, title, protocol, tuple(seeds), columns, rows, bool(plan.get("average_rank", False)))
+    sweep, compare = plan.get("sweep"), plan.get("compare")
+    if sweep is not None:
+        _known("sweep", [sweep])
+    if compare is not None and compare not in [row.label for row in rows]:
+        raise ValueError(f"compare names no row: {compare!r}")
+    ranks, title = bool(plan.get("average_rank", False)), str(plan.get("title", name))
+    return Layout(name, title, protocol, tuple(seeds), columns, rows, ranks, sweep, compare)
 
 
 def _column(part: Any, plan: dict[str, Any]) -> Column:
@@ -146,7 +174,8 @@ def _column(part: Any, plan: dict[str, Any]) -> Column:
     if not isinstance(model, str):
         raise ValueError(f"the column {tasks[0]} has no model")
     overrides = {**(plan.get("overrides") or {}), **(part.get("overrides") or {})}
-    return Column(str(part.get("average", tasks[0])), tuple(tasks), model, data, tuple(part.get("show", ())), overrides)
+    name = str(part.get("average") or part.get("label") or tasks[0])
+    return Column(name, tuple(tasks), model, data, tuple(part.get("show", ())), overrides)
 
 
 def _rows(given: Any) -> list[MethodRow]:
@@ -174,8 +203,10 @@ def _row(part: Any, group: str) -> MethodRow:
         key: value for key, value in section.items() if key not in ("_target_", "name", "published", "learning_rate")
     }
     changed = {key: value for key, value in options.items() if value != method_section(method)[key]}
-    label = part.get("label") or " ".join([method, *(f"{key}={word(value)}" for key, value in changed.items())])
-    return MethodRow(str(label), method, group, kept, changed)
+    overrides = part.get("overrides") or {}
+    shown = {**changed, **{key.rpartition(".")[2]: value for key, value in overrides.items()}}
+    label = part.get("label") or " ".join([method, *(f"{key}={word(value)}" for key, value in shown.items())])
+    return MethodRow(str(label), method, group, kept, changed, overrides, options)
 
 
 def _known(group: str, given: Sequence[str]) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by every kind of colour vision, and two more; with a marker each, for grey print
-COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#8C6D31", "#CC79A7", "#D55E00", "#7F3C8D")
+# Okabe and Ito's colours, told apart by every kind of colour vision, and three more; with a marker each, for grey print
+COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#8C6D31", "#CC79A7", "#D55E00", "#7F3C8D",
+           "#999933")  # fmt: skip
 MARKERS = "sovD^P*Xph"
 FROZEN_COLOUR = "#777777"
 PANEL = (2.75, 2.2)

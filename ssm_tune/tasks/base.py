@@ -189,6 +189,12 @@ def set_aside(examples: list[Example], where: str) -> tuple[list[Example], list[
     return left, [example for example in examples if (example.group or example.id) in aside]
 
 
+def drawn(examples: list[Example], count: int) -> list[Example]:
+    """``count`` of the examples, drawn by a fixed seed, in their order; all of them where there are no more."""
+    chosen = set(_shuffled([example.id for example in examples], CARVE_SEED)[:count])
+    return [example for example in examples if example.id in chosen]
+
+
 def _shuffled(items: list[str], seed: int) -> list[str]:
     generator = random.Random(seed)
     return sorted(items, key={item: generator.random() for item in items}.__getitem__)

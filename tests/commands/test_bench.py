@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssm_tune.commands import bench, bench_step
+from ssm_tune.commands import bench, bench_generate, bench_step
 from ssm_tune.config import names
 from ssm_tune.errors import UserError
 
@@ -38,7 +38,7 @@ def test_a_bad_shape_is_refused(shape: str, capsys: pytest.CaptureFixture[str]) 
     assert shape in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["scan", "step"])
+@pytest.mark.parametrize("what", ["scan", "step", "generate"])
 def test_without_a_gpu_one_line_says_so(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device"):
@@ -68,3 +68,36 @@ def test_a_step_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch
 def test_every_method_of_the_steps_is_one_of_ours() -> None:
     assert {case.method for case in bench_step.CASES} <= set(names("method"))
     assert {case.model for case in bench_step.CASES} <= set(names("model"))
+
+
+def test_decodings_row_holds_the_floor_and_stands_beside_the_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"seconds": 5.0, "reading_seconds": 1.0, "tokens": 40_000, "steps": 400, "slots": 256, "peak_gb": 40.0,
+             "step_bytes": 20_000_000_000, "said": ""}  # fmt: skip
+    monkeypatch.setattr(bench_generate, "_measured", lambda case: found)
+    row = bench_generate.measured(bench_generate.Case("mamba_1b4", 5, 1000, 2000.0), 4e12)
+    assert row["milliseconds"] == pytest.approx(5.0)
+    assert row["step_milliseconds"] == pytest.approx(10.0)
+    assert row["floor_milliseconds"] == pytest.approx(5.0)
+    said = bench_generate.line(row).split()
+    assert said[:7] == ["mamba_1b4", "5", "1000", "150+40", "256", "5.00", "5.00"]
+    assert said[7:] == ["8,000", "1.00", "10.00", "5.00", "50%", "400", "40.0"]
+
+
+def test_drawn_lengths_are_within_the_quantiles_and_about_their_means() -> None:
+    case = bench_generate.Case("mamba_1b4", 5, 819, lengths=True)
+    lengths = bench_generate.lengths_of(case)
+    assert lengths == bench_generate.lengths_of(case)
+    for drawn, known in zip(zip(*lengths, strict=True), (bench_generate.PROMPT_QUANTILES,
+                            bench_generate.REFERENCE_QUANTILES), strict=True):  # fmt: skip
+        assert min(known) <= min(drawn) <= max(drawn) <= max(known)
+        assert sum(drawn) / len(drawn) == pytest.approx(sum(known[1:-1]) / (len(known) - 2), rel=0.25)
+
+
+def test_decoding_is_timed_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_generate, "_ROUNDS", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    row = bench_generate.measured(bench_generate.Case("tiny", 2, 3), None)
+    assert "failed" not in row
+    assert row["slots"] == 3
+    assert row["tokens"] == 3 * bench_generate.NEW_TOKENS
+    assert 0 < row["reading_seconds"] < row["seconds"]

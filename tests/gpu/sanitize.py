@@ -13,6 +13,7 @@ from cases import CASE, inputs
 
 from ssm_tune.ops import backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
 
@@ -52,6 +53,10 @@ def others(dtype: torch.dtype) -> None:
     for trained in (False, True):
         taps, start = weight.clone().requires_grad_(trained), draw(2, 3, 72).to(dtype).requires_grad_()
         causal_conv1d(x, taps, bias, start).sum().backward()
+    for parts in (1, 3):
+        rows = row_bits(torch.arange(2, device="cuda"), 70)
+        columns = torch.stack([column_bits(part, 72) for part in range(parts)]).cuda()
+        keyed_dropout(draw(2, 70, 80).to(dtype)[:, :, :72].requires_grad_(), rows, columns, 0.3).sum().backward()
     for width in (72, 2048):
         stream, added = draw(5, width).requires_grad_(), draw(5, width).to(dtype).requires_grad_()
         scale = draw(width).requires_grad_()

@@ -12,6 +12,8 @@ from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import MambaConfig
 from ssm_tune.ops import backend, conv_kernels, norm_kernels
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.dropout_kernels import dropout
+from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan_step
 
@@ -65,6 +67,22 @@ def test_norm(dtype: torch.dtype, width: int, added: bool) -> None:
     compare(work, given, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("frozen", [("weight",), ("weight", "added"), ("weight", "residual"), ("residual", "added")])
+def test_gradients_of_what_is_frozen_are_left_out(frozen: tuple[str, ...]) -> None:
+    given = {"residual": draw(5, 7, 2 * 64)[..., 64:], "added": draw(5, 7, 64), "weight": draw(64)}
+    trained = [name for name in given if name not in frozen]
+    results = []
+    for how in ("cuda", "reference"):
+        backend.use(how)
+        own = {name: x.detach().requires_grad_(name in trained) for name, x in given.items()}
+        y, total = add_rms_norm(own["residual"], own["added"], own["weight"], 1e-5, torch.float32)
+        plain, _ = add_rms_norm(own["residual"], None, own["weight"], 1e-5, torch.float32)
+        loss = (y * torch.arange(64, device="cuda")).sum() + total.square().sum() + plain.cumsum(0).sum()
+        results.append(torch.autograd.grad(loss, [own[name] for name in trained]))
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-4)
+
+
 def test_the_ops_pass_opcheck() -> None:
     x, weight, bias = (draw(*shape).requires_grad_() for shape in ((2, 9, 16), (16, 4), (16,)))
     torch.library.opcheck(conv_kernels.conv, (x, weight, bias, None))
@@ -72,6 +90,11 @@ def test_the_ops_pass_opcheck() -> None:
     residual, added, scale = (draw(*shape).requires_grad_() for shape in ((5, 64), (5, 64), (64,)))
     torch.library.opcheck(norm_kernels._forward, (residual, added, scale, 1e-5, torch.float32))
     torch.library.opcheck(norm_kernels._forward, (residual, None, scale, 1e-5, torch.bfloat16))
+
+
+def test_row_bits_are_the_same_on_both_devices() -> None:
+    keys = torch.tensor([0, 1, 2**31 - 1, 123456789])
+    assert torch.equal(row_bits(keys, 500), row_bits(keys.cuda(), 500).cpu())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -126,3 +149,21 @@ def test_the_model_gives_the_same_on_both_backends(dtype: torch.dtype) -> None:
     scale = 1e-5 if dtype == torch.float32 else 3e-2
     for mine, plain in zip(*results, strict=True):
         assert (mine.float() - plain.float()).norm() <= scale * plain.float().norm()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_keyed_dropout(dtype: torch.dtype, parts: int) -> None:
+    """The same elements as the plain operations leave, and their gradients; x is a part of a wider tensor."""
+    rows = row_bits(torch.arange(5, device="cuda"), 33)
+    columns = torch.stack([column_bits(place, 72) for place in range(parts)]).cuda()
+    wide, weights = draw(5, 33, 144).to(dtype), draw(parts, 5, 33, 72).to(dtype)
+    found = {}
+    for how in ("cuda", "reference"):
+        backend.use(how)
+        x = wide.clone().requires_grad_()
+        out = keyed_dropout(x[..., 72:], rows, columns, 0.1)
+        found[how] = out, *torch.autograd.grad(out, x, weights)
+    assert torch.equal(found["cuda"][0], found["reference"][0])
+    torch.testing.assert_close(found["cuda"][1], found["reference"][1])
+    torch.library.opcheck(dropout, (wide[..., 72:].contiguous().requires_grad_(), rows, columns, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from small import Silent
 
 from ssm_tune.capture import CudaCapture, Graphs
 from ssm_tune.config import method_section
+from ssm_tune.determinism import FIXED, VARIABLE
 from ssm_tune.encoding import Encoded
 from ssm_tune.loop import Diverged, Training, TrainSettings, train
 from ssm_tune.methods.base import attach, load_method
@@ -39,14 +41,15 @@ def poisoned() -> Iterator[None]:
 
 def started(
     name: str, capture: bool, adapter: torch.dtype = torch.float32, dtype: torch.dtype = torch.bfloat16,
-    rate: float = 1e-2, **options: object,
+    rate: float = 1e-2, micro_batch: int | None = None, deterministic: bool = False, **options: object,
 ) -> Training:  # fmt: skip
     model = initialised(MambaConfig(d_model=64, n_layer=2, vocab_size=256), 0).cuda()
     for parameter_name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(kept_dtype(parameter_name, dtype))
     attached = attach(model, load_method(method_section(name, options)), dtype=adapter)
     settings = TrainSettings(epochs=100, batch_size=4, learning_rate=rate, seed=42, max_steps=STEPS)
-    return Training(attached, SEQUENCES, settings, 0, CudaCapture(model.device) if capture else None)
+    graphs = CudaCapture(model.device) if capture else None
+    return Training(attached, SEQUENCES, settings, 0, graphs, micro_batch, deterministic=deterministic)
 
 
 def losses(training: Training) -> list[float]:
@@ -67,7 +70,7 @@ def captured(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[float]
 def launched_singly(training: Training) -> list[float]:
     """The losses of the same steps without captures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Graphs, "_capture", lambda graphs, batch: None)
+        patch.setattr(Graphs, "_capture", lambda *_: None)
         return losses(training)
 
 
@@ -83,15 +86,34 @@ def test_graphs_give_the_losses_of_single_launches(
     assert worst < ROUNDING[torch.bfloat16]  # the activations' dtype
 
 
-def test_without_padding_graphs_give_what_plain_training_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssm_tune.loop.bucket", lambda longest, labels: (longest, labels))
-    eager = started("lora", False, dtype=torch.float32)
-    alone = losses(eager)
-    graphs = started("lora", True, dtype=torch.float32)
-    both = captured(graphs, monkeypatch)
+@pytest.mark.parametrize("micro_batch", [None, 2, 1])
+def test_graphs_give_what_plain_training_gives(micro_batch: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout draws the same numbers in every step, padded and in parts."""
+    alone = losses(started("lora", False, dtype=torch.float32))
+    both = captured(started("lora", True, dtype=torch.float32, micro_batch=micro_batch), monkeypatch)
     worst = max(abs(one - two) / one for one, two in zip(alone, both, strict=True))
-    print(f"lora with dropout, float32, unpadded: worst relative difference {worst:.1e}")
-    assert worst < ROUNDING[torch.float32]  # dropout draws the same numbers, then, in every step
+    print(f"lora with dropout, float32, {micro_batch or 4} examples at a time: worst relative difference {worst:.1e}")
+    assert worst < ROUNDING[torch.float32]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_recomputed_activations_give_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, again = (started(name, True) for _ in range(2))
+    again.adapter.model.recompute = True
+    assert captured(kept, monkeypatch) == captured(again, monkeypatch)
+
+
+@pytest.mark.parametrize("capture", [False, True], ids=["plain", "captured"])
+@pytest.mark.parametrize("name", METHODS)
+def test_two_deterministic_trainings_have_the_same_bits(
+    name: str, capture: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.environ.get(VARIABLE) not in FIXED:
+        pytest.skip(f"start pytest with {VARIABLE}={FIXED[0]}")
+    one, two = (started(name, capture, torch.bfloat16, deterministic=True) for _ in range(2))
+    assert losses(one) == losses(two)
+    for parameter, other in zip(one.step.parameters, two.step.parameters, strict=True):
+        assert torch.equal(parameter, other)
 
 
 def test_dropout_differs_between_replays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +168,9 @@ def test_what_cannot_be_captured_runs_without_and_says_so(
     eager = losses(started("lora", False, dtype=torch.float32))
     plain = Step.update
 
-    def waits(step: Step, loss: torch.Tensor) -> None:
-        loss.item()
-        plain(step, loss)
+    def waits(step: Step) -> None:
+        step.loss.item()
+        plain(step)
 
     monkeypatch.setattr(Step, "update", waits)
     training = started("lora", True, dtype=torch.float32)

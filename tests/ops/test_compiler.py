@@ -13,7 +13,8 @@ import torch
 
 from ssm_tune.ops import compiler
 from ssm_tune.ops.compiler import Kernel, KernelError, cached_cubin, compile_kernel
-from ssm_tune.ops.conv_kernels import WEIGHT_SPAN, conv_kernel
+from ssm_tune.ops.conv_kernels import SPANS, WEIGHT_SPANS, conv_kernel
+from ssm_tune.ops.dropout_kernels import dropout_kernel
 from ssm_tune.ops.norm_kernels import norm_kernel
 from ssm_tune.ops.selective_scan import variants
 from ssm_tune.ops.selective_scan.kernels import INPUTS
@@ -63,9 +64,12 @@ def other_kernels() -> list[tuple[str, Kernel, int]]:
     for dtype in DTYPES:
         label = str(dtype).removeprefix("torch.")
         found += [
-            (f"conv forward {label}", conv_kernel("conv_forward", dtype), 0),
-            (f"conv backward {label}", conv_kernel("conv_backward", dtype), 0),
-            (f"conv backward, weights {label}", conv_kernel("conv_backward", dtype, WEIGHT_SPAN, True, True), 0),
+            *((f"conv forward {span} {label}", conv_kernel("conv_forward", dtype, span), 0) for span in SPANS),
+            *((f"conv backward {span} {label}", conv_kernel("conv_backward", dtype, span), 0) for span in SPANS),
+            *((f"conv backward, weights {span} {label}", conv_kernel("conv_backward", dtype, span, True, True), 0)
+              for span in WEIGHT_SPANS),
+            (f"dropout forward {label}", dropout_kernel("dropout_forward", dtype), 0),
+            (f"dropout backward {label}", dropout_kernel("dropout_backward", dtype), 0),
             (f"conv step {label}", Kernel.of("conv_step", {"DTYPE": int(DTYPES.index(dtype))}, "step"), 0),
             (f"norm forward {label}", norm_kernel("norm_forward", torch.float32, dtype, 2048, True, False), 0),
             (f"norm backward {label}", norm_kernel("norm_backward", torch.float32, dtype, 2048, True, True), 0),

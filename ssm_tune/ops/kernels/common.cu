@@ -57,6 +57,23 @@ __device__ __forceinline__ void store_four(elem* to, Four x) {
 #endif
 }
 
+// Four neighbours of a dtype known at run time, ``index`` a multiple of four.
+__device__ __forceinline__ Four load_any_four(const void* from, i64 index, int dtype) {
+    Four out;
+    if (dtype == 0 && (u64)from % 16 == 0) {
+        const float4 raw = ((const float4*)from)[index / 4];
+        out.v[0] = raw.x, out.v[1] = raw.y, out.v[2] = raw.z, out.v[3] = raw.w;
+    } else if (dtype == 1 && (u64)from % 8 == 0) {
+        const uint2 raw = ((const uint2*)from)[index / 4];
+        out.v[0] = bfloat_to_float((u16)(raw.x & 0xffffu)), out.v[1] = bfloat_to_float((u16)(raw.x >> 16));
+        out.v[2] = bfloat_to_float((u16)(raw.y & 0xffffu)), out.v[3] = bfloat_to_float((u16)(raw.y >> 16));
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out.v[i] = load_any(from, index + i, dtype);
+    }
+    return out;
+}
+
 // COUNT neighbours from shared memory, as wide as they allow.
 template <int COUNT>
 __device__ __forceinline__ void load_many(float (&out)[COUNT], const float* from) {

@@ -19,11 +19,12 @@ struct Taps {
 
 __device__ __forceinline__ Taps load_taps(const Conv& p, int channel) {
     Taps taps;
+    taps.bias = p.bias ? load_any_four(p.bias, channel, p.bias_type) : Four{};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+        const Four own = load_any_four(p.weight, (i64)(channel + i) * 4, p.weight_type);
 #pragma unroll
-        for (int k = 0; k < 4; ++k) taps.w[k].v[i] = load_any(p.weight, (i64)(channel + i) * 4 + k, p.weight_type);
-        taps.bias.v[i] = p.bias ? load_any(p.bias, channel + i, p.bias_type) : 0.0f;
+        for (int k = 0; k < 4; ++k) taps.w[k].v[i] = own.v[k];
     }
     return taps;
 }
@@ -39,10 +40,10 @@ __device__ __forceinline__ Four input_at(const Conv& p, int row, int t, int chan
 extern "C" __global__ void __launch_bounds__(128) conv_forward(const __grid_constant__ Conv p) {
     const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.z, start = blockIdx.y * SPAN;
     if (channel >= p.channels) return;
-    const Taps taps = load_taps(p, channel);
     Four window[SPAN + 3];
 #pragma unroll
     for (int i = 0; i < SPAN + 3; ++i) window[i] = input_at(p, row, start + i - 3, channel);
+    const Taps taps = load_taps(p, channel);
 #pragma unroll
     for (int i = 0; i < SPAN; ++i) {
         if (start + i >= p.length) break;

@@ -60,13 +60,14 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
 extern "C" __global__ void __launch_bounds__(THREADS) norm_forward(const __grid_constant__ Norm p) {
     extern __shared__ float4 shared[];
     for (i64 row = blockIdx.x; row < p.rows; row += gridDim.x) {
-        Four s[PARTS];
+        Four s[PARTS], weight[PARTS];
         float squares = 0.0f;
 #pragma unroll
         for (int part = 0; part < PARTS; ++part) {
             const int column = (part * THREADS + threadIdx.x) * 4;
             if (column >= p.width) break;
             const i64 at = row * p.width + column;
+            weight[part] = load_any_four(p.weight, column, p.weight_type);
             s[part] = load_stream(p.residual + at);
 #if HAS_ADDED
             const Four added = load_four(p.added + at);
@@ -85,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_forward(const __grid_
             if (column >= p.width) break;
             Four y;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) y.v[i] = s[part].v[i] * scale * load_any(p.weight, column + i, p.weight_type);
+            for (int i = 0; i < 4; ++i) y.v[i] = s[part].v[i] * scale * weight[part].v[i];
             store_four(p.y + row * p.width + column, y);
         }
     }
@@ -97,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_backward(const __grid
     extern __shared__ float4 shared[];
     Four dweight[PARTS] = {};
     for (i64 row = blockIdx.x; row < p.rows; row += gridDim.x) {
-        Four s[PARTS], dy[PARTS];
+        Four s[PARTS], dy[PARTS], weight[PARTS];
         float squares = 0.0f, products = 0.0f;
 #pragma unroll
         for (int part = 0; part < PARTS; ++part) {
@@ -106,10 +107,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_backward(const __grid
             const i64 at = row * p.width + column;
             s[part] = load_stream(p.residual + at);
             dy[part] = load_four(p.dy + at);
+            weight[part] = load_any_four(p.weight, column, p.weight_type);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 squares = fmaf(s[part].v[i], s[part].v[i], squares);
-                products = fmaf(s[part].v[i] * dy[part].v[i], load_any(p.weight, column + i, p.weight_type), products);
+                products = fmaf(s[part].v[i] * dy[part].v[i], weight[part].v[i], products);
             }
         }
         const float scale = rsqrtf(block_sum(squares, (float*)shared) / (float)p.width + p.eps);
@@ -124,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_backward(const __grid
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const float through = dy[part].v[i] * scale;
-                ds.v[i] += fmaf(through, load_any(p.weight, column + i, p.weight_type), -s[part].v[i] * pull);
+                ds.v[i] += fmaf(through, weight[part].v[i], -s[part].v[i] * pull);
                 if (D_WEIGHT) dweight[part].v[i] = fmaf(through, s[part].v[i], dweight[part].v[i]);
             }
             if (p.dstream) store_stream(p.dstream + at, ds);

@@ -139,13 +139,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
 #if HAS_OFFSET
     float offset[PER][STATES];
 #endif
+    // with float32 inputs the sums over time are sums of whole tiles' sums, which round less
 #if D_A
     float dA[PER][STATES] = {};
+#if DTYPE == 0
+    float dA_before[PER][STATES] = {};
+#endif
 #endif
 #if D_OFFSET
     float doffset[PER][STATES] = {};
 #if DTYPE == 0
-    float doffset_before[PER][STATES] = {};  // of whole tiles: a sum of short sums, for what float32 is asked for
+    float doffset_before[PER][STATES] = {};
 #endif
 #endif
 #pragma unroll
@@ -436,6 +440,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                 }
             }
         }
+#if D_A && DTYPE == 0
+#pragma unroll
+        for (int k = 0; k < PER; ++k)
+#pragma unroll
+            for (int j = 0; j < STATES; ++j) dA_before[k][j] += dA[k][j], dA[k][j] = 0.0f;
+#endif
 #if D_OFFSET && DTYPE == 0
 #pragma unroll
         for (int k = 0; k < PER; ++k)
@@ -468,7 +478,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
             if (channel >= p.channels || n >= p.states) continue;
             const i64 at = (segment * flow + (i64)row * p.channels + channel) * p.states + n;
             if (p.dinitial && segment == 0) p.dinitial[at] = carry[k][j];
-#if D_A
+#if D_A && DTYPE == 0
+            p.dA[at] = dA_before[k][j];
+#elif D_A
             p.dA[at] = dA[k][j];
 #endif
 #if D_OFFSET && DTYPE == 0

@@ -245,10 +245,11 @@ def scan(
 
 
 def run_step(
-    state: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, dt_bias: Tensor,
-    state_offset: Tensor | None, output_offset: Tensor | None,
+    before: Tensor, state: Tensor, source: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    D: Tensor, z: Tensor, dt_bias: Tensor, state_offset: Tensor | None, output_offset: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """One position, for decoding: u, dt, z (R, D), B, C (R, N); ``state`` (R, D, N) moves on in place -> y (R, D)."""
+    """One position, for decoding: u, dt, z (R, D), B, C (R, N); row source[r] of ``before`` (*, D, N) moves on to row r
+    of ``state`` (R, D, N) -> y (R, D)."""
     out = torch.empty_like(u, memory_format=torch.contiguous_format)
     u, dt, z, B, C = (x if x.stride(1) == 1 else x.contiguous() for x in (u, dt, z, B, C))
     A, D, dt_bias = A.float().contiguous(), D.contiguous(), dt_bias.contiguous()
@@ -260,8 +261,8 @@ def run_step(
         (-(-channels * split.lanes // THREADS), rows, 1),
         THREADS,
         0,
-        "12P5q6i",
-        [*map(address, (u, dt, z, B, C, A, D, dt_bias, state_offset, output_offset, state, out)),
+        "14P5q6i",
+        [*map(address, (u, dt, z, B, C, A, before, D, dt_bias, state_offset, output_offset, state, out, source)),
          *(x.stride(0) for x in (u, dt, z, B, C)), channels, states,
          *map(code, (D, dt_bias, state_offset, output_offset))],
         u.device,

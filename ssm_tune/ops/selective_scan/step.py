@@ -22,12 +22,16 @@ def selective_scan_step(
     dt_bias: Tensor,
     state_offset: Tensor | None = None,
     output_offset: Tensor | None = None,
+    source: Tensor | None = None,
+    into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``selective_scan`` for a single position, with softplus: y (R, D) in u's dtype, and the state after it.
 
     Args:
         state: (R, D, N) in the state's dtype. Where the kernels run, and no gradient can be asked for, it is changed
             in place and handed back.
+        source: (R,) int64, the row of ``state`` that each row goes on from; of one below 0 nothing is asked. With it
+            ``into`` (R, D, N), other memory, takes the state after the position.
         u, dt, z: (R, D); B, C: (R, N); the others as ``selective_scan`` takes them.
     """
     given = (state, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset)
@@ -36,8 +40,11 @@ def selective_scan_step(
         from ssm_tune.ops.selective_scan.kernels import run_step
 
         state = state.contiguous()
+        after = state if into is None else into
         dt, B, C, z = (x.to(u.dtype) for x in (dt, B, C, z))
-        return run_step(state, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset), state
+        return run_step(state, after, source, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset), after
+    if source is not None:
+        state = state.index_select(0, source.clamp(min=0))
     wide = state.dtype
     dt = F.softplus(dt.to(wide) + dt_bias.to(wide))
     decay = (dt.unsqueeze(2) * A).exp_()
@@ -49,4 +56,4 @@ def selective_scan_step(
     if output_offset is not None:
         y = y + output_offset.to(wide)
     y = (y + u.to(wide) * D.to(wide)) * F.silu(z.to(wide))
-    return y.to(u.dtype), state
+    return y.to(u.dtype), state if into is None else into.copy_(state)

@@ -22,9 +22,8 @@ from ssm_tune.errors import UserError, first_line
 from ssm_tune.explain import explain
 from ssm_tune.states import Results, record_path
 from ssm_tune.sweep import Cell, Sweep, read_sweep
-from ssm_tune.worker import Outcome, label_of, outcome_of, run_config
+from ssm_tune.worker import Outcome, label_of, labels_of, outcome_of, run_config
 
-NAMING = ("task=", "method=", "seed=")
 """Settings that tell a cell whose others are all shared with the rest."""
 BAD = ("failed", "diverged", "stopped")
 
@@ -133,11 +132,8 @@ def _outcome(job: Any) -> Outcome:
 
 def table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> list[str]:
     """A line a cell (what tells it from the others, status, score, seconds), then how many of each status."""
-    common = frozenset.intersection(*(frozenset(cell.overrides) for cell in cells)) if len(cells) > 1 else frozenset()
     rows = [("cell", "status", "score", "seconds")]
-    for cell, outcome in zip(cells, outcomes, strict=True):
-        label = label_of([item for item in cell.overrides if item not in common])
-        label = label or label_of([item for item in cell.overrides if item.startswith(NAMING)]) or "the cell"
+    for label, outcome in zip(labels_of([cell.overrides for cell in cells]), outcomes, strict=True):
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
         rows.append((label, outcome.status, outcome.score or "", seconds))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

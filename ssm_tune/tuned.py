@@ -14,9 +14,10 @@ from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write
 
 HEAD = """\
-# Written by "ssm-tune search": for each cell the learning rate whose trial scored best on the selection split, of
-# equal ones that with the lowest training loss. "trials" says of each what was tried ([rate, score] in fractions), in how many steps and on what;
-# edge: the best was the smallest or the largest of the grid. Runs take the rates with tuned={name}.
+# Written by "ssm-tune search": for each cell the learning rate whose trial scored best on the selection split, of those
+# that tie the one with the lowest training loss. "trials" says of each what was tried ([rate, score] in fractions), in
+# how many steps and on what; edge: the best was the smallest or the largest of the grid. Runs take the rates with
+# tuned={name}.
 """
 _NO_TEXT = ("y", "yes", "n", "no", "on", "off", "true", "false", "null")
 """Words that yaml does not read as texts."""

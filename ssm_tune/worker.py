@@ -27,6 +27,8 @@ from ssm_tune.record import why_diverged
 from ssm_tune.summary import summary
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+NAMING = ("model=", "task=", "method=", "method.", "seed=")
+"""What a cell is called by, as overrides begin."""
 ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
 """Settings that say which cell it is."""
 
@@ -66,6 +68,23 @@ def label_of(overrides: Sequence[str]) -> str:
     """A cell in words: its settings without those that say where and how it runs."""
     hidden = ("hydra/", "hydra.", "output_dir=", "sweep", "-")
     return " ".join(item for item in overrides if not item.lstrip("+~").startswith(hidden) and not item.startswith("-"))
+
+
+def labels_of(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The same of several cells, in no more words than tell them apart: of the settings that name a cell those that are
+    not common to all, and of the others what cells that are named alike do not share."""
+    common = frozenset.intersection(*map(frozenset, cells)) if len(cells) > 1 else frozenset()
+    named = [[item for item in cell if item.lstrip("+").startswith(NAMING) and item not in common] for cell in cells]
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number, items in enumerate(named):
+        alike.setdefault(tuple(items), []).append(number)
+    labels = []
+    for cell, items in zip(cells, named, strict=True):
+        others = alike[tuple(items)]
+        shared = frozenset.intersection(*(frozenset(cells[number]) for number in others)) if len(others) > 1 else cell
+        label = label_of([item for item in cell if item in items or item not in shared])
+        labels.append(label or label_of([item for item in cell if item.startswith(NAMING)]) or "the cell")
+    return labels
 
 
 def run_config(config: Config, overrides: Sequence[str]) -> Outcome:

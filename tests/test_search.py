@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ CELL = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample"]
 QUICK = ["train.max_steps=2", "splits.selection_examples=6"]
 
 
-def make_trial(rate: float, score: float | None, **changes: Any) -> Any:
+def make_trial(rate: float, score: float | None, loss: float | None = 1.0, **changes: Any) -> Any:
     """A trial with a score on the selection split; None: it diverged."""
     record = make_record(**changes)
     trial = {key: record[key] for key in record if key not in ("schema", "metrics", "headline")}
@@ -39,7 +40,7 @@ def make_trial(rate: float, score: float | None, **changes: Any) -> Any:
         "trial": 1,
         "learning_rate": {"value": rate, "source": "given"},
         "best": best,
-        "epochs": [],
+        "epochs": [{"epoch": 1, "step": 50, "train_loss": loss, "selection": best and best["selection"]}],
         "examples": 9,
     }
     return trial | {"status": "diverged" if score is None else "completed"}
@@ -142,16 +143,23 @@ def test_wrong_words_are_one_line(
     assert not results.exists()
 
 
-@given(st.dictionaries(st.floats(1e-6, 1), st.none() | st.sampled_from([0.0, 0.25, 0.5]) | st.floats(0, 1), min_size=1))
-def test_the_best_is_chosen_and_of_equal_ones_the_smallest(scores: dict[float, float | None]) -> None:
-    choice = choose([make_trial(rate, score) for rate, score in scores.items()])
-    known = {rate: score for rate, score in scores.items() if score is not None}
+@given(
+    st.dictionaries(
+        st.floats(1e-6, 1),
+        st.tuples(st.none() | st.sampled_from([0.0, 0.25]) | st.floats(0, 1), st.none() | st.sampled_from([0.5, 2.0])),
+        min_size=1,
+    )
+)
+def test_the_best_is_chosen_of_equal_ones_by_the_loss(found: dict[float, tuple[float | None, float | None]]) -> None:
+    choice = choose([make_trial(rate, score, loss) for rate, (score, loss) in found.items()])
+    scored = {rate: (score, math.inf if loss is None else loss) for rate, (score, loss) in found.items()}
+    known = {rate: (-score, loss) for rate, (score, loss) in scored.items() if score is not None}
     if not known:
         assert choice is None
         return
     assert choice is not None
-    assert choice.rate == sorted(known, key=lambda rate: (-known[rate], rate))[0]
-    assert choice.edge == (len(scores) > 1 and choice.rate in (min(scores), max(scores)))
+    assert choice.rate == sorted(known, key=lambda rate: (known[rate], rate))[0]
+    assert choice.edge == (len(found) > 1 and choice.rate in (min(found), max(found)))
 
 
 def test_a_rate_belongs_to_a_method_with_its_options() -> None:

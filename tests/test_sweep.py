@@ -25,7 +25,7 @@ from ssm_tune.compose import Composer, compose
 from ssm_tune.config import benchmarks, names
 from ssm_tune.errors import UserError
 from ssm_tune.sweep import read_sweep
-from ssm_tune.worker import unprepared_path
+from ssm_tune.worker import labels_of, unprepared_path
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 CELL = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample"]
@@ -280,3 +280,15 @@ def test_a_second_ctrl_c_kills_what_does_not_end(tmp_path: Path, monkeypatch: py
     outcomes = [one.return_value for one in returns]
     assert [outcome.status for outcome in outcomes] == ["failed", "failed", "not run"]
     assert all("was killed by SIGKILL" in outcome.line for outcome in outcomes[:2])
+
+
+def test_cells_are_called_by_what_tells_them_apart() -> None:
+    shared = ["data=local", "protocol=standard"]
+    cells = [
+        [*shared, "method=lora", "task=dart", "seed=1", "data.path=a", "output_dir=x"],
+        [*shared, "method=lora", "task=samsum", "seed=1", "data.path=b", "output_dir=x"],
+        [*shared, "method=lora", "task=samsum", "seed=1", "data.path=b", "train.learning_rate=0.1"],
+    ]
+    assert labels_of(cells) == ["task=dart", "task=samsum", "task=samsum train.learning_rate=0.1"]
+    assert labels_of(cells[:1]) == ["method=lora task=dart seed=1"]
+    assert labels_of([cells[0], cells[0]]) == ["method=lora task=dart seed=1"] * 2

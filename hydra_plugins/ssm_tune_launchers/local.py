@@ -58,9 +58,10 @@ class LocalLauncher(CellLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         from ssm_tune.errors import Stopped
         from ssm_tune.multirun import returned
-        from ssm_tune.worker import Outcome, stopping
+        from ssm_tune.worker import Outcome, labels_of, stopping
 
         self.cells, self.outcomes = job_overrides, dict[int, Outcome]()
+        self.labels = labels_of(job_overrides)
         self.waiting, self.workers = list(range(len(job_overrides))), list[_Worker]()
         self.begun, self.asked, self.stopped = time.monotonic(), 0.0, 0
         self.free = (self.gpus or [None] * self.n_jobs)[: self.n_jobs]
@@ -110,12 +111,10 @@ class LocalLauncher(CellLauncher):
         return _Worker(number, process, gpu, time.monotonic(), result, log)
 
     def _say(self, worker: _Worker, outcome: Any) -> None:
-        from ssm_tune.worker import label_of
-
         done, all_cells = len(self.outcomes), len(self.cells)
         here = time.monotonic() - worker.begun
         left = (time.monotonic() - self.begun) / done * (len(self.waiting) + len(self.workers))
-        line = f"[{done}/{all_cells}] {outcome.status:<8} {label_of(self.cells[worker.number])}"
+        line = f"[{done}/{all_cells}] {outcome.status:<8} {self.labels[worker.number]}"
         rest = f", about {left / 60:.0f} min left" if self.waiting or self.workers else ""
         tell(f"{line}  {outcome.score or outcome.line}  {here:.0f} s{rest}")
 

@@ -11,11 +11,11 @@ from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
 class SerialLauncher(CellLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         from ssm_tune.multirun import returned
-        from ssm_tune.worker import Outcome, label_of, run_cell
+        from ssm_tune.worker import Outcome, labels_of, run_cell
 
         jobs = []
-        for number, overrides in enumerate(job_overrides, start=1):
-            tell(f"cell {number} of {len(job_overrides)}: {label_of(overrides)}")
+        for number, (label, overrides) in enumerate(zip(labels_of(job_overrides), job_overrides, strict=True), start=1):
+            tell(f"cell {number} of {len(job_overrides)}: {label}")
             try:
                 outcome = run_cell(overrides)
             except KeyboardInterrupt:

@@ -116,8 +116,9 @@ class SlurmLauncher(CellLauncher):
 
     def _await(self, jobs: Sequence[Any], cells: Sequence[Sequence[str]]) -> list[Any]:
         """Each job's outcome, told as it comes. Ctrl-C leaves the jobs to SLURM."""
-        from ssm_tune.worker import Outcome, label_of
+        from ssm_tune.worker import Outcome, labels_of
 
+        labels = labels_of(cells)
         outcomes: dict[int, Outcome] = {}
         missing = dict.fromkeys(range(len(jobs)), 0)
         try:
@@ -136,7 +137,7 @@ class SlurmLauncher(CellLauncher):
                     del missing[number]
                     outcomes[number] = found or _dead(jobs[number])
                     said = outcomes[number]
-                    tell(f"[{len(outcomes)}/{len(jobs)}] {said.status:<8} {label_of(cells[number])}  "
+                    tell(f"[{len(outcomes)}/{len(jobs)}] {said.status:<8} {labels[number]}  "
                          f"{said.score or said.line}")  # fmt: skip
                     if self.stop_on_error and said.status in ("failed", "diverged") and missing:
                         tell(f"sweep.on_error=stop: cancelling {len(missing)} jobs")

@@ -19,13 +19,17 @@ OPEN = ("running", "stale", "stopped", "failed", "missing")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the states; 0 if every cell has its record, 1 if one has not. Raises UserError as ``-m`` does."""
     options = _parser().parse_args(argv)
-    rows = _asked(options.sweep, options.results) if options.sweep else Results(options.results or "results").folders()
+    if options.sweep:
+        rows, shown = _asked(options.sweep, options.results)
+    else:
+        rows = Results(options.results or "results").folders()
+        shown = [label for label, _ in rows]
     if not rows:
         raise UserError(f"no cell under {Path(options.results or 'results') / 'runs'}: name a sweep, or --results DIR")
     if options.format == "json":
         print(json.dumps(_summary(rows) | {"cells": [_plain(*row) for row in rows]}, indent=2))
     else:
-        print("\n".join(_lines(rows, options.all)))
+        print("\n".join(_lines(rows, shown, options.all)))
     return int(any(state.status not in ("done", "diverged") for _, state in rows))
 
 
@@ -46,17 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _asked(words: Sequence[str], folder: str | None) -> list[tuple[str, State]]:
-    """The states of the cells that -m would run."""
+def _asked(words: Sequence[str], folder: str | None) -> tuple[list[tuple[str, State]], list[str]]:
+    """The states of the cells that -m would run, and what tells these apart."""
     from ssm_tune.compose import Composer
     from ssm_tune.sweep import read_sweep
-    from ssm_tune.worker import label_of
+    from ssm_tune.worker import label_of, labels_of
 
     settings = [word if "=" in word else f"+sweep={word}" for word in words]
     if folder:
         settings.append(f"output_dir={folder}")
     composer, results, rows = Composer(), dict[str, Results](), list[tuple[str, State]]()
-    for cell in read_sweep(settings).cells:
+    cells = read_sweep(settings).cells
+    for cell in cells:
         try:
             config = composer.config(cell.overrides)
         except UserError as error:
@@ -64,7 +69,7 @@ def _asked(words: Sequence[str], folder: str | None) -> list[tuple[str, State]]:
         if config.output_dir not in results:
             results[config.output_dir] = Results(config.output_dir)
         rows.append((label_of(cell.overrides), results[config.output_dir].state(config)))
-    return rows
+    return rows, labels_of([cell.overrides for cell in cells])
 
 
 def _summary(rows: Sequence[tuple[str, State]]) -> dict[str, Any]:
@@ -95,11 +100,11 @@ def _plain(label: str, state: State) -> dict[str, Any]:
     return {"cell": label, "status": state.status, "detail": state.detail, "seconds": state.seconds, "folder": folder}
 
 
-def _lines(rows: Sequence[tuple[str, State]], every: bool) -> list[str]:
+def _lines(rows: Sequence[tuple[str, State]], shown: Sequence[str], every: bool) -> list[str]:
     """The cells that are not done, grouped by status, and the counts last."""
     lines = []
     for status in STATUSES:
-        for label, state in rows:
+        for label, (_, state) in zip(shown, rows, strict=True):
             if state.status == status and (every or status != "done"):
                 lines.append(f"{status:<9} {label}" + (f"\n    {state.detail[:200]}" if state.detail else ""))
     summary = _summary(rows)

@@ -66,8 +66,10 @@ def other_kernels() -> list[tuple[str, Kernel, int]]:
         found += [
             *((f"conv forward {span} {label}", conv_kernel("conv_forward", dtype, span), 0) for span in SPANS),
             *((f"conv backward {span} {label}", conv_kernel("conv_backward", dtype, span), 0) for span in SPANS),
-            *((f"conv backward, weights {span} {label}", conv_kernel("conv_backward", dtype, span, True, True), 0)
-              for span in WEIGHT_SPANS),
+            *(
+                (f"conv backward, weights {span} {label}", conv_kernel("conv_backward", dtype, span, True, True), 0)
+                for span in WEIGHT_SPANS
+            ),
             (f"dropout forward {label}", dropout_kernel("dropout_forward", dtype), 0),
             (f"dropout backward {label}", dropout_kernel("dropout_backward", dtype), 0),
             (f"conv step {label}", Kernel.of("conv_step", {"DTYPE": int(DTYPES.index(dtype))}, "step"), 0),

@@ -17,6 +17,7 @@ from ssm_tune.errors import Elsewhere, Stopped, UserError
 from ssm_tune.parallel import leads
 
 SUBCOMMANDS = {
+    "plan": "steps, tokens, hours and memory of a cell or a sweep, before anything runs",
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
     "search": "try learning rates on the selection split, with a declared budget, and write the best into conf/tuned",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",

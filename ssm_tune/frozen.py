@@ -23,16 +23,7 @@ def frozen_outputs(
     Outputs are kept, not scores, so that a change of a metric needs no decoding. Raises UserError where the
     cache cannot be written or is damaged.
     """
-    asked = {
-        "task": prepared.task.name,
-        "version": prepared.task.version,
-        "split": prepared.roles.report,
-        "protocol": prepared.protocol,
-        "decode": prepared.decoding,
-        "hashes": prepared.hashes,
-        "backend": {name: prepared.backend[name] for name in ("device", "scan", "dtype")},
-    }
-    path = Path(prepared.config.output_dir) / "frozen" / f"{digest(asked)[:16]}.json"
+    asked, path = _place(prepared)
     count = len(prepared.dataset.splits[prepared.roles.report])
     if path.exists():
         return _read(path, asked, count), True
@@ -42,6 +33,24 @@ def frozen_outputs(
         outputs = decode()
         atomic_write(path, [encode_json({"asked": asked, "outputs": outputs})])
     return outputs, False
+
+
+def frozen_path(prepared: Prepared) -> Path:
+    """Where the frozen model's answers lie once they are made; cells that share them share the path."""
+    return _place(prepared)[1]
+
+
+def _place(prepared: Prepared) -> tuple[dict[str, Any], Path]:
+    asked = {
+        "task": prepared.task.name,
+        "version": prepared.task.version,
+        "split": prepared.roles.report,
+        "protocol": prepared.protocol,
+        "decode": prepared.decoding,
+        "hashes": prepared.hashes,
+        "backend": {name: prepared.backend[name] for name in ("device", "scan", "dtype")},
+    }
+    return asked, Path(prepared.config.output_dir) / "frozen" / f"{digest(asked)[:16]}.json"
 
 
 def _read(path: Path, asked: dict[str, Any], count: int) -> list[str]:

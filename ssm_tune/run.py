@@ -33,7 +33,7 @@ from ssm_tune.outcome import (
     make_trial,
     total_parameters,
 )
-from ssm_tune.parallel import World, joined
+from ssm_tune.parallel import ALONE, World, joined
 from ssm_tune.prepare import Prepared, prepare
 from ssm_tune.progress import Display, Silent, progress
 from ssm_tune.provenance import reset_peak_memory
@@ -165,7 +165,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     base = sum(parameter.numel() for parameter in prepared.model.parameters())
     adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
     ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {total_parameters(adapter):,} parameters")
-    capture = CudaCapture(prepared.model.device) if _captures(prepared) else None
+    capture = CudaCapture(prepared.model.device) if captures(prepared) else None
     prepared.model.recompute = session.plan.recompute
     training = Training(
         adapter, sequences, prepared.train, prepared.tokenizer.eos_id, capture, prepared.config.train.micro_batch,
@@ -195,19 +195,25 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     return Finished(_goal(prepared), record, fresh=True)
 
 
-def _captures(prepared: Prepared) -> bool:
+def captures(prepared: Prepared) -> bool:
+    """Whether the cell's steps run as CUDA graphs."""
     return prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
 
 
-def _planned(prepared: Prepared, sequences: Sequences, world: World, ui: Display) -> Plan:
-    """How the longest batch that the training may meet is computed, said before anything slow."""
+def memory_plan(prepared: Prepared, sequences: Sequences, world: World = ALONE) -> Plan:
+    """How the longest batch that the training may meet is computed."""
     train = prepared.config.train
     rows = train.micro_batch or prepared.train.batch_size // world.size
     length = max(sequences.lengths()) - 1
-    if _captures(prepared):
+    if captures(prepared):
         length, _ = bucket(length, 1)
     longest = rows, length, rows * int(sequences.labels.max())
-    chosen = plan(prepared.model, prepared.method, prepared.adapter_dtype, longest, train.recompute, train.memory)
+    return plan(prepared.model, prepared.method, prepared.adapter_dtype, longest, train.recompute, train.memory)
+
+
+def _planned(prepared: Prepared, sequences: Sequences, world: World, ui: Display) -> Plan:
+    """``memory_plan``, said before anything slow."""
+    chosen = memory_plan(prepared, sequences, world)
     if chosen.recompute or chosen.budget is not None:
         ui.say(chosen.line())
     if excess := chosen.excess():

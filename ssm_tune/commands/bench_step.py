@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,23 +86,31 @@ def measured(case: Case, capture: bool) -> dict[str, Any]:
 def _measured(case: Case, capture: bool) -> dict[str, Any]:
     import torch
 
+    from ssm_tune.probe import milliseconds_a_step, refused
+
     gc.collect()  # what the case before has left
     torch.cuda.empty_cache()
     training, weights = _training(case, capture)
     torch.cuda.reset_peak_memory_stats()
-    for _ in range(2):  # compiles, captures
-        training.advance()
-    times: list[float] = []
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < _SECONDS or len(times) < _BLOCKS:
-        before = time.perf_counter()
-        rows = training.advance()
-        times.append(1e3 * (time.perf_counter() - before) / len(rows))
-    refused = list(training.graphs.refused.values()) if training.graphs is not None else []
     return {
-        "milliseconds": statistics.median(times), "weights_gb": weights / 1e9,
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9, "said": f"not captured: {refused[0]}" if refused else "",
+        "milliseconds": milliseconds_a_step(training, _SECONDS, _BLOCKS), "weights_gb": weights / 1e9,
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9, "said": refused(training),
     }  # fmt: skip
+
+
+def random_model(name: str, device: Any, dtype: Any) -> Any:
+    """A Mamba of a real size with random weights. device, dtype: torch's."""
+    import torch
+
+    from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
+
+    width, layers = SIZES[name]
+    with device:
+        model = Mamba(MambaConfig(width, layers, _VOCABULARY))
+    for parameter_name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(kept_dtype(parameter_name, dtype))
+    torch.nn.init.normal_(model.backbone.embedding.weight, std=0.02)
+    return model
 
 
 def _training(case: Case, capture: bool) -> tuple[Any, int]:
@@ -112,24 +118,13 @@ def _training(case: Case, capture: bool) -> tuple[Any, int]:
     import torch
 
     from ssm_tune.capture import CudaCapture
-    from ssm_tune.encoding import Encoded
-    from ssm_tune.loop import BLOCK, Training, TrainSettings
     from ssm_tune.methods.base import attach, load_method
-    from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
+    from ssm_tune.probe import training_on_random_tokens
 
-    width, layers = SIZES[case.model]
-    with torch.device("cuda"):
-        model = Mamba(MambaConfig(width, layers, _VOCABULARY))
-    for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(kept_dtype(name, torch.bfloat16))
-    torch.nn.init.normal_(model.backbone.embedding.weight, std=0.02)
+    model = random_model(case.model, torch.device("cuda"), torch.bfloat16)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     adapter = attach(model, load_method(method_section(case.method)))
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(_VOCABULARY, (2 * BLOCK * case.batch, case.length + 1), generator=generator)
-    sequences = [Encoded(tokens, LABELS) for tokens in drawn.tolist()]
-    settings = TrainSettings(epochs=10**6, batch_size=case.batch, learning_rate=1e-5, seed=0)
-    training = Training(adapter, sequences, settings, 0, CudaCapture(model.device) if capture else None)
+    shape = case.batch, case.length, case.batch * LABELS
+    training = training_on_random_tokens(adapter, shape, CudaCapture(model.device) if capture else None)
     training.gate = None  # random weights that hardly move are no case for it, and it holds copies
-    model.train()
     return training, weights

@@ -1,0 +1,144 @@
+"""ssm-tune plan: what cells will cost in steps, tokens, hours and memory, before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ssm_tune.config import names
+from ssm_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from ssm_tune.planning import Planned
+
+ASSUMED = (
+    "hours are an estimate: a few steps and batches were timed, the rest lies on straight lines between them by padded "
+    "tokens; answers are taken to be as long as their targets; scoring, checkpoints and compilation are not counted"
+)
+_ROW = "{:<{width}}  {:>9} {:>14} {:>11} {:>9} {:>9} {:>9} {:>8}"
+_TITLES = ("steps", "tokens", "longest", "ms/step", "train h", "eval h", "peak GB")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the plan; 0 if every cell fits. Raises UserError as a run would, and where a cell does not fit."""
+    options = _parser().parse_intermixed_args(argv)
+    if options.paper:
+        if options.settings:
+            raise UserError("plan --paper takes no settings: choose with --task and --method")
+        from ssm_tune.commands.plan_paper import paper
+
+        return paper(options)
+    if not options.settings:
+        raise UserError("plan needs a cell, a sweep or --paper: ssm-tune plan method=lora task=samsum, or plan main")
+    if options.task or options.method:
+        raise UserError("--task and --method are for plan --paper; of a sweep, task=NAME and method=NAME choose cells")
+    from ssm_tune.sweep import read_sweep
+
+    sweep = read_sweep([word if "=" in word else f"+sweep={word}" for word in options.settings])
+    from ssm_tune.planning import Planner  # torch: not before the settings are known to be good
+
+    planned = Planner().plan(sweep.cells, lambda line: print(line, file=sys.stderr, flush=True))
+    if options.json:
+        print(json.dumps({"assumed": ASSUMED, "cells": [one.plain() for one in planned]}, indent=1))
+    else:
+        print("\n".join(_details(planned[0]) if len(planned) == 1 else _table(planned)), flush=True)
+    bad = [one for one in planned if one.status in ("does not fit", "failed")]
+    if bad:
+        more = f" ({len(bad)} of {len(planned)} cells)" if len(planned) > 1 else ""
+        raise UserError(f"{bad[0].cell}: {bad[0].detail}{more}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssm-tune plan",
+        description="Before anything runs: optimizer steps, tokens, evaluations, hours and memory of a cell or of all "
+        "cells of a sweep, from a few steps and batches timed here, the longest first, so that what does not fit into "
+        "memory shows at once. Cells that are done cost nothing; nothing is trained or recorded. "
+        "Exit status 2 if a cell does not fit, with what would.",
+        epilog="examples: ssm-tune plan method=state_offset task=samsum; ssm-tune plan +sweep=main; "
+        "ssm-tune plan --paper --task dart",
+    )
+    parser.add_argument("settings", nargs="*", metavar="SWEEP_OR_SETTING",
+                        help="settings of a cell or of many as behind -m, or a sweep's name")  # fmt: skip
+    parser.add_argument("--paper", action="store_true",
+                        help="the paper's grid with random weights of the real sizes and without its data, beside the "
+                        "official code's hours")  # fmt: skip
+    parser.add_argument("--task", action="append", choices=_grid_tasks(), metavar="NAME",
+                        help="--paper: only this task (may be repeated)")  # fmt: skip
+    parser.add_argument("--method", action="append", choices=names("method"), metavar="NAME",
+                        help="--paper: only this method (may be repeated)")  # fmt: skip
+    parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto",
+                        help="--paper: as train.cuda_graphs (default: auto)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _grid_tasks() -> list[str]:
+    from ssm_tune.config import benchmarks
+
+    return benchmarks()
+
+
+def _details(one: Planned) -> list[str]:
+    """One cell, a line a thing."""
+    if one.workload is None:
+        return [f"{one.cell}: {one.status}{', nothing to do' if one.status in ('done', 'diverged') else ''}"]
+    found = one.plain()
+    longest = found["longest_batch"]
+    lines = [
+        one.cell,
+        f"  training    {found['steps']:,} steps, {found['tokens']:,} tokens ({found['padded_tokens']:,} with "
+        f"padding), longest batch {longest['rows']} x {longest['length']}",
+    ]
+    for row in found["evaluations"]:
+        new = f", {row['new_tokens'] / row['prompts']:.1f} new tokens each" if row["new_tokens"] else ""
+        at = row["longest_batch"]
+        lines.append(
+            f"  evaluation  {row['times']} x {row['split']} ({row['what']}): {row['prompts']:,} prompts{new}, longest "
+            f"batch {at['rows']} x {at['length']}"
+        )
+    if one.hours is None:
+        return [*lines, f"  {one.status}: {one.detail}"]
+    times = "; ".join(f"{row['rows']} x {row['length']}: {row['ms']:.2f} ms" for row in found["milliseconds"]["step"])
+    hours, said = one.hours, f" ({found['said']})" if found["said"] else ""
+    lines += [
+        f"  a step      {times}{said}",
+        f"  hours       {hours['total']:.3f}: train {hours['train']:.3f}, evaluate {hours['evaluate']:.3f}, "
+        f"load {hours['load']:.3f}",
+        f"  peak memory, GB: {_gb(found)}",
+    ]
+    return [*lines, ASSUMED]
+
+
+def _table(planned: Sequence[Planned]) -> list[str]:
+    """A line a cell, and the sum."""
+    width = max(len(one.cell) for one in planned)
+    lines = [_ROW.format("cell", *_TITLES, width=width)]
+    total = 0.0
+    for one in planned:
+        if one.workload is None or one.measured is None or one.hours is None:
+            detail = f": {one.detail}" if one.detail else ""
+            lines.append(f"{one.cell:<{width}}  {one.status}{detail}")
+            continue
+        found, hours = one.plain(), one.hours
+        longest = found["longest_batch"]
+        step = 3.6e6 * hours["train"] / found["steps"]
+        total += hours["total"]
+        lines.append(_ROW.format(
+            one.cell, f"{found['steps']:,}", f"{found['tokens']:,}", f"{longest['rows']} x {longest['length']}",
+            f"{step:.2f}", f"{hours['train']:.3f}", f"{hours['evaluate']:.3f}", _gb(found), width=width,
+        ))  # fmt: skip
+    counts: dict[str, int] = {}
+    for one in planned:
+        counts[one.status] = counts.get(one.status, 0) + 1
+    said = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return [*lines, f"{len(planned)} cells: {said}; {total:.2f} hours for one process at a time", ASSUMED]
+
+
+def _gb(found: dict[str, Any]) -> str:
+    peak = found["peak_memory_bytes"]
+    return "-" if peak is None else f"{peak / 1e9:.2f}"

@@ -1,0 +1,215 @@
+"""ssm-tune plan: what it counts is what the run then does, what does not fit is said, what is done costs nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssm_tune import probe, workload
+from ssm_tune.cli import main
+from ssm_tune.commands import bench_step, plan_paper
+from ssm_tune.config import benchmarks, names
+from ssm_tune.loop import Training, TrainSettings
+from ssm_tune.record import read_record
+from ssm_tune.workload import Batches, training_work
+
+CELL = ["method=state_offset_y", "model=tiny", "data=sample", "decode.num_beams=1", "decode.max_new_tokens=3"]
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    monkeypatch.setattr(probe, "BLOCKS", 1)
+    monkeypatch.setattr(workload, "QUANTILES", (1.0, 0.0))
+
+
+def planned(capsys: pytest.CaptureFixture[str], *settings: str, status: int = 0) -> list[dict[str, Any]]:
+    assert main(["plan", *settings, "--json"]) == status
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["cells"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "settings", [["task=samsum", "train.max_steps=3"], ["task=glue_rte", "train.epochs=3", "train.evaluate_every=2",
+                                                        "train.batch_size=300", "train.micro_batch=150"]]
+)  # fmt: skip
+def test_the_run_records_what_was_planned(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    [plan] = planned(capsys, *CELL, *settings)
+    assert plan["status"] == "planned"
+    assert all(plan["hours"][name] > 0 for name in ("load", "train", "evaluate"))
+    assert main([*CELL, *settings]) == 0
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("record: "))
+    record = read_record(path)
+    assert plan["steps"] == record["steps"]
+    assert plan["tokens"] == record["tokens"]["train"]
+    assert plan["padded_tokens"] >= plan["tokens"]
+    times = {row["what"]: row["times"] for row in plan["evaluations"]}
+    assert times["selection"] == len(record["metrics"]["epochs"])
+    assert times["frozen"] == 1
+    # it has its record now, and costs nothing more
+    [done] = planned(capsys, *CELL, *settings)
+    assert (done["status"], done["hours"]) == ("done", None)
+    # the frozen model's answers are kept: another seed's run needs none
+    [other] = planned(capsys, *CELL, *settings, "seed=1042")
+    assert "frozen" not in {row["what"] for row in other["evaluations"]}
+
+
+def test_cells_that_differ_in_seed_are_measured_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed: list[Any] = []
+    real = probe.milliseconds_a_step
+
+    def counted(training: Training, seconds: float, blocks: int) -> float:
+        timed.append(training)
+        return real(training, seconds, blocks)
+
+    monkeypatch.setattr(probe, "milliseconds_a_step", counted)
+    plans = planned(capsys, *CELL, "task=glue_rte", "train.max_steps=1", "seed=42,42")
+    assert len(timed) == 1  # one step has one shape
+    assert plans[0]["milliseconds"] == plans[1]["milliseconds"]
+    assert [len(plan["evaluations"]) for plan in plans] == [3, 2]  # the first scores the frozen model for both
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, name: str, rows_of: Any, most: int) -> None:
+    """From here on ``probe.name`` has no memory for more than ``most`` rows."""
+    real = getattr(probe, name)
+
+    def limited(*given: Any, **named: Any) -> Any:
+        if rows_of(*given) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(*given, **named)
+
+    monkeypatch.setattr(probe, name, limited)
+
+
+@pytest.mark.parametrize(("most", "advice"), [(2, "train.micro_batch=2"), (0, "nor does a single example")])
+def test_training_that_does_not_fit(
+    most: int, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short_of_memory(monkeypatch, "training_on_random_tokens", lambda adapter, shape, capture, rows: rows, most)
+    assert main(["plan", *CELL, "task=glue_rte", "train.batch_size=12"]) == 2
+    captured = capsys.readouterr()
+    last = captured.err.strip().splitlines()[-1]
+    assert "out of memory in training: 12 x " in last
+    assert advice in last
+    assert "Traceback" not in captured.err
+
+
+def test_evaluation_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    short_of_memory(monkeypatch, "_read_off", lambda model, prompts, size: len(prompts), 20)
+    assert main(["plan", *CELL, "task=glue_rte", "train.max_steps=1"]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "out of memory in evaluation: 64 x " in last
+    assert "decode.batch_size=16" in last
+
+
+def test_a_sweep_says_all_of_its_cells(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One cell that does not fit takes no other with it."""
+    short_of_memory(
+        monkeypatch, "training_on_random_tokens",
+        lambda adapter, shape, capture, rows: 9 if adapter.method.name == "lora" else 1, 2,
+    )  # fmt: skip
+    cell = [*CELL[1:], "task=glue_rte", "train.max_steps=1", "method=lora,bitfit"]
+    assert main(["plan", *cell]) == 2
+    captured = capsys.readouterr()
+    assert "1 does not fit, 1 planned" in captured.out
+    assert "(1 of 2 cells)" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["method=lora", "task=samsum", "data=local", "data.path=nowhere", "model=tiny"], "nowhere"),
+        (["method=lora", "task=sansum"], "samsum"),
+        (["nosweep"], "nosweep"),
+        ([], "plan needs"),
+        (["--paper", "task=dart"], "--task"),
+        (["method=lora", "--task", "dart"], "--paper"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err.strip().splitlines()[-1]
+    assert captured.out == ""
+
+
+@given(
+    st.lists(st.integers(2, 40), min_size=1, max_size=30), st.integers(1, 7), st.integers(1, 3),
+    st.integers(0, 5), st.none() | st.integers(1, 20),
+)  # fmt: skip
+def test_steps_are_those_of_the_loop(
+    lengths: list[int], size: int, epochs: int, seed: int, max_steps: int | None
+) -> None:
+    """Against the loop's own choice of batches."""
+    size = min(size, len(lengths))
+    settings = TrainSettings(epochs, size, 1e-3, seed, max_steps)
+    tokens, batches = training_work(lengths, [1] * len(lengths), settings, buckets=False)
+    loop = Training.__new__(Training)
+    loop.sequences, loop.settings, loop._order = range(len(lengths)), settings, None  # type: ignore[assignment]
+    from ssm_tune.loop import Position, total_steps
+
+    loop.position = Position()
+    taken = [[lengths[i] - 1 for i in loop._next_batch()] for _ in range(total_steps(len(lengths), settings)[1])]
+    assert tokens == sum(map(sum, taken))
+    assert batches.padded == sum(size * max(batch) for batch in taken)
+    assert int(batches.counts.sum()) == len(taken)
+    assert batches.hardest()[0][1] == max(map(max, taken))
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), st.integers(1, 50), st.integers(0, 9)), min_size=1, max_size=40))
+def test_times_on_a_line_sum_exactly(shapes: list[tuple[int, int, int]]) -> None:
+    batches = Batches.of(np.array(shapes))
+    sample = batches.sample()
+    assert sample[0] == batches.hardest()[0]
+    assert {s[0] * s[1] for s in sample} >= {max(batches.sizes), min(batches.sizes)}
+    costs = {shape: 2.0 + 0.5 * shape[0] * shape[1] for shape in sample}
+    assert batches.total(costs) == pytest.approx(sum(2.0 + 0.5 * rows * length for rows, length, _ in shapes))
+    steps = sum(extra * (2.0 + 0.5 * rows * length) for rows, length, extra in shapes)
+    assert batches.steps_of(costs) == pytest.approx(steps)
+
+
+def test_the_papers_grid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(bench_step.SIZES, "mamba_130m", (16, 1))
+    assert main(["plan", "--paper", "--task", "glue_cola", "--method", "lora", "--method", "prompt", "--json"]) == 0
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)["rows"]
+    assert [row["steps"] for row in rows] == [21_380, 21_380]
+    assert [row["filled"] for row in rows] == ["ad", "acd"]
+    assert rows[0]["official_step_ms"] == 110.3
+    assert rows[0]["official_train_hours"] == pytest.approx(21_380 * 110.3 / 3.6e6)
+    assert all(row["hours"] > 0 for row in rows)
+    assert "published methods: 1 cells" in captured.err
+
+
+def test_the_papers_grid_has_all_tasks_with_their_published_sizes() -> None:
+    from ssm_tune.compose import compose
+    from ssm_tune.tasks.samsum import COUNTS
+
+    assert set(plan_paper.TASKS) == set(benchmarks())
+    for name, size in plan_paper.TASKS.items():
+        config = compose([f"task={name}", "method=lora"])
+        assert (config.model["name"], config.train.epochs) == (size.model, size.epochs)
+        if "parts" in config.task:
+            rows = {"train": 0, "val": 0}
+            for part in config.task["parts"]:
+                rows[part["split"]] += part["rows"]
+            assert (size.examples, size.evaluated) == (rows["train"], rows["val"])
+        for method in names("method"):
+            hours = plan_paper.official(size, method)["official_hours"]
+            assert hours > 0
+    samsum = plan_paper.TASKS["samsum"]
+    assert (samsum.examples, samsum.evaluated) == (COUNTS["train rows"], COUNTS["test rows"])
+    # a batch of two where the official configs have it
+    assert plan_paper.work_of(samsum, "initial_state", False, False).steps == 73_660

@@ -20,7 +20,8 @@ from ssm_tune.loop import Training, TrainSettings
 from ssm_tune.record import read_record
 from ssm_tune.workload import Batches, training_work
 
-CELL = ["method=state_offset_y", "model=tiny", "data=sample", "decode.num_beams=1", "decode.max_new_tokens=3"]
+CELL = ["method=state_offset_y", "model=tiny", "data=sample", "decode.num_beams=1", "decode.max_new_tokens=3",
+        "decode.batch_size=8"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +39,16 @@ def planned(capsys: pytest.CaptureFixture[str], *settings: str, status: int = 0)
 
 
 @pytest.mark.parametrize(
-    "settings", [["task=samsum", "train.max_steps=3"], ["task=glue_rte", "train.epochs=3", "train.evaluate_every=2",
-                                                        "train.batch_size=300", "train.micro_batch=150"]]
+    "settings",
+    [
+        ["task=samsum", "train.max_steps=3"],
+        ["task=classify", "data=local", "data.path=mine.jsonl", "train.epochs=3", "train.evaluate_every=2",
+         "train.batch_size=4", "train.micro_batch=2"],
+    ],
 )  # fmt: skip
 def test_the_run_records_what_was_planned(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.dumps({"text": f"Anna: {'very ' * (n % 7)}good {n}?", "label": n % 2}) for n in range(40)]
+    Path("mine.jsonl").write_text("\n".join(rows))
     [plan] = planned(capsys, *CELL, *settings)
     assert plan["status"] == "planned"
     assert all(plan["hours"][name] > 0 for name in ("load", "train", "evaluate"))
@@ -106,7 +113,7 @@ def test_training_that_does_not_fit(
 
 def test_evaluation_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     short_of_memory(monkeypatch, "_read_off", lambda model, prompts, size: len(prompts), 20)
-    assert main(["plan", *CELL, "task=glue_rte", "train.max_steps=1"]) == 2
+    assert main(["plan", *CELL[:-1], "task=glue_rte", "train.max_steps=1"]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "out of memory in evaluation: 64 x " in last
     assert "decode.batch_size=16" in last

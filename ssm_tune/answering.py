@@ -122,8 +122,9 @@ def decode(
 
     def keep(chosen: list[int], outputs: list[list[int]]) -> None:
         for i, tokens in zip(chosen, outputs, strict=True):
+            # of a batch that was done in part, with another decode.batch_size, some come a second time
+            kept.tokens += 0 if i in kept.outputs else len(tokens)
             kept.outputs[i] = tokenizer.decode(tokens, clean_up)
-            kept.tokens += len(tokens)
         watching.tick()
 
     try:

@@ -6,7 +6,7 @@ without its last token; position t of the input predicts token t + 1, and only c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -153,10 +153,3 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     """
     generator = torch.Generator().manual_seed(seed + epoch)
     return torch.randperm(count, generator=generator).tolist()
-
-
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[list[int]]:
-    """Indices of each batch of an epoch; an incomplete last batch is dropped."""
-    order = epoch_order(count, seed, epoch)
-    for start in range(0, count - batch_size + 1, batch_size):
-        yield order[start : start + batch_size]

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from ssm_tune.batching import Batch
-from ssm_tune.errors import UserError, first_line
+from ssm_tune.errors import UserError, first_line, origin
 from ssm_tune.step import Step
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,18 @@ class Graphs:
 
     def run(self, parts: Sequence[Batch]) -> None:
         """One step, asked for and not waited for. parts: on the CPU. Call within ``capture.running()``."""
+        try:
+            self._step(parts)
+            return
+        except torch.OutOfMemoryError:
+            if not self.captured:
+                raise
+        # a new shape's first step runs beside the memory of all graphs: without these once more, as a step begins anew
+        self.forget()
+        torch.cuda.empty_cache()
+        self._step(parts)
+
+    def _step(self, parts: Sequence[Batch]) -> None:
         step = self.step
         if step.whole:
             (batch,) = parts
@@ -132,9 +144,7 @@ class Graphs:
         except (RuntimeError, UserError) as error:
             self.captured.clear()  # these are captured again
             self.capture.release()
-            reason: BaseException = error  # that a capture was broken off hides why
-            while reason.__context__ is not None:
-                reason = reason.__context__
+            reason = origin(error)  # that a capture was broken off hides why
             self.refused[batch.shape] = first_line(reason)
             rows, length, labels = batch.shape
             what = f"{rows} x {length} tokens with room for {labels} label tokens" if rows else "the summed gradients"

@@ -18,7 +18,7 @@ import torch
 from ssm_tune.batching import pad_prompts
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.capture import Capture, Work
-from ssm_tune.errors import UserError, first_line
+from ssm_tune.errors import UserError, first_line, origin
 from ssm_tune.slots import BeamSlots, GreedySlots, slots_of
 
 if TYPE_CHECKING:
@@ -169,10 +169,7 @@ class Continuous:
         except (RuntimeError, UserError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            reason: BaseException = error  # that a capture was broken off hides why
-            while reason.__context__ is not None:
-                reason = reason.__context__
-            self.refused = first_line(reason)
+            self.refused = first_line(origin(error))  # that a capture was broken off hides why
             log.warning("decoding cannot be captured as a CUDA graph and runs without: %s", self.refused)
             self.capture.release()
             return self._two_steps
@@ -206,8 +203,8 @@ def _fitting(row_bytes: int, model: Mamba, beams: int) -> int:
     """Slots on a GPU where their number is left open: a power of two, of MOST_ROWS rows at most, whose states, twice,
     and logits take at most half of the memory that is free."""
     row = 2 * row_bytes + 4 * model.config.vocab_size * model.dtype.itemsize
+    torch.cuda.empty_cache()  # what is cached counts as free; what CUDA graphs keep does not
     free, _ = torch.cuda.mem_get_info(model.device)
-    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     slots = max(1, min(MOST_ROWS, free // (2 * row)) // beams)
     return int(2 ** (slots.bit_length() - 1))
 

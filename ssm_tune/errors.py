@@ -30,6 +30,13 @@ class Elsewhere(UserError):
         self.status = status
 
 
+def origin(error: BaseException) -> BaseException:
+    """The first of the exceptions that led to this one."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 def first_line(error: BaseException) -> str:
     """An exception's kind and the first line of its text, for a message of one line."""
     lines = str(error).strip().splitlines()

@@ -15,6 +15,7 @@ from torch import Tensor
 from ssm_tune.batching import Batch, bucket, collate, epoch_order, extent, parts_of
 from ssm_tune.capture import Capture, Graphs, Shape
 from ssm_tune.determinism import same_bits
+from ssm_tune.divergence import divergence
 from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
 from ssm_tune.gate import STEPS, TrainingGate
@@ -25,8 +26,6 @@ from ssm_tune.step import Step
 
 BLOCK = 16
 """Captured steps at most between two reads of what they found: each read leaves the GPU idle for a moment."""
-WINDOW = 20
-"""Steps whose mean loss is held against the divergence limit."""
 SATURATED_LOSS, SATURATED_STEPS = 1e-6, 10
 """The official code stops training when the loss stays this low for this long."""
 
@@ -211,7 +210,7 @@ class Training:
             }  # fmt: skip
             trained.tokens += tokens
             trained.steps.append(row)
-            if reason := _divergence(trained, self.adapter.model.config.vocab_size):
+            if reason := divergence(trained.steps, self.adapter.model.config.vocab_size):
                 raise Diverged(reason)
             saturated = saturated + 1 if loss <= SATURATED_LOSS else 0
             position.saturated = saturated
@@ -299,22 +298,12 @@ def train(
         begun = time.perf_counter()
         try:
             rows = training.advance()
+        except Diverged:
+            if training.graphs is not None:
+                training.graphs.forget()
+            raise
         finally:
             trained.seconds += time.perf_counter() - begun
         pace = f"{trained.tokens / trained.seconds:,.0f} tokens/s"
         progress.advance(len(rows), f"loss {rows[-1]['loss']:.3f}  lr {rows[-1]['learning_rate']:.1e}  {pace}")
         after_steps(rows)
-
-
-def _divergence(trained: Trained, vocabulary: int) -> str | None:
-    """Why the run has gone astray with its last step, if it has."""
-    recent = [row["loss"] for row in trained.steps[-WINDOW:]]
-    step = int(trained.steps[-1]["step"])
-    if not math.isfinite(recent[-1]) or not math.isfinite(trained.steps[-1]["grad_norm"]):
-        return f"the loss or its gradient is not finite at step {step}"
-    # a uniform guess costs log V; a model that is sure of other answers may cost more before it has learnt anything
-    start = sum(row["loss"] for row in trained.steps[:WINDOW]) / min(WINDOW, step)
-    limit = 2 * max(math.log(vocabulary), start)
-    if len(recent) == WINDOW and sum(recent) / WINDOW > limit:
-        return f"the mean loss of {WINDOW} steps is above {limit:.1f} at step {step}"
-    return None

@@ -7,6 +7,7 @@ comes: the numbers are the same, the forward runs twice, and one block's activat
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -157,6 +158,8 @@ def plan(
     budget = None if memory is None else memory * GB
     if budget is None and model.device.type == "cuda":
         spent = 3 * method.count(model.config) * adapter_dtype.itemsize  # gradients, and AdamW's two moments
+        gc.collect()
+        torch.cuda.empty_cache()  # what an earlier cell of this process has left
         budget = max(SPARE * torch.cuda.mem_get_info(model.device)[0] - spent, 1.0)
     large = budget is not None and found.needs(*longest, recompute=False) > budget
     chosen = Plan(found, budget, *longest, recompute == "on" or (recompute == "auto" and large))

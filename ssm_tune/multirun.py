@@ -24,7 +24,6 @@ from ssm_tune.states import Results, record_path
 from ssm_tune.sweep import Cell, Sweep, read_sweep
 from ssm_tune.worker import Outcome, label_of, labels_of, outcome_of, run_config
 
-"""Settings that tell a cell whose others are all shared with the rest."""
 BAD = ("failed", "diverged", "stopped")
 
 

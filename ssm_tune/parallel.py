@@ -83,7 +83,13 @@ class World:
         self._store.add(name, 1)
         while self._store.add(name, 0) < self.size:
             self._raise_failure()
-            poll()
+            try:
+                poll()
+            except Stopped:
+                if self._store.add(name, -1) < self.size - 1:
+                    raise
+                self._store.add(name, 1)  # all are here, and go on together to where they stop together
+                return
             time.sleep(0.01)
 
     def shared(self, value: T, poll: Callable[[], None] = lambda: None) -> T:
@@ -133,7 +139,7 @@ class World:
     def _tell(self, error: Exception) -> None:
         """Note down this process's failure, or raise Elsewhere where another's end has brought it about."""
         mended = isinstance(error, UserError)
-        if not mended and self._store.check([_STOP]):
+        if not mended and not self.leads and self._store.check([_STOP]):
             raise Elsewhere("stopped", 128 + int(self._store.get(_STOP))) from error
         line = str(error) if mended else first_line(error)
         own = json.dumps({"rank": self.rank, "status": 2 if mended else 1, "line": line})

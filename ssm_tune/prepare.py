@@ -26,10 +26,8 @@ from ssm_tune.ops.backend import Choice, choose
 from ssm_tune.parallel import ALONE, World
 from ssm_tune.tasks.base import Dataset, Roles, Task, carve, drawn, load_task, published_data
 from ssm_tune.tokens import training_sequences
-from ssm_tune.tuned import of_cell
+from ssm_tune.tuned import OFFICIAL_BATCH_SIZE, of_cell
 
-BATCH_SIZE = 4
-"""The official code's, where conf/tuned names no other."""
 MODEL_KEYS = {"name", "source", "path", "revision", "tokenizer", "tokenizer_revision", "dtype"} | {
     "d_model", "n_layer", "seed"
 }  # fmt: skip
@@ -273,7 +271,7 @@ def _train_settings(config: Config, protocol: str, model: str, task: Task, metho
     if rate is None:
         rate, source = method.learning_rate, "the method's default: no tuned rate for this cell"
     if batch_size is None:
-        batch_size = of_cell(tuned["batch_size"], model, task.name, config.method) or BATCH_SIZE
+        batch_size = of_cell(tuned["batch_size"], model, task.name, config.method) or OFFICIAL_BATCH_SIZE
     settings = TrainSettings(
         epochs=wanted.epochs,
         batch_size=batch_size,

@@ -78,7 +78,7 @@ def _claim_and_run(config: Config, ui: Display, world: World) -> Finished:
     prepared = prepare(config, world)
     folder = prepared.folder
     if any(key != prepared.key for key in world.gathered(prepared.key)):
-        raise UserError("the processes do not train the same cell: their data, models or versions of PyTorch differ")
+        raise UserError("the processes do not train the same cell: their data or models differ")
     with claimed(folder) if world.leads else nullcontext(), world.telling(), interruptible() as interruption:
         session = Session(prepared, folder, interruption, begun, world)
         path = _goal(prepared)
@@ -190,7 +190,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
             state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
 
     leave = _leave_trial if prepared.config.trial else _leave
-    record = world.shared(leave(session, adapter, training.trained, base) if world.leads else None, session.poll)
+    record = world.shared(leave(session, adapter, training.trained, base) if world.leads else None)
     assert record is not None
     return Finished(_goal(prepared), record, fresh=True)
 
@@ -204,10 +204,10 @@ def memory_plan(prepared: Prepared, sequences: Sequences, world: World = ALONE) 
     """How the longest batch that the training may meet is computed."""
     train = prepared.config.train
     rows = train.micro_batch or prepared.train.batch_size // world.size
-    length = max(sequences.lengths()) - 1
+    length, labels = max(sequences.lengths()) - 1, rows * int(sequences.labels.max())
     if captures(prepared):
-        length, _ = bucket(length, 1)
-    longest = rows, length, rows * int(sequences.labels.max())
+        length, labels = bucket(length, labels)
+    longest = rows, length, labels
     return plan(prepared.model, prepared.method, prepared.adapter_dtype, longest, train.recompute, train.memory)
 
 

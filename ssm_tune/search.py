@@ -18,7 +18,7 @@ from ssm_tune.config import Config, names, nearest
 from ssm_tune.errors import UserError
 from ssm_tune.sweep import Block, Cell, Sweep, narrowed, on_command_line, read_blocks, read_file, read_settings
 from ssm_tune.trial import Trial
-from ssm_tune.tuned import variant
+from ssm_tune.tuned import OFFICIAL_BATCH_SIZE, of_cell, variant
 
 STANDARD = {"protocol": ["protocol=standard"]}
 """Unless another protocol is asked for, which a trial refuses."""
@@ -151,6 +151,10 @@ def _same_budget(search: Search) -> None:
 def _budget(config: Config) -> dict[str, Any]:
     """What a trial costs, and what it is measured on."""
     train = {f"train.{key}": value for key, value in dataclasses.asdict(config.train).items() if key != "learning_rate"}
+    if config.train.batch_size is None:
+        name = config.model["name"]
+        found = of_cell(config.tuned["batch_size"], name, config.task["name"], config.method)
+        train["train.batch_size"] = found or OFFICIAL_BATCH_SIZE
     others = {"model": config.model, "data": dataclasses.asdict(config.data), "decode": config.decode}
     return train | {"seed": config.seed, "splits": config.splits, **others}
 
@@ -177,7 +181,7 @@ def score_of(trial: Trial) -> float | None:
 
 
 def _loss_of(trial: Trial) -> float:
-    """The mean training loss up to the trial's last evaluation."""
+    """The mean training loss of the steps before the trial's last evaluation, back to the one before."""
     loss = trial["epochs"][-1]["train_loss"]
     return math.inf if loss is None else loss
 

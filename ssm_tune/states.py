@@ -130,8 +130,9 @@ def ran_as_asked(config: Config, record: Record) -> bool:
         {key: value for key, value in dataclasses.asdict(section).items() if key not in EXECUTION[name]}
         for name, section in (("train", config.train), ("decode", config.decode))
     )
-    rate = of_cell(tables["learning_rate"], *path)
-    train["learning_rate"] = train["learning_rate"] or (config.method["learning_rate"] if rate is None else rate)
+    if train["learning_rate"] is None:
+        rate = of_cell(tables["learning_rate"], *path)
+        train["learning_rate"] = config.method["learning_rate"] if rate is None else rate
     train["batch_size"] = train["batch_size"] or of_cell(tables["batch_size"], *path) or ran["train"]["batch_size"]
     if train["adapter_dtype"] == "auto":
         del train["adapter_dtype"]

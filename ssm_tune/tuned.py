@@ -19,6 +19,8 @@ HEAD = """\
 # how many steps and on what; edge: the best was the smallest or the largest of the grid. Runs take the rates with
 # tuned={name}.
 """
+OFFICIAL_BATCH_SIZE = 4
+"""Of training, where a tuned file names no other."""
 _NO_TEXT = ("y", "yes", "n", "no", "on", "off", "true", "false", "null")
 """Words that yaml does not read as texts."""
 Tables = dict[str, dict[str, dict[str, Any]]]
@@ -70,7 +72,7 @@ def read_tuned(path: Path) -> tuple[Tables, Tables, str | None]:
 def write_tuned(path: Path, rates: Tables, trials: Tables, adapter_dtype: str) -> None:
     """Write the file whole. Raises UserError where it cannot be written."""
     lines = [HEAD.format(name=path.stem), f"source: {path.stem}\n", f"adapter_dtype: {adapter_dtype}\n"]
-    lines += _table("learning_rate", rates, lambda rate: f"{rate:g}")
+    lines += _table("learning_rate", rates, lambda rate: repr(float(rate)))
     lines += ["batch_size: {}\n", *_table("trials", trials, json.dumps)]
     atomic_write(path, ["".join(lines).encode()])
 

@@ -55,6 +55,8 @@ def asked_key(config: Config) -> str:
     for section, settings in EXECUTION.items():
         for setting in settings:
             del asked[section][setting]
+    if config.train.learning_rate is None:
+        asked["rates"] = config.tuned["source"]
     return digest(asked)[:16]
 
 

@@ -23,6 +23,7 @@ FORBIDDEN = {
     "tasks": ("models", "methods", "ops", "loop", "run", "record", "batching", "config"),
     "encoding.py": ("models.mamba", "methods", "loop", "run", "record", "config"),
     "loop.py": ("tasks.samsum", "tasks.glue", "methods.state_offset", "run", "record", "config"),
+    "divergence.py": ("models", "methods", "tasks", "ops", "loop", "run", "record", "config"),
     "step.py": ("tasks", "methods", "loop", "run", "record", "config", "capture"),
     "capture.py": ("tasks", "methods", "models", "loop", "run", "record", "config"),
     "parallel.py": ("models", "methods", "tasks", "ops", "loop", "step", "run", "record", "config", "session"),

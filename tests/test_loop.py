@@ -8,9 +8,9 @@ import pytest
 import torch
 from small import Silent, small_model
 
-from ssm_tune import loop
-from ssm_tune.batching import collate, epoch_batches
+from ssm_tune.batching import collate, epoch_order
 from ssm_tune.config import method_section
+from ssm_tune.divergence import divergence
 from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
 from ssm_tune.loop import Diverged, Trained, Training, TrainSettings, total_steps, train
@@ -52,7 +52,8 @@ def test_training_equals_a_plain_loop() -> None:
     parameters = list(adapter.parameters.values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 6)
-    indices = [batch for epoch in range(3) for batch in epoch_batches(10, 4, 42, epoch)]
+    orders = [epoch_order(10, 42, epoch) for epoch in range(3)]
+    indices = [order[start : start + 4] for order in orders for start in (0, 4)]
     losses = []
     for batch in indices:  # 10 examples, batch 4: ceil gives 3 steps an epoch, the loader 2: a run reads into epoch 3
         loss = label_loss(adapter.model, collate([SEQUENCES[i] for i in batch], 0))
@@ -117,11 +118,10 @@ def test_bfloat16_adapters_train_in_bfloat16() -> None:
 
 
 def test_a_high_start_is_no_divergence_but_a_rise_from_it_is() -> None:
-    def trained(*losses: float) -> loop.Trained:
-        rows = [{"step": float(i + 1), "loss": loss, "grad_norm": 1.0} for i, loss in enumerate(losses)]
-        return loop.Trained(steps=rows)
+    def losses(*values: float) -> list[dict[str, float]]:
+        return [{"step": float(i + 1), "loss": loss, "grad_norm": 1.0} for i, loss in enumerate(values)]
 
-    assert loop._divergence(trained(*[16.0] * 20), 1000) is None  # above 2 log 1000 = 13.8 from the first step on
-    assert loop._divergence(trained(*[16.0] * 20, *[31.0] * 20), 1000) is None
-    assert "at step 40" in str(loop._divergence(trained(*[16.0] * 20, *[33.0] * 20), 1000))
-    assert "at step 40" in str(loop._divergence(trained(*[1.0] * 20, *[14.0] * 20), 1000))
+    assert divergence(losses(*[16.0] * 20), 1000) is None  # above 2 log 1000 = 13.8 from the first step on
+    assert divergence(losses(*[16.0] * 20, *[31.0] * 20), 1000) is None
+    assert "at step 40" in str(divergence(losses(*[16.0] * 20, *[33.0] * 20), 1000))
+    assert "at step 40" in str(divergence(losses(*[1.0] * 20, *[14.0] * 20), 1000))

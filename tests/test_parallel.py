@@ -20,7 +20,7 @@ from test_step import METHODS, Uncaptured, started
 from ssm_tune import parallel
 from ssm_tune.batching import parts_of
 from ssm_tune.cli import main
-from ssm_tune.errors import UserError
+from ssm_tune.errors import Stopped, UserError
 from ssm_tune.loop import Training, train
 from ssm_tune.parallel import World
 from ssm_tune.record import read_jsonl, read_record
@@ -212,3 +212,39 @@ def test_torchrun_with_many_cells_is_refused_by_one(
         said = capsys.readouterr().err.splitlines()
         assert len(said) == lines
         assert all("start it without -m" in line for line in said)
+
+
+class Board:
+    """A store as torch.distributed's, for threads of this process."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.lock = threading.Lock()
+
+    def add(self, name: str, number: int) -> int:
+        with self.lock:
+            self.numbers[name] = self.numbers.get(name, 0) + number
+            return self.numbers[name]
+
+    def check(self, names: list[str]) -> bool:
+        return all(name in self.numbers for name in names)
+
+
+def test_who_is_stopped_while_it_waits_leaves_no_mark_and_goes_on_where_all_have_come() -> None:
+    board = Board()
+    first, second = World(0, 2, board), World(1, 2, board)
+
+    def stopped() -> None:
+        raise Stopped("", 15)
+
+    with pytest.raises(Stopped):
+        first.meet(stopped)
+    assert board.numbers == {"meeting 1": 0}
+
+    def second_comes() -> None:
+        second.meet()
+        raise Stopped("", 15)
+
+    first = World(0, 2, board)
+    first.meet(second_comes)
+    assert board.numbers == {"meeting 1": 2}

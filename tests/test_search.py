@@ -268,3 +268,10 @@ def test_a_search_runs_what_is_missing_and_never_scores_the_reported_split(
     assert isinstance(merged, dict)
     assert set(merged["learning_rate"]["tiny"]["glue_rte"]) == {"state_offset_y", "bitfit"}
     assert read_trial(find_trials(results)[0][0][0])["splits"]["selection"] == "carved"
+
+
+def test_batches_of_another_size_are_another_budget() -> None:
+    words = ["method=initial_state,lora", "task=samsum", "model=mamba_1b4", "grid.learning_rate=1e-3,2e-3"]
+    with pytest.raises(UserError, match=r"initial_state has train\.batch_size=2 and lora train\.batch_size=4"):
+        read_search(words)
+    assert len(read_search([*words, "train.batch_size=4"]).configs) == 4

@@ -65,6 +65,28 @@ def started(
     return Training(adapter, sequences, settings, 0, capture, micro_batch, world)
 
 
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_a_new_shape_that_does_not_fit_beside_the_graphs_runs_without_them(
+    micro_batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, training = started(), started(capture=Uncaptured(), micro_batch=micro_batch)
+    assert training.graphs is not None
+    graphs, work, refused = training.graphs, training.step.backward, []
+
+    def without_room(batch: Batch) -> None:
+        work(batch)
+        if graphs.captured and batch.shape not in graphs.captured:  # its gradients are there already
+            refused.append(batch.shape)
+            raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(training.step, "backward", without_room)
+    for one in (plain, training):
+        train(one, lambda epoch, step: None, Silent())
+    assert refused
+    for ours, theirs in zip(training.trained.steps, plain.trained.steps, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 41), min_size=1, max_size=4))
 def test_the_loss_is_that_over_all_logits_whatever_the_padding(rows: list[int]) -> None:

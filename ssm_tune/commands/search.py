@@ -12,6 +12,7 @@ from ssm_tune.claim import turn
 from ssm_tune.config import conf_dir, names
 from ssm_tune.errors import UserError
 from ssm_tune.multirun import run_sweep
+from ssm_tune.parallel import processes
 from ssm_tune.search import Choice, Search, choose, provenance, rate_of, read_search, same_kind, score_of
 from ssm_tune.states import Results
 from ssm_tune.tables import heading
@@ -32,10 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print("\n".join(_budget(search, path)))
         return 0
+    if processes() > 1:
+        raise UserError("torchrun's processes train one cell together: a search is started without it")
     outcomes = run_sweep(search.sweep)
     with turn(Path(search.configs[0].output_dir) / "trials" / path.name):  # parts of a search may end at once
         _write(search, path)
-    return max((outcome.exit for outcome in outcomes if outcome.status != "diverged"), default=0)
+    unfinished = any(outcome.status in ("held", "not run") for outcome in outcomes)
+    return max([outcome.exit for outcome in outcomes if outcome.status != "diverged"] + [int(unfinished)])
 
 
 def _parser() -> argparse.ArgumentParser:

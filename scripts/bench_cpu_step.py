@@ -20,8 +20,9 @@ from torch import Tensor
 from transformers import MambaConfig as TheirConfig
 from transformers import MambaForCausalLM
 
+from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initial import initialised
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.mamba import Mamba
 
 LAYERS, WIDTH, BATCH, LENGTH, VOCABULARY = 4, 128, 4, 256, 2048
 

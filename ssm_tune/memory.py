@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, attach
-from ssm_tune.models.mamba import Mamba, kept_dtype
+from ssm_tune.models.block import kept_dtype
+from ssm_tune.models.mamba import Mamba
 
 GB = 1e9
 SPARE = 0.9

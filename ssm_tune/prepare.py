@@ -18,8 +18,9 @@ from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
 from ssm_tune.loop import TrainSettings, total_steps
 from ssm_tune.methods.base import Method, load_method
+from ssm_tune.models.block import MambaConfig, kept_dtype
 from ssm_tune.models.initial import initialised
-from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
+from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
 from ssm_tune.ops.backend import Choice, choose

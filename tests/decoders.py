@@ -7,7 +7,8 @@ from beam_reference import Logits, Step, beam_search, greedy, table
 from torch import Tensor, nn
 
 from ssm_tune.beam import DecodeSettings
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.mamba import Mamba
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initial import initialised
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.mamba import Mamba
 
 
 def small_model(dtype: torch.dtype = torch.float32, vocab_size: int = 64, n_layer: int = 2, seed: int = 0) -> Mamba:

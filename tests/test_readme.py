@@ -25,7 +25,7 @@ def test_the_python_example_runs(
 def test_every_method_and_model_is_named_and_every_count_is_right() -> None:
     from ssm_tune.config import method_section
     from ssm_tune.methods.base import load_method
-    from ssm_tune.models.mamba import MambaConfig
+    from ssm_tune.models.block import MambaConfig
 
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| ([\d,]+) \|$", README, re.MULTILINE)
     assert {row[0] for row in rows} == set(names("method"))

@@ -175,7 +175,8 @@ def _decoded(model: Any, prompts: list[list[int]], limits: list[int], beams: int
 def _model(name: str, device: Any) -> Any:
     import torch
 
-    from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
+    from ssm_tune.models.block import MambaConfig, kept_dtype
+    from ssm_tune.models.mamba import Mamba
 
     torch.manual_seed(0)
     with device:

@@ -102,7 +102,8 @@ def random_model(name: str, device: Any, dtype: Any) -> Any:
     """A Mamba of a real size with random weights. device, dtype: torch's."""
     import torch
 
-    from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
+    from ssm_tune.models.block import MambaConfig, kept_dtype
+    from ssm_tune.models.mamba import Mamba
 
     width, layers = SIZES[name]
     with device:

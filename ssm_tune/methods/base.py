@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write, encode_json
-from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
+from ssm_tune.models.block import MambaConfig, kept_dtype
+from ssm_tune.models.mamba import Mamba
 from ssm_tune.target import instantiate
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"

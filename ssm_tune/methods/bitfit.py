@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.mamba import Mamba
 
 
 @dataclass(frozen=True, kw_only=True)

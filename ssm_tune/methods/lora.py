@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, kaiming
+from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.injection import Randomness
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout
 
 TARGETS = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")

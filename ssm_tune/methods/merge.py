@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Adapter
-from ssm_tune.models.mamba import MambaConfig, MambaMixer
+from ssm_tune.models.block import MambaConfig, MambaMixer
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssm_tune.errors import UserError, first_line
-from ssm_tune.models.mamba import MambaConfig
+from ssm_tune.models.block import MambaConfig
 
 WEIGHTS = (
     "model.safetensors",

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.mamba import Mamba
 
 STEP_SIZES = (1e-3, 1e-1)
 """Range of softplus(dt_proj.bias) at the start, log-uniform (Mamba, section 3.6)."""

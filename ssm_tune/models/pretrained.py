@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write, encode_json
+from ssm_tune.models.block import MambaConfig, kept_dtype
 from ssm_tune.models.checkpoint import WEIGHTS, read_config, read_tensors
-from ssm_tune.models.mamba import Mamba, MambaConfig, kept_dtype
+from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.source import PretrainedSource, resolve
 from ssm_tune.models.tokenizer import EOS, Tokenizer
 

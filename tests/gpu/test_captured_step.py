@@ -18,8 +18,8 @@ from ssm_tune.determinism import FIXED, VARIABLE
 from ssm_tune.encoding import Encoded
 from ssm_tune.loop import Diverged, Training, TrainSettings, train
 from ssm_tune.methods.base import attach, load_method
+from ssm_tune.models.block import MambaConfig, kept_dtype
 from ssm_tune.models.initial import initialised
-from ssm_tune.models.mamba import MambaConfig, kept_dtype
 from ssm_tune.ops import backend
 from ssm_tune.step import Step
 

@@ -16,7 +16,8 @@ from ssm_tune.config import method_section, names
 from ssm_tune.continuous import Continuous
 from ssm_tune.decoding import generate, generate_batches, in_batches, inference, longest_first
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.mamba import Mamba, kept_dtype
+from ssm_tune.models.block import kept_dtype
+from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops import backend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initial import initialised
-from ssm_tune.models.mamba import MambaConfig
 from ssm_tune.ops import backend, conv_kernels, norm_kernels
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
 from ssm_tune.ops.dropout_kernels import dropout

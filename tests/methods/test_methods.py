@@ -15,8 +15,9 @@ from ssm_tune.config import method_section
 from ssm_tune.errors import UserError
 from ssm_tune.gate import TrainingGate
 from ssm_tune.methods.base import attach, load_method
+from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.injection import Learned
-from ssm_tune.models.mamba import Mamba, MambaConfig
+from ssm_tune.models.mamba import Mamba
 
 # (mamba-130m, mamba-1.4b): the paper's own counts for the published five, hand-derived sums for the others
 PUBLISHED = {

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ssm_tune.compose import Composer
-from ssm_tune.config import Config, checked, conf_dir
+from ssm_tune.config import Config, checked, conf_dir, require_model_path
 from ssm_tune.errors import UserError, first_line
 from ssm_tune.explain import explain
 from ssm_tune.states import Results, record_path
@@ -84,6 +84,8 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
             for warning in results[place].warnings:
                 print(f"note: {warning}", file=sys.stderr)
         outcomes.append(_kept(results[place], config))
+        if outcomes[-1] is None:
+            require_model_path(config.model)  # a mistake in every cell of a sweep, told once
     if errors and len(errors) == len(sweep.cells):
         raise errors[0]
     for number, outcome in enumerate(outcomes, start=1):

@@ -13,7 +13,7 @@ import torch
 from ssm_tune.batching import parts_of
 from ssm_tune.beam import DecodeSettings
 from ssm_tune.cell import digest, folder_name
-from ssm_tune.config import Config, method_section, nearest
+from ssm_tune.config import Config, method_section, nearest, require_model_path
 from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
 from ssm_tune.loop import TrainSettings, total_steps
@@ -228,10 +228,9 @@ def _model_name(section: dict[str, Any]) -> str:
     for key in ("name", "path", "tokenizer", "revision"):
         if not isinstance(section[key], str | None):
             raise UserError(f"model.{key} must be text, got {section[key]!r}")
+    require_model_path(section)
     if section["name"]:
         return str(section["name"])
-    if not section["path"]:
-        raise UserError("model=local needs the checkpoint's folder: add model.path=DIR")
     return Path(section["path"]).expanduser().resolve().name
 
 

@@ -132,3 +132,22 @@ def test_a_root_is_put_before_a_path() -> None:
     for wrong in ({"source": "hub", "root": "/data"}, {"source": "local", "root": "/data"}):
         with pytest.raises(UserError, match=r"data\.(root|path)"):
             DataConfig(**wrong)
+
+
+@pytest.mark.parametrize("words", [[], ["-m", "seed=1,2"]])
+def test_a_folder_that_is_not_named_is_told_once_before_anything_runs(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        *words,
+        *QUICK,
+        *(["hydra/launcher=local"] * bool(words)),
+        "model=local",
+        "model.name=mine",
+        f"output_dir={tmp_path / 'results'}",
+    ]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "ssm-tune: model=local needs the checkpoint's folder: add model.path=DIR"
+    )
+    assert not list(tmp_path.rglob("*.log"))  # no worker was started

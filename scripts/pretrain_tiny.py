@@ -209,8 +209,7 @@ def run_stage(number: int, model: Mamba, tokenizer: Tokenizer, shards: Shards) -
 def save(model: Mamba, tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     narrow = copy.deepcopy(model)
-    for name, parameter in narrow.named_parameters():
-        parameter.data = parameter.data.to(kept_dtype(name, torch.bfloat16))
+    narrow.keep_in(torch.bfloat16)
     save_pretrained(narrow, folder)
     tokenizer.save(str(folder / "tokenizer.json"))
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, attach
-from ssm_tune.models.block import kept_dtype
 from ssm_tune.models.mamba import Mamba
 
 GB = 1e9
@@ -24,6 +23,13 @@ SPARE = 0.9
 """The part of a GPU's free memory that is planned with: the allocator cannot use all of it."""
 _LENGTH = 64
 _LAYERS = 1, 3
+
+
+def release() -> None:
+    """Give back the GPU memory of what earlier work of this process has left."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,7 @@ def _small(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Iterator
     for layers in _LAYERS:
         with torch.device(model.device):
             small = Mamba(dataclasses.replace(model.config, n_layer=layers, vocab_size=8))
-        for name, parameter in small.named_parameters():
-            parameter.data = parameter.data.to(kept_dtype(name, model.dtype))
+        small.keep_in(model.dtype)
         attach(small, method, dtype=adapter_dtype)
         yield small.train()
 
@@ -87,9 +92,8 @@ def _kept(model: Mamba, rows: int, length: int) -> int:
     ids = torch.zeros(rows, length, dtype=torch.int64, device=model.device)
     keys = torch.zeros(rows, dtype=torch.int64, device=model.device)
     with model.randomness.of(keys), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
-        hidden = model.hidden(
-            ids
-        )  # held until all is counted: memory that is freed is another tensor's the next moment
+        # held until all is counted: memory that is freed is another tensor's the next moment
+        hidden = model.hidden(ids)
     del hidden
     return sum(sizes.values())
 
@@ -159,8 +163,7 @@ def plan(
     budget = None if memory is None else memory * GB
     if budget is None and model.device.type == "cuda":
         spent = 3 * method.count(model.config) * adapter_dtype.itemsize  # gradients, and AdamW's two moments
-        gc.collect()
-        torch.cuda.empty_cache()  # what an earlier cell of this process has left
+        release()
         budget = max(SPARE * torch.cuda.mem_get_info(model.device)[0] - spent, 1.0)
     large = budget is not None and found.needs(*longest, recompute=False) > budget
     chosen = Plan(found, budget, *longest, recompute == "on" or (recompute == "auto" and large))

@@ -16,9 +16,10 @@ from ssm_tune.config import Config
 from ssm_tune.errors import UserError
 from ssm_tune.frozen import frozen_path
 from ssm_tune.loop import total_steps
+from ssm_tune.memory import release
 from ssm_tune.methods.base import attach
 from ssm_tune.prepare import Prepared, prepare
-from ssm_tune.probe import DoesNotFit, Measured, measure, release
+from ssm_tune.probe import DoesNotFit, Measured, measure
 from ssm_tune.run import captures, memory_plan
 from ssm_tune.states import Results
 from ssm_tune.sweep import Cell

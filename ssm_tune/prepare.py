@@ -18,7 +18,7 @@ from ssm_tune.encoding import too_long
 from ssm_tune.errors import UserError
 from ssm_tune.loop import TrainSettings, total_steps
 from ssm_tune.methods.base import Method, load_method
-from ssm_tune.models.block import MambaConfig, kept_dtype
+from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initial import initialised
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
@@ -247,8 +247,7 @@ def load_model(
                     f"model.{name} must be a whole number of at least {int(name != 'seed')}, got {section[name]!r}"
                 )
         model = initialised(MambaConfig(section["d_model"], section["n_layer"], rows), section["seed"]).to(device)
-        for name, parameter in model.named_parameters():
-            parameter.data = parameter.data.to(kept_dtype(name, dtype))
+        model.keep_in(dtype)
         return model.eval(), tokenizer, None
     path = Path(section["path"]).expanduser() if section["source"] == "folder" else section["path"]
     source = resolve_model(path, section["revision"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from ssm_tune.capture import Capture
 from ssm_tune.decoding import BATCH_SIZE, generate
 from ssm_tune.encoding import Encoded
 from ssm_tune.loop import BLOCK, Training, TrainSettings
+from ssm_tune.memory import release
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.workload import Batches, Shape, Workload
@@ -120,13 +120,6 @@ def measure(
     if model.device.type == "cuda":
         found.peak = max(found.peak or 0, int(torch.cuda.max_memory_allocated()))
     return found
-
-
-def release() -> None:
-    """Give back what probes have left on the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _fitting(phase: str, shape: Shape, rows: int, fewer: list[int], work: Callable[[int], None]) -> None:

@@ -7,13 +7,14 @@ NaN and no infinity: they become null, which only fields that may be null take.
 import hashlib
 import json
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import (
     Any,
     Literal,
     NotRequired,
     TypedDict,
+    TypeVar,
     cast,
     get_args,
     get_origin,
@@ -23,6 +24,8 @@ from typing import (
 
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write, decode_json, encode_json, finite, read_bytes, read_jsonl, write_jsonl
+
+T = TypeVar("T")
 
 __all__ = [
     "RECORD_NAME",
@@ -250,10 +253,16 @@ def find_records(results: Path | str) -> tuple[list[tuple[Path, Record]], list[s
 
     A run folder without a record is a run that has not finished; it is neither.
     """
+    return find(Path(results) / "runs", RECORD_NAME, read_record)
+
+
+def find(folder: Path, name: str, read: Callable[[Path], T]) -> tuple[list[tuple[Path, T]], list[str]]:
+    """What ``read`` makes of every file of that name under ``folder``, in path order, and one warning for each that it
+    raises UserError on."""
     found, warnings = [], []
-    for path in sorted((Path(results) / "runs").rglob(RECORD_NAME)):
+    for path in sorted(folder.rglob(name)):
         try:
-            found.append((path, read_record(path)))
+            found.append((path, read(path)))
         except UserError as error:
             warnings.append(str(error))
     return found, warnings

@@ -189,8 +189,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
             state.diverged = str(error)
             state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
 
-    leave = _leave_trial if prepared.config.trial else _leave
-    record = world.shared(leave(session, adapter, training.trained, base) if world.leads else None)
+    record = world.shared(_leave(session, adapter, training.trained, base) if world.leads else None)
     assert record is not None
     return Finished(_goal(prepared), record, fresh=True)
 
@@ -221,31 +220,33 @@ def _planned(prepared: Prepared, sequences: Sequences, world: World, ui: Display
     return chosen
 
 
-def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> Record:
-    """Write all that stays of the run, the record last."""
+def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> Record | Trial:
+    """Write all that stays of the run, what says that it is done last."""
     prepared, state, folder = session.prepared, session.state, session.folder
     write_jsonl(folder / "steps.jsonl.gz", trained.steps)
+    if not prepared.config.trial:  # what a trial was for are its scores on the selection split
+        _leave_answers(session, adapter)
+    state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
+    about = prepared, adapter, state, trained, base, session.how()
+    done: Record | Trial
+    if prepared.config.trial:
+        done = make_trial(*about)
+        write_trial(folder, done)
+    else:
+        done = make_record(*about)
+        write_record(folder, done)
+    session.checkpoints.remove()
+    return done
+
+
+def _leave_answers(session: Session, adapter: Adapter) -> None:
+    """The adapter of the best epoch, and the answers of the best and of the last one to the reported split."""
+    prepared, state, folder = session.prepared, session.state, session.folder
     if state.best is not None:
         write_predictions(folder / "predictions.jsonl.gz", prepared, state.best.report)
         adapter.save(folder / "adapter", about_model(prepared))
     if state.last is not None and state.last is not state.best:
         write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
-    state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
-    record = make_record(prepared, adapter, state, trained, base, session.how())
-    write_record(folder, record)
-    session.checkpoints.remove()
-    return record
-
-
-def _leave_trial(session: Session, adapter: Adapter, trained: Trained, base: int) -> Trial:
-    """What a trial was for are its scores on the selection split."""
-    prepared, state, folder = session.prepared, session.state, session.folder
-    write_jsonl(folder / "steps.jsonl.gz", trained.steps)
-    state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()
-    trial = make_trial(prepared, adapter, state, trained, base, session.how())
-    write_trial(folder, trial)
-    session.checkpoints.remove()
-    return trial
 
 
 def _train(session: Session, training: Training, ui: Display, logger: Logger) -> None:

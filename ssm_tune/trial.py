@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, cast
 
 from ssm_tune.errors import UserError
 from ssm_tune.files import atomic_write, decode_json, encode_json, finite, read_bytes
-from ssm_tune.record import Backend, Cell, Epoch, Hashes, LearningRate, Parameters, Seconds, Splits, check_fields
+from ssm_tune.record import Backend, Cell, Epoch, Hashes, LearningRate, Parameters, Seconds, Splits, check_fields, find
 
 TRIAL_SCHEMA = 1
 TRIAL_NAME = "trial.json"
@@ -65,13 +65,7 @@ def read_trial(path: Path) -> Trial:
 
 def find_trials(results: Path | str) -> tuple[list[tuple[Path, Trial]], list[str]]:
     """All (path, trial) under ``results``/trials in path order, and one warning for each damaged one."""
-    found, warnings = [], []
-    for path in sorted((Path(results) / "trials").rglob(TRIAL_NAME)):
-        try:
-            found.append((path, read_trial(path)))
-        except UserError as error:
-            warnings.append(str(error))
-    return found, warnings
+    return find(Path(results) / "trials", TRIAL_NAME, read_trial)
 
 
 def _validated(trial: Any) -> Trial:

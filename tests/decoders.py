@@ -7,6 +7,8 @@ from beam_reference import Logits, Step, beam_search, greedy, table
 from torch import Tensor, nn
 
 from ssm_tune.beam import DecodeSettings
+from ssm_tune.config import method_section
+from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
@@ -91,6 +93,16 @@ def small_mamba(seed: int = 0, dtype: torch.dtype = torch.float32) -> Mamba:
         model.lm_head.weight.mul_(4)
         model.lm_head.weight[0] *= 1.5
     return model.to(dtype)
+
+
+def tuned_mamba(name: str) -> Mamba:
+    """The small model with a method's tensors away from their start, as after some training."""
+    model = small_mamba()
+    adapter = attach(model, load_method(method_section(name)), seed=3)
+    with torch.no_grad():
+        for value in adapter.parameters.values():
+            value += 0.2 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+    return model
 
 
 def varied_prompts(vocab: int, count: int = 12) -> list[list[int]]:

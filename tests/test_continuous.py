@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from beam_reference import table
-from decoders import TableModel, expected, small_mamba, varied_prompts
+from decoders import TableModel, expected, tuned_mamba, varied_prompts
 from decoding_problems import problems
 from divergence import compare
 from hypothesis import given, settings
@@ -18,10 +18,9 @@ from test_decoding import official_cases
 from torch import Tensor, nn
 
 from ssm_tune.beam import DecodeSettings
-from ssm_tune.config import method_section, names
+from ssm_tune.config import names
 from ssm_tune.continuous import READ, Continuous
 from ssm_tune.decoding import generate, inference, longest_first
-from ssm_tune.methods.base import attach, load_method
 from ssm_tune.slots import slots_of
 
 Problem = tuple[TableModel, list[list[int]], DecodeSettings]
@@ -129,11 +128,7 @@ def test_slots_are_filled_again_and_read_every_few_steps(num_beams: int) -> None
 @pytest.mark.parametrize("name", names("method"))
 @pytest.mark.parametrize("num_beams", [1, 5])
 def test_with_every_method_slots_differ_from_alone_by_rounding_only(name: str, num_beams: int) -> None:
-    model = small_mamba()
-    adapter = attach(model, load_method(method_section(name)), seed=3)
-    with torch.no_grad():  # as after some training: every trained tensor away from its start
-        for value in adapter.parameters.values():
-            value += 0.2 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+    model = tuned_mamba(name)
     chosen = DecodeSettings(num_beams=num_beams, max_new_tokens=12, batch_size=5)
     for result in compare(model, varied_prompts(48), chosen, through_slots):
         assert result.logit_difference <= 1e-4 * result.logit_scale

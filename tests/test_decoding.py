@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from beam_reference import Step, table
-from decoders import DTYPES, TableModel, expected, small_mamba, varied_prompts
+from decoders import DTYPES, TableModel, expected, small_mamba, tuned_mamba, varied_prompts
 from decoding_problems import problems
 from divergence import Recorder, compare
 from hypothesis import given, settings
@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssm_tune.beam import BeamSearch, DecodeSettings, first_candidates
-from ssm_tune.config import method_section, names
+from ssm_tune.config import names
 from ssm_tune.decoding import generate
 from ssm_tune.errors import UserError
-from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.mamba import Mamba
 
 # ------------------------------------------------------------------ candidates
@@ -326,11 +325,7 @@ def test_prompts_that_cannot_work_are_refused(prompts: list | Tensor, words: str
 @pytest.mark.parametrize("num_beams", [1, 5])
 def test_with_every_method_together_differs_from_alone_by_rounding_only(name: str, num_beams: int) -> None:
     """Prompts of different lengths; each divergence is printed, and its margin must be what rounding can change."""
-    model = small_mamba()
-    adapter = attach(model, load_method(method_section(name)), seed=3)
-    with torch.no_grad():  # as after some training: every trained tensor away from its start
-        for value in adapter.parameters.values():
-            value += 0.2 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+    model = tuned_mamba(name)
     prompts = varied_prompts(model.config.vocab_size)
     for result in compare(model, prompts, DecodeSettings(num_beams=num_beams, max_new_tokens=12)):
         if result.decision:

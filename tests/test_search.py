@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from own_conf import own_conf
 from records import make_record
 
-from ssm_tune import config, sweep
+from ssm_tune import config
 from ssm_tune.cli import main
 from ssm_tune.compose import compose
 from ssm_tune.config import names
@@ -53,12 +54,7 @@ def rates(search: Search) -> list[tuple[str, float | None]]:
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """conf/ with a search of ours in it."""
-    (tmp_path / "search").mkdir()
-    for group in ("task", "method", "model", "data"):
-        (tmp_path / group).symlink_to(config.conf_dir() / group)
-    monkeypatch.setattr(sweep, "conf_dir", lambda: tmp_path)
-    monkeypatch.setattr(sweep, "names", lambda group: sorted(path.stem for path in (tmp_path / group).glob("*.yaml")))
-    return tmp_path / "search" / "mine.yaml"
+    return own_conf(tmp_path, "search", monkeypatch)
 
 
 @pytest.mark.parametrize("name", names("search"))

@@ -17,6 +17,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from own_conf import own_conf
 
 from hydra_plugins.ssm_tune_launchers.local import LocalLauncher
 from ssm_tune import sweep
@@ -87,12 +88,7 @@ def test_shared_compositions_are_those_of_hydra(settings: list[str]) -> None:
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """conf/ with a sweep of ours in it."""
-    (tmp_path / "sweep").mkdir()
-    for group in ("task", "method", "model", "data"):
-        (tmp_path / group).symlink_to(sweep.conf_dir() / group)
-    monkeypatch.setattr(sweep, "conf_dir", lambda: tmp_path)
-    monkeypatch.setattr(sweep, "names", lambda group: sorted(path.stem for path in (tmp_path / group).glob("*.yaml")))
-    return tmp_path / "sweep" / "mine.yaml"
+    return own_conf(tmp_path, "sweep", monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", dest="methods", action="append", metavar="NAME",
                         choices=sorted({case.method for case in bench_step.CASES}),
                         help="step: only this method's rows (may be repeated)")  # fmt: skip
-    parser.add_argument("--model", dest="models", action="append", choices=list(bench_generate.SIZES), metavar="NAME",
+    parser.add_argument("--model", dest="models", action="append", choices=list(bench_step.SIZES), metavar="NAME",
                         help="generate: only this model's rows, tiny's on a CPU too (may be repeated)")  # fmt: skip
     parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto",
                         help="step: as train.cuda_graphs")  # fmt: skip

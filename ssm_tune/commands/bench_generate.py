@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import statistics
 import time
@@ -10,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssm_tune.commands.bench_step import random_model
 from ssm_tune.errors import UserError, first_line
 
-SIZES = {"mamba_130m": (768, 24, 50_280), "mamba_1b4": (2048, 48, 50_280), "tiny": (128, 6, 2048)}
-"""d_model, layers and rows of the vocabulary."""
 READ_TOKENS, NEW_TOKENS = 150, 40
 PROMPT_QUANTILES = (52, 81, 104, 120, 132, 146, 158, 169, 182, 196, 210, 226, 245, 268, 298, 334, 412, 1241)
 REFERENCE_QUANTILES = (8, 16, 18, 19, 21, 23, 24, 25, 27, 29, 31, 33, 35, 37, 40, 45, 55, 104)
@@ -118,11 +116,13 @@ def lengths_of(case: Case) -> list[tuple[int, int]]:
 def _measured(case: Case) -> dict[str, Any]:
     import torch
 
+    from ssm_tune.memory import release
+
+    release()
+    torch.manual_seed(0)
     cuda = torch.cuda.is_available()
-    gc.collect()  # what the case before has left
-    if cuda:
-        torch.cuda.empty_cache()
-    model = _model(case.model, torch.device("cuda" if cuda else "cpu"))
+    device, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
+    model = random_model(case.model, torch.device(device), dtype)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     draw = random.Random(0)
     lengths = lengths_of(case)
@@ -170,19 +170,3 @@ def _decoded(model: Any, prompts: list[list[int]], limits: list[int], beams: int
     return {"seconds": time.perf_counter() - begun, "tokens": tokens, "steps": continuous.steps,
             "slots": continuous.slots, "row_bytes": continuous.row_bytes,
             "said": f"not captured: {continuous.refused}" if continuous.refused else ""}  # fmt: skip
-
-
-def _model(name: str, device: Any) -> Any:
-    import torch
-
-    from ssm_tune.models.block import MambaConfig, kept_dtype
-    from ssm_tune.models.mamba import Mamba
-
-    torch.manual_seed(0)
-    with device:
-        model = Mamba(MambaConfig(*SIZES[name]))
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    for parameter_name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(kept_dtype(parameter_name, dtype))
-    torch.nn.init.normal_(model.backbone.embedding.weight, std=0.02)
-    return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,8 @@ from ssm_tune.errors import UserError, first_line
 
 LABELS = 32
 """Label positions a row."""
-SIZES = {"mamba_130m": (768, 24), "mamba_1b4": (2048, 48)}
-"""d_model and layers; the vocabulary has 50,280 rows."""
-_VOCABULARY = 50_280
+SIZES = {"mamba_130m": (768, 24, 50_280), "mamba_1b4": (2048, 48, 50_280), "tiny": (128, 6, 2048)}
+"""d_model, layers and rows of the vocabulary."""
 _SECONDS, _BLOCKS = 1.0, 5
 """Measured at least: seconds, and blocks of steps."""
 
@@ -86,10 +84,10 @@ def measured(case: Case, capture: bool) -> dict[str, Any]:
 def _measured(case: Case, capture: bool) -> dict[str, Any]:
     import torch
 
+    from ssm_tune.memory import release
     from ssm_tune.probe import milliseconds_a_step, refused
 
-    gc.collect()  # what the case before has left
-    torch.cuda.empty_cache()
+    release()
     training, weights = _training(case, capture)
     torch.cuda.reset_peak_memory_stats()
     return {
@@ -102,14 +100,12 @@ def random_model(name: str, device: Any, dtype: Any) -> Any:
     """A Mamba of a real size with random weights. device, dtype: torch's."""
     import torch
 
-    from ssm_tune.models.block import MambaConfig, kept_dtype
+    from ssm_tune.models.block import MambaConfig
     from ssm_tune.models.mamba import Mamba
 
-    width, layers = SIZES[name]
     with device:
-        model = Mamba(MambaConfig(width, layers, _VOCABULARY))
-    for parameter_name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(kept_dtype(parameter_name, dtype))
+        model = Mamba(MambaConfig(*SIZES[name]))
+    model.keep_in(dtype)
     torch.nn.init.normal_(model.backbone.embedding.weight, std=0.02)
     return model
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ssm_tune.config import names
+from ssm_tune.config import benchmarks, names
 from ssm_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--paper", action="store_true",
                         help="the paper's grid with random weights of the real sizes and without its data, beside the "
                         "official code's hours")  # fmt: skip
-    parser.add_argument("--task", action="append", choices=_grid_tasks(), metavar="NAME",
+    parser.add_argument("--task", action="append", choices=benchmarks(), metavar="NAME",
                         help="--paper: only this task (may be repeated)")  # fmt: skip
     parser.add_argument("--method", action="append", choices=names("method"), metavar="NAME",
                         help="--paper: only this method (may be repeated)")  # fmt: skip
@@ -75,12 +75,6 @@ def _parser() -> argparse.ArgumentParser:
                         help="--paper: as train.cuda_graphs (default: auto)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
-
-
-def _grid_tasks() -> list[str]:
-    from ssm_tune.config import benchmarks
-
-    return benchmarks()
 
 
 def _details(one: Planned) -> list[str]:

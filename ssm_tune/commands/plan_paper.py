@@ -13,6 +13,7 @@ from typing import Any
 from ssm_tune.commands.bench_step import CASES, SIZES, random_model
 from ssm_tune.config import method_section, names
 from ssm_tune.errors import UserError
+from ssm_tune.tuned import OFFICIAL_BATCH_SIZE
 
 MEASURED, PART, STAND_IN, ASSUMED = "measured", "measured on a part", "measured on a stand-in", "assumed"
 
@@ -109,18 +110,20 @@ def work_of(size: Size, method: str, buckets: bool, cuda: bool) -> Any:
     """A task's work as far as it is known without its data: the mean batch many times, the longest once."""
     import numpy as np
 
+    from ssm_tune.answering import MOST_PROMPTS, MOST_TOKENS
     from ssm_tune.batching import bucket
+    from ssm_tune.decoding import BATCH_SIZE
     from ssm_tune.workload import BEAMS, Batches, Evaluation, Workload
 
-    batch = 2 if (method, size.model) == HALVED else 4
+    batch = _batch(size, method)
     labels = batch * max(1, size.answer)
     steps = size.epochs * math.ceil(size.examples / batch)
     extents = [bucket(length, labels) if buckets else (length, labels) for length in size.train]
     training = Batches(np.array([(batch, *extent) for extent in extents]), np.array([steps - 1, 1]))
     if size.answer:
-        rows = BEAMS // 5 if cuda else 64
+        rows = BEAMS // 5 if cuda else BATCH_SIZE
     else:
-        rows = min(1024, 65_536 // size.prompt[0]) if cuda else 64
+        rows = min(MOST_PROMPTS, MOST_TOKENS // size.prompt[0]) if cuda else BATCH_SIZE
     rows = min(rows, size.evaluated)
     batches = Batches(
         np.array([(rows, length, size.answer) for length in size.prompt]),
@@ -142,20 +145,22 @@ def official(size: Size, method: str) -> dict[str, Any]:
     if not measured:
         at = {(case.model, case.length): case.official[0] for case in CASES if case.method == "state_offset"}
         scale, filled = at["mamba_1b4", 256] / at["mamba_130m", 64], filled + "b"
-        measured = {
-            case.length: case.official[0] for case in CASES if (case.model, case.method) == ("mamba_130m", source)
-        }
+        measured = _timed("mamba_130m", source)
     nearest = min(measured, key=lambda length: abs(length - size.train[0]))
     if nearest != size.train[0]:
         filled += "a"
     step = scale * measured[nearest]
-    batch = 2 if (method, size.model) == HALVED else 4
+    batch = _batch(size, method)
     example = BEAM_SEARCH[size.model] * size.answer / 40 if size.answer else step / 3
     train = size.epochs * math.ceil(size.examples / batch) * step / 3.6e6
     evaluate = size.epochs * size.evaluated * example / 3.6e6
     letters = "".join(sorted(filled + ("e" if size.answer else "d")))
     return {"official_step_ms": step, "official_train_hours": train, "official_evaluate_hours": evaluate,
             "official_hours": train + evaluate, "filled": letters}  # fmt: skip
+
+
+def _batch(size: Size, method: str) -> int:
+    return 2 if (method, size.model) == HALVED else OFFICIAL_BATCH_SIZE
 
 
 def _timed(model: str, method: str) -> dict[int, float]:
@@ -169,9 +174,10 @@ def _measured(model_name: str, method_name: str, tasks: list[str], capture: bool
 
     from ssm_tune.beam import DecodeSettings
     from ssm_tune.capture import CudaCapture
+    from ssm_tune.memory import release
     from ssm_tune.methods.base import attach, load_method
     from ssm_tune.planning import hours
-    from ssm_tune.probe import DoesNotFit, Measured, measure, release
+    from ssm_tune.probe import DoesNotFit, Measured, measure
 
     release()
     cuda = torch.cuda.is_available()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ssm_tune.models.block import Block, MambaConfig, MambaMixer, Projection, RMSNorm
+from ssm_tune.models.block import Block, MambaConfig, MambaMixer, Projection, RMSNorm, kept_dtype
 from ssm_tune.models.injection import Randomness, tensor_of
 from ssm_tune.ops.selective_scan import state_dtype
 
@@ -96,6 +96,11 @@ class Mamba(nn.Module):
     _compute_dtype: torch.dtype | None = None
     checkpoint_hash: str | None = None
     """sha256 of the tensors that the model was loaded from, in their own dtypes; None for one that was not."""
+
+    def keep_in(self, dtype: torch.dtype) -> None:
+        """Keep the parameters in ``dtype``, but for those that ``kept_dtype`` keeps wider."""
+        for name, parameter in self.named_parameters():
+            parameter.data = parameter.data.to(kept_dtype(name, dtype))
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Keep activations in ``dtype`` even where trained weights are kept in a wider one."""

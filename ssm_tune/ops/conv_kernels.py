@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, gradients_of, in_fours, launch, names_memory, sum_partials
+from ssm_tune.ops.launch import (
+    DTYPE_CODES,
+    address,
+    code,
+    gradients_of,
+    in_fours,
+    launch,
+    names_memory,
+    once_differentiable,
+    sum_partials,
+)
 
 SPANS = (4, 8)
 """Positions of a thread: few where only more threads fill the GPU, though each reads three positions more."""
@@ -112,14 +122,8 @@ def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(grad if want else None for grad, want in zip(grads, wanted, strict=True))
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise NotImplementedError(
-        "causal_conv1d: the CUDA kernels have no second derivative; backend=reference has one by plain PyTorch"
-    )
-
-
 conv.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(once_differentiable("causal_conv1d"))
 
 
 def run_step(

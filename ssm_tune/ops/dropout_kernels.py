@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, in_fours, launch, names_memory
+from ssm_tune.ops.launch import DTYPE_CODES, address, in_fours, launch, names_memory, once_differentiable
 
 _MOST_BLOCKS = 4096
 
@@ -75,11 +75,5 @@ def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     return _backward(dout, *ctx.saved_tensors, ctx.threshold), None, None, None
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise NotImplementedError(
-        "keyed_dropout: the CUDA kernels have no second derivative; backend=reference has one by plain PyTorch"
-    )
-
-
 dropout.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(once_differentiable("keyed_dropout"))

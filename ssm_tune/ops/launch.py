@@ -119,6 +119,17 @@ def names_memory(operation: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return around
 
 
+def once_differentiable(operation: str) -> Callable[..., None]:
+    """What a backward's own autograd is registered with: NotImplementedError that names the way on."""
+
+    def refuse(ctx: Any, *_: Any) -> None:
+        raise NotImplementedError(
+            f"{operation}: the CUDA kernels have no second derivative; backend=reference has one by plain PyTorch"
+        )
+
+    return refuse
+
+
 def gradients_of(given: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor]:
     """An uninitialised gradient, contiguous, for each input that wants one; an empty tensor for the others."""
     first = given[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, launch, names_memory, sum_partials
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, launch, names_memory, once_differentiable, sum_partials
 
 _BLOCKS = 512
 _FIELDS = "10Pq2ifi"
@@ -106,14 +106,8 @@ def _differentiate(ctx: Any, dy: Tensor | None, dtotal: Tensor | None) -> tuple[
     return (*(grad if want else None for grad, want in zip(grads, wanted, strict=True)), None, None)
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise NotImplementedError(
-        "rms_norm: the CUDA kernels have no second derivative; backend=reference has one by plain PyTorch"
-    )
-
-
 _forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(once_differentiable("rms_norm"))
 
 
 def norm(

@@ -188,7 +188,7 @@ def test_times_on_a_line_sum_exactly(shapes: list[tuple[int, int, int]]) -> None
 
 
 def test_the_papers_grid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(bench_step.SIZES, "mamba_130m", (16, 1))
+    monkeypatch.setitem(bench_step.SIZES, "mamba_130m", (16, 1, 50_280))
     assert main(["plan", "--paper", "--task", "glue_cola", "--method", "lora", "--method", "prompt", "--json"]) == 0
     captured = capsys.readouterr()
     rows = json.loads(captured.out)["rows"]

@@ -18,7 +18,7 @@ from ssm_tune.determinism import FIXED, VARIABLE
 from ssm_tune.encoding import Encoded
 from ssm_tune.loop import Diverged, Training, TrainSettings, train
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.block import MambaConfig, kept_dtype
+from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initial import initialised
 from ssm_tune.ops import backend
 from ssm_tune.step import Step
@@ -44,8 +44,7 @@ def started(
     rate: float = 1e-2, micro_batch: int | None = None, deterministic: bool = False, **options: object,
 ) -> Training:  # fmt: skip
     model = initialised(MambaConfig(d_model=64, n_layer=2, vocab_size=256), 0).cuda()
-    for parameter_name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(kept_dtype(parameter_name, dtype))
+    model.keep_in(dtype)
     attached = attach(model, load_method(method_section(name, options)), dtype=adapter)
     settings = TrainSettings(epochs=100, batch_size=4, learning_rate=rate, seed=42, max_steps=STEPS)
     graphs = CudaCapture(model.device) if capture else None

@@ -16,7 +16,6 @@ from ssm_tune.config import method_section, names
 from ssm_tune.continuous import Continuous
 from ssm_tune.decoding import generate, generate_batches, in_batches, inference, longest_first
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.block import kept_dtype
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops import backend
 
@@ -36,8 +35,7 @@ def poisoned() -> Iterator[None]:
 def tuned(name: str, dtype: torch.dtype) -> Mamba:
     """A small model with a method's tensors away from their start; not so far where they are all that it has."""
     model = small_mamba().cuda()
-    for parameter_name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(kept_dtype(parameter_name, dtype))
+    model.keep_in(dtype)
     adapter, far = attach(model, load_method(method_section(name)), seed=3), 0.02 if name == "full" else 0.2
     with torch.no_grad():
         for value in adapter.parameters.values():

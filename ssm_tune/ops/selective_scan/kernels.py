@@ -22,6 +22,7 @@ from ssm_tune.ops.launch import (
     in_twos,
     launch,
     names_memory,
+    once_differentiable,
     sum_partials,
 )
 from ssm_tune.ops.selective_scan.variants import (
@@ -214,14 +215,8 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlast: Tensor | None, *_: Any)
     return (*(grad if want else None for grad, want in zip(grads, wanted, strict=True)), None, None)
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise NotImplementedError(
-        "selective_scan: the CUDA kernels have no second derivative; backend=reference has one by plain PyTorch"
-    )
-
-
 _forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(once_differentiable("selective_scan"))
 
 
 def scan(

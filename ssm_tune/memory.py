@@ -81,21 +81,19 @@ def _small(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Iterator
 def _kept(model: Mamba, rows: int, length: int) -> int:
     """Bytes that autograd keeps of a forward, the model's own tensors apart."""
     known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    sizes: dict[int, int] = {}
+    kept: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def keep(tensor: Tensor) -> None:
+        # without its graph, which would hold the tensor for good; and held until all is counted, for memory that is
+        # freed is another tensor's the next moment
+        if tensor.untyped_storage().data_ptr() not in known:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
 
     ids = torch.zeros(rows, length, dtype=torch.int64, device=model.device)
     keys = torch.zeros(rows, dtype=torch.int64, device=model.device)
-    with model.randomness.of(keys), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
-        # held until all is counted: memory that is freed is another tensor's the next moment
-        hidden = model.hidden(ids)
-    del hidden
-    return sum(sizes.values())
+    with model.randomness.of(keys), torch.autograd.graph.saved_tensors_hooks(keep, lambda none: none):
+        model.hidden(ids)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ REQUIRED = (
     "rouge-score",
 )
 OPTIONAL = ("mamba-ssm", "causal-conv1d", "triton")
+_CODE = ("--", ":/", ":(top,exclude)results")
 
 
 def versions() -> dict[str, str]:
@@ -47,14 +48,14 @@ def git_state(folder: Path | str) -> dict[str, Any] | None:
     """{"commit", "dirty", "diff_sha256"} of the checkout whose tracked files lie in ``folder``, else None.
 
     commit: None before the first one. diff_sha256: of the tracked files' changes and the names of the
-    untracked ones, None when clean. A folder that its surrounding repository does not track (an installed
+    untracked ones, None when clean; what runs have left below results/ is no change. A folder that its surrounding repository does not track (an installed
     copy in somebody's project) has no state, for that commit would say nothing about this code.
     """
     if not _git(folder, "ls-files", "--", "."):
         return None
     commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
-    status = _git(folder, "status", "--porcelain")
-    diff = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "--binary", *(["HEAD"] if commit else []))
+    status = _git(folder, "status", "--porcelain", *_CODE)
+    diff = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "--binary", *(["HEAD"] if commit else []), *_CODE)
     if status is None or diff is None:
         return None
     dirty = bool(status)

@@ -71,6 +71,21 @@ def test_every_change_makes_it_dirty_with_another_hash(checkout: Path) -> None:
     assert len(hashes) == 3
 
 
+def test_what_runs_leave_is_no_change_of_the_code(checkout: Path) -> None:
+    clean = provenance.git_state(checkout)
+    (checkout / "results" / "runs").mkdir(parents=True)
+    (checkout / "results" / "runs" / "record.json").write_text("{}")
+    assert provenance.git_state(checkout) == clean
+    (checkout / "inside").mkdir()
+    (checkout / "inside" / "new.py").write_text("b = 1\n")
+    git(checkout, "add", "inside")
+    git(checkout, "commit", "-qm", "inside")
+    (checkout / "new.py").write_text("")
+    state = provenance.git_state(checkout / "inside")
+    assert state is not None
+    assert state["dirty"]  # above the folder too
+
+
 def test_before_the_first_commit(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / "code.py").write_text("a = 1\n")

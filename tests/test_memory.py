@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ssm_tune import evaluation, memory
+from ssm_tune import evaluation, memory, run
 from ssm_tune.batching import collate
 from ssm_tune.cli import main
 from ssm_tune.compose import compose
@@ -269,8 +269,15 @@ def test_a_batch_that_was_to_fit_and_did_not_is_not_planned_as_large_again() -> 
 
 
 def test_a_run_says_and_records_what_it_does_with_activations(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    plans: list[Plan] = []
+
+    def memory_plan(*about: Any, planned: Callable[..., Plan] = run.memory_plan) -> Plan:
+        plans.append(planned(*about))
+        return plans[-1]
+
+    monkeypatch.setattr(run, "memory_plan", memory_plan)
     cell = [*CELL, "model.n_layer=4", f"output_dir={tmp_path}"]
     assert main([*cell, "train.memory=0.00001"]) == 2
     said = capsys.readouterr().err
@@ -283,3 +290,7 @@ def test_a_run_says_and_records_what_it_does_with_activations(
     assert Results(tmp_path).state(compose(cell)).status == "done"  # however it was computed, it is the same cell
     assert main(cell) == 0
     assert "this cell is done already" in capsys.readouterr().err
+    budget = plans[-1].needs(2, 2) / 1e9
+    assert main([*cell, "force=true", f"train.memory={budget}", "train.micro_batch=2"]) == 0
+    assert "computed again in 2 of 4 blocks, about " in capsys.readouterr().err
+    assert read_record(path)["backend"]["recompute"] == plans[-1].recompute == 2

@@ -1,13 +1,14 @@
-"""What a backward pass needs in memory, measured on a small copy of the model; and whether to keep or recompute it.
+"""What a backward pass needs in memory, measured on a small copy of the model; and how much of it to recompute.
 
 A block's activations are kept for the backward, or only its inputs, from which they are computed again when their turn
-comes: the numbers are the same, the forward runs twice, and one block's activations are in memory at a time.
+comes: the numbers are the same, and the block's forward runs twice. The plan recomputes as few blocks as memory allows.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,13 +17,18 @@ from torch import Tensor
 
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, attach
-from ssm_tune.models.mamba import Mamba
+from ssm_tune.models.mamba import Mamba, recomputed_blocks
 
 GB = 1e9
 SPARE = 0.9
 """The part of a GPU's free memory that is planned with: the allocator cannot use all of it."""
+_LOGITS = 3
+"""Times that the logits, or what is as large, are in memory as the loss's backward begins: their logarithms, and two
+gradients, of which each is made from the one before."""
 _LENGTH = 64
 _LAYERS = 1, 3
+_LESS = 0.75
+"""Of what a batch was to need that was to fit and did not: what is advised instead may need that part, as estimated."""
 
 
 def release() -> None:
@@ -36,23 +42,29 @@ def release() -> None:
 class Footprint:
     """Bytes kept for the backward.
 
-    token, row, batch: by a block, for each token, for each row, and however many there are; stream: by a block's inputs
-    for each token; label: by the loss for each label token. layers: blocks.
+    token, row, batch: by a block, for each token, for each row, and however many there are; residual, added: by a
+    block's two inputs for each token; label: by the loss for each label token. layers: blocks.
     """
 
     token: float
     row: float
     batch: float
-    stream: float
+    residual: float
+    added: float
     label: float
     layers: int
 
-    def needs(self, rows: int, length: int, labels: int, recompute: bool) -> float:
-        """Bytes at the worst moment of forward and backward: what is kept, and gradients as large as one block's
-        activations or as the logits, whichever are larger."""
-        block, logits = rows * (length * self.token + self.row) + self.batch, labels * self.label
-        kept = block + self.layers * rows * length * self.stream if recompute else self.layers * block
-        return kept + logits + max(block, logits)
+    def needs(self, rows: int, length: int, labels: int, recompute: int) -> float:
+        """Bytes at the worst moment of forward and backward with ``recompute`` blocks' activations computed again: as
+        the backward begins, or in the last block, whose gradients are taken to be as large as what it keeps. Later
+        moments are no worse: an earlier block is computed again when those behind it have let go of theirs.
+        """
+        block, kept = rows * (length * self.token + self.row) + self.batch, self.layers - recompute
+        chosen = recomputed_blocks(self.layers, recompute)
+        residuals = sum(number < 2 or number - 1 in chosen for number in chosen)  # others' the block before keeps
+        inputs = rows * length * (residuals * self.residual + recompute * self.added)
+        begins, reaches = kept * block + _LOGITS * labels * self.label, (max(kept, 1) + 1) * block
+        return inputs + max(begins, reaches)
 
 
 def footprint(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Footprint:
@@ -63,9 +75,9 @@ def footprint(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Footp
     few, many = ([_kept(small, *shape) for shape in shapes] for small in _small(model, method, adapter_dtype))
     one, longer, more = ((two - one) / (_LAYERS[1] - _LAYERS[0]) for one, two in zip(few, many, strict=True))
     token, row = (longer - one) / length, more - longer
-    stream = config.d_model * (model.residual_dtype.itemsize + model.dtype.itemsize)
+    residual, added = (config.d_model * dtype.itemsize for dtype in (model.residual_dtype, model.dtype))
     logits = config.vocab_size * max(4, model.dtype.itemsize)
-    return Footprint(token, row, one - row - length * token, stream, logits, config.n_layer)
+    return Footprint(token, row, one - row - length * token, residual, added, logits, config.n_layer)
 
 
 def _small(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Iterator[Mamba]:
@@ -100,7 +112,7 @@ def _kept(model: Mamba, rows: int, length: int) -> int:
 class Plan:
     """How the longest batch is computed: ``rows`` x ``length`` tokens with ``labels`` label tokens at a time.
 
-    budget: bytes for activations, None: unknown. recompute: whether each block's are computed again.
+    budget: bytes for activations and logits, None: unknown. setting: auto, on or off, as was asked for.
     """
 
     footprint: Footprint
@@ -108,20 +120,35 @@ class Plan:
     rows: int
     length: int
     labels: int
-    recompute: bool
+    setting: str
 
-    def needs(self, rows: int, recompute: bool) -> float:
+    @property
+    def recompute(self) -> int:
+        """The number of blocks whose activations are computed again."""
+        return self._chosen(self.rows, self.setting)
+
+    def needs(self, rows: int, recompute: int) -> float:
         """Bytes for ``rows`` rows as long as the longest."""
         return self.footprint.needs(rows, self.length, self.labels * rows // self.rows, recompute)
+
+    def _chosen(self, rows: int, setting: str) -> int:
+        """The number of blocks that a setting recomputes for ``rows`` rows: for auto the smallest that keeps to the
+        budget, and where none does the one that needs least."""
+        layers = self.footprint.layers
+        if setting != "auto":
+            return layers if setting == "on" else 0
+        budget, numbers = math.inf if self.budget is None else self.budget, range(layers + 1)
+        fitting = (number for number in numbers if self.needs(rows, number) <= budget)
+        return next(fitting, min(numbers, key=lambda number: self.needs(rows, number)))
 
     def line(self) -> str:
         """What was chosen, in words."""
         of = f"activations of the longest batch ({self.rows} x {self.length} tokens)"
-        kept, budget = _gb(self.needs(self.rows, False)), f" of {_gb(self.budget)}" if self.budget else ""
+        kept, budget = _gb(self.needs(self.rows, 0)), f" of {_gb(self.budget)}" if self.budget else ""
         if not self.recompute:
             return f"{of}: kept, about {kept}{budget}"
-        less = _gb(self.needs(self.rows, True))
-        return f"{of}: computed again block by block, about {less}{budget} (kept they would take {kept})"
+        less = _gb(self.needs(self.rows, self.recompute))
+        return f"{of}: computed again in {self._blocks()}, about {less}{budget} (kept in all, they would take {kept})"
 
     def excess(self) -> str | None:
         """What to say of a batch that is larger than the budget; None for one that is not."""
@@ -130,22 +157,29 @@ class Plan:
             return None
         return (
             f"the longest batch, {self.rows} x {self.length} tokens, needs about {_gb(need)} for its activations, "
-            f"and there are {_gb(self.budget)}: {self.advice(self.rows)}"
+            f"computed again in {self._blocks()}, and there are {_gb(self.budget)}: {self.advice(self.rows)}"
         )
 
     def advice(self, rows: int) -> str:
         """What would fit where ``rows`` rows at a time did not."""
+        failed, limit = self.needs(rows, self.recompute), self.budget
+        if limit is None or failed <= limit:
+            limit = _LESS * failed  # it was to fit, so the estimate is too small
         smaller = [size for size in range(rows - 1, 0, -1) if rows % size == 0]
-        choices = [] if self.recompute else [(size, False) for size in smaller]
-        choices += [(size, True) for size in ([] if self.recompute else [rows]) + smaller]
-        for size, recompute in choices:
-            need = self.needs(size, recompute)
-            if self.budget is None or need <= self.budget:
+        choices = [(size, self.setting) for size in smaller]
+        choices += [(size, other) for size in (rows, *smaller) for other in ("auto", "on") if other != self.setting]
+        for size, setting in choices:
+            number = self._chosen(size, setting)
+            if (need := self.needs(size, number)) <= limit:
                 settings = [f"train.micro_batch={size}"] * (size < rows)
-                settings += ["train.recompute=on"] * (recompute and not self.recompute)
-                return f"{' '.join(settings)} needs about {_gb(need)}, and changes no result but by rounding"
-        least = _gb(self.needs(1, True))
+                settings += [f"train.recompute={setting}"] * (setting != self.setting)
+                how = f"needs about {_gb(need)}, recomputing {self._blocks(number)}"
+                return f"{' '.join(settings)} {how}, and changes no result but by rounding"
+        least = _gb(self.needs(1, self._chosen(1, "on")))
         return f"even one example at a time, recomputed, needs about {least}: take a smaller model or a larger GPU"
+
+    def _blocks(self, recompute: int | None = None) -> str:
+        return f"{self.recompute if recompute is None else recompute} of {self.footprint.layers} blocks"
 
 
 def plan(
@@ -153,7 +187,7 @@ def plan(
     memory: float | None,
 ) -> Plan:  # fmt: skip
     """Choose. longest: rows, tokens and label tokens of the longest batch that is computed at a time. recompute: auto,
-    on or off. memory: GB for activations; None: most of what the GPU has free.
+    on or off. memory: GB for activations and logits; None: most of what the GPU has free.
 
     Raises UserError where a budget was given and nothing that was allowed keeps to it.
     """
@@ -163,8 +197,7 @@ def plan(
         spent = 3 * method.count(model.config) * adapter_dtype.itemsize  # gradients, and AdamW's two moments
         release()
         budget = max(SPARE * torch.cuda.mem_get_info(model.device)[0] - spent, 1.0)
-    large = budget is not None and found.needs(*longest, recompute=False) > budget
-    chosen = Plan(found, budget, *longest, recompute == "on" or (recompute == "auto" and large))
+    chosen = Plan(found, budget, *longest, recompute)
     if memory is not None and (excess := chosen.excess()):
         raise UserError(f"train.memory={memory:g}: {excess}")
     return chosen

@@ -145,7 +145,7 @@ class Backend(TypedDict):
     processes: NotRequired[int]  # that shared each batch; absent: one
     micro_batch: NotRequired[int | None]  # examples at a time in each of them; null: all of its share
     deterministic: NotRequired[bool]
-    recompute: NotRequired[bool]  # whether activations were computed again for the backward
+    recompute: NotRequired[int]  # blocks whose activations were computed again; older records: false, none; true, all
 
 
 class Hashes(TypedDict):

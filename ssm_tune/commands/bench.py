@@ -56,11 +56,13 @@ def _steps(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
     capture = options.cuda_graphs == "auto"
     how = "as CUDA graphs" if capture else "launched singly"
     device = torch.cuda.get_device_name()
-    found: dict[str, Any] = {"device": device, "torch": torch.__version__, "how": how, "rows": []}
+    found: dict[str, Any] = {
+        "device": device, "torch": torch.__version__, "how": how, "memory": options.memory, "rows": [],
+    }  # fmt: skip
     print(bench_step.heading(found), file=table, flush=True)
     for case in bench_step.CASES:
         if not options.methods or case.method in options.methods:
-            found["rows"].append(bench_step.measured(case, capture))
+            found["rows"].append(bench_step.measured(case, capture, options.memory))
             print(bench_step.line(found["rows"][-1]), file=table, flush=True)
     return found
 
@@ -131,9 +133,22 @@ def _parser() -> argparse.ArgumentParser:
                         help="generate: only this model's rows, tiny's on a CPU too (may be repeated)")  # fmt: skip
     parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto",
                         help="step: as train.cuda_graphs")  # fmt: skip
+    parser.add_argument("--memory", type=_positive, metavar="SHARE",
+                        help="step: keep to this share of the official code's peak above the weights, e.g. 0.5, by "
+                        "computing blocks' activations again")  # fmt: skip
     parser.add_argument("--format", choices=["text", "json"], default="text",
                         help="text: the table; json: one object on stdout, the table on stderr")  # fmt: skip
     return parser
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -48,10 +48,15 @@ _TITLES = "model method B,x,L ms/step official speedup tokens/s weights peak,GB 
 
 def heading(found: dict[str, Any]) -> str:
     """What was measured, and the table's titles."""
+    share = [] if found["memory"] is None else [
+        f"allowed: the weights and {found['memory']:g} of the official code's peak above them; to keep to it, some "
+        "blocks are computed again."
+    ]  # fmt: skip
     return "\n".join([
         f"{found['device']}, torch {found['torch']}: steps {found['how']}, bfloat16, {LABELS} label tokens a row",
         "ms/step: medians over blocks of steps, the making of batches and the host's reads included. peak GB: with the",
         "weights, whose GB stand before it. official: the official code's steps, launched singly, measured on an H200.",
+        *share,
         _ROW.format(*(title.replace(",", " ") for title in _TITLES.split())),
     ])  # fmt: skip
 
@@ -60,18 +65,25 @@ def line(row: dict[str, Any]) -> str:
     what = (row["model"], row["method"], f"{row['batch']} x {row['length']}")
     if "failed" in row:
         return _ROW.format(*what, *["-"] * 7) + f"  {row['failed']}"
+    notes = []
+    if "recompute" in row:
+        notes = [f"{row['recompute']} of {row['layers']} blocks computed again, allowed {row['allowed_gb']:.2f} GB"]
+    notes += [row["said"]] * bool(row["said"])
     return _ROW.format(
         *what, f"{row['milliseconds']:.2f}", f"{row['official_milliseconds']:.1f}", f"{row['speedup']:.1f}",
         f"{row['tokens_per_second']:,.0f}", f"{row['weights_gb']:.2f}", f"{row['peak_gb']:.2f}",
         f"{row['official_peak_gb']:.2f}",
-    ) + (f"  {row['said']}" if row["said"] else "")  # fmt: skip
+    ) + "".join(f"  {note}" for note in notes)  # fmt: skip
 
 
-def measured(case: Case, capture: bool) -> dict[str, Any]:
-    """A row of the table; one that cannot be measured says why, under ``failed``."""
+def measured(case: Case, capture: bool, share: float | None = None) -> dict[str, Any]:
+    """A row of the table; one that cannot be measured says why, under ``failed``.
+
+    share: of the official code's peak above the weights, to be kept to; None: as much memory as there is.
+    """
     row: dict[str, Any] = {"model": case.model, "method": case.method, "batch": case.batch, "length": case.length}
     try:
-        row |= _measured(case, capture)
+        row |= _measured(case, capture, share)
     except (RuntimeError, UserError) as error:  # out of memory, above all
         return row | {"failed": first_line(error)}
     milliseconds, peak = case.official
@@ -81,18 +93,26 @@ def measured(case: Case, capture: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _measured(case: Case, capture: bool) -> dict[str, Any]:
+def _measured(case: Case, capture: bool, share: float | None) -> dict[str, Any]:
     import torch
 
     from ssm_tune.memory import release
     from ssm_tune.probe import milliseconds_a_step, refused
 
+    device = torch.device("cuda")
+    chosen = None if share is None else planned(case, capture, share, device)
     release()
-    training, weights = _training(case, capture)
+    held = torch.cuda.memory_allocated()  # what earlier rows, and the plan, have left: cuBLAS's workspaces, for one
+    training, weights = _training(case, capture, device)
     torch.cuda.reset_peak_memory_stats()
-    return {
-        "milliseconds": milliseconds_a_step(training, _SECONDS, _BLOCKS), "weights_gb": weights / 1e9,
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9, "said": refused(training),
+    row: dict[str, Any] = {"weights_gb": weights / 1e9}
+    if chosen is not None and share is not None:
+        training.adapter.model.recompute = chosen.recompute
+        allowed = (weights + share_of_official(case, weights, share)) / 1e9
+        row |= {"recompute": chosen.recompute, "layers": chosen.footprint.layers, "allowed_gb": allowed}
+    return row | {
+        "milliseconds": milliseconds_a_step(training, _SECONDS, _BLOCKS),
+        "peak_gb": (torch.cuda.max_memory_allocated() - held) / 1e9, "said": refused(training),
     }  # fmt: skip
 
 
@@ -110,18 +130,60 @@ def random_model(name: str, device: Any, dtype: Any) -> Any:
     return model
 
 
-def _training(case: Case, capture: bool) -> tuple[Any, int]:
+def _training(case: Case, capture: bool, device: Any) -> tuple[Any, int]:
     """A training on random tokens, and the bytes of the model's weights."""
-    import torch
-
     from ssm_tune.capture import CudaCapture
-    from ssm_tune.methods.base import attach, load_method
     from ssm_tune.probe import training_on_random_tokens
 
-    model = random_model(case.model, torch.device("cuda"), torch.bfloat16)
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    adapter = attach(model, load_method(method_section(case.method)))
+    adapter, weights = _attached(case, device)
     shape = case.batch, case.length, case.batch * LABELS
-    training = training_on_random_tokens(adapter, shape, CudaCapture(model.device) if capture else None)
+    training = training_on_random_tokens(adapter, shape, CudaCapture(device) if capture else None)
     training.gate = None  # random weights that hardly move are no case for it, and it holds copies
     return training, weights
+
+
+def _attached(case: Case, device: Any) -> tuple[Any, int]:
+    """A case's adapter, and the bytes of the model's weights before it was attached."""
+    import torch
+
+    from ssm_tune.methods.base import attach, load_method
+
+    model = random_model(case.model, device, torch.bfloat16)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    return attach(model, load_method(method_section(case.method))), weights
+
+
+def planned(case: Case, capture: bool, share: float, device: Any) -> Any:
+    """The ``memory.Plan`` of a run on a case's batches under ``activations_budget``. device: torch's.
+
+    Raises UserError where nothing keeps to it.
+    """
+    from ssm_tune.batching import bucket
+    from ssm_tune.memory import plan
+
+    adapter, weights = _attached(case, device)
+    model, trained = adapter.model, sum(parameter.nbytes for parameter in adapter.parameters.values())
+    added = sum(parameter.nbytes for parameter in model.parameters()) - weights
+    budget = activations_budget(case, share, weights, added, trained)
+    extents = case.length, case.batch * LABELS
+    longest = case.batch, *(bucket(*extents) if capture else extents)
+    return plan(model, adapter.method, model.dtype, longest, "auto", budget / 1e9)
+
+
+def share_of_official(case: Case, weights: int, share: float) -> float:
+    """Bytes: that share of the official code's peak above the model's weights, whose bytes are given."""
+    return share * (1e9 * case.official[1] - weights)
+
+
+def activations_budget(case: Case, share: float, weights: int, added: int, trained: int) -> float:
+    """Bytes that ``share_of_official`` leaves for activations and logits. weights, added, trained: bytes of the model's
+    weights, of what the method adds to them, and of all that is trained.
+
+    Raises UserError where it leaves none.
+    """
+    allowed = share_of_official(case, weights, share)
+    others = added + 3 * trained  # gradients, and AdamW's two moments
+    if allowed <= others:
+        raise UserError(f"{others / 1e9:.3g} GB of what is trained, its gradients and AdamW's moments are beyond the "
+                        f"{allowed / 1e9:.3g} GB allowed")  # fmt: skip
+    return allowed - others

@@ -52,6 +52,19 @@ class Cache:
             mine[rows] = theirs[others]
 
 
+def recomputed_blocks(layers: int, number: int) -> frozenset[int]:
+    """Which blocks of a model of so many to recompute, if it shall be ``number``: those that lower the peak most.
+
+    Memory is fullest as the backward begins, with the last block. What earlier blocks compute again comes when those
+    behind them have let go of theirs, and adds nothing to that peak; what the last one does stands beside all that the
+    others keep, so it comes last. The first comes just before it: its input has no gradient (unless a method trains
+    it), so that it keeps less than the others. Of these every other one comes first: the residual stream before a
+    block is kept for the block before it anyway, if that one is not recomputed.
+    """
+    last = layers - 1
+    return frozenset([*range(2, last, 2), *reversed(range(1, last, 2)), 0, last][:number])
+
+
 class Backbone(nn.Module):
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()
@@ -91,8 +104,8 @@ class Mamba(nn.Module):
         """Dtype of the activations: that of the frozen projections, or what ``compute_in`` was told."""
         return self._compute_dtype or self.mixers[0].in_proj.weight.dtype
 
-    recompute: bool = False
-    """Whether a backward computes each block's activations again from the block's inputs, and keeps these alone."""
+    recompute: int = 0
+    """The number of blocks whose activations a backward computes again from the block's inputs, the only ones kept."""
     _compute_dtype: torch.dtype | None = None
     checkpoint_hash: str | None = None
     """sha256 of the tensors that the model was loaded from, in their own dtypes; None for one that was not."""
@@ -129,8 +142,9 @@ class Mamba(nn.Module):
         if lengths is not None:
             lengths = lengths + virtual
         cache, out = Cache([], []), None
-        for block in self.backbone.blocks:
-            if self.recompute and torch.is_grad_enabled():
+        recomputed = recomputed_blocks(self.config.n_layer, self.recompute if torch.is_grad_enabled() else 0)
+        for number, block in enumerate(self.backbone.blocks):
+            if number in recomputed:
                 out, residual, last = checkpoint(
                     block, residual, out, self.dtype, lengths, use_reentrant=False, preserve_rng_state=False
                 )

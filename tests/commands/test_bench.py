@@ -47,7 +47,7 @@ def test_without_a_gpu_one_line_says_so(what: str, monkeypatch: pytest.MonkeyPat
 
 def test_a_steps_row_stands_beside_the_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"milliseconds": 4.0, "weights_gb": 0.26, "peak_gb": 0.4, "said": ""}
-    monkeypatch.setattr(bench_step, "_measured", lambda case, capture: found)
+    monkeypatch.setattr(bench_step, "_measured", lambda case, capture, share: found)
     row = bench_step.measured(bench_step.Case("mamba_130m", "lora", 4, 64, (110.0, 0.65)), True)
     assert row["tokens_per_second"] == pytest.approx(64_000)
     assert row["speedup"] == pytest.approx(27.5)
@@ -56,13 +56,73 @@ def test_a_steps_row_stands_beside_the_official_code(monkeypatch: pytest.MonkeyP
 
 
 def test_a_step_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(case: bench_step.Case, capture: bool) -> dict[str, float]:
+    def fails(case: bench_step.Case, capture: bool, share: float | None) -> dict[str, float]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
     monkeypatch.setattr(bench_step, "_measured", fails)
     said = bench_step.line(bench_step.measured(bench_step.CASES[0], True))
     assert said.split().count("-") == 7
     assert said.endswith("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_a_steps_row_says_how_many_blocks_are_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"milliseconds": 4.0, "weights_gb": 0.26, "peak_gb": 0.4, "said": "", "recompute": 5, "layers": 24,
+             "allowed_gb": 0.455}  # fmt: skip
+    monkeypatch.setattr(bench_step, "_measured", lambda case, capture, share: found)
+    row = bench_step.measured(bench_step.Case("mamba_130m", "lora", 4, 64, (110.0, 0.65)), True, 0.5)
+    assert bench_step.line(row).endswith("0.65  5 of 24 blocks computed again, allowed 0.46 GB")
+    about: dict[str, object] = {"device": "a GPU", "torch": "2", "how": "as CUDA graphs", "memory": None}
+    assert "allowed: the weights and 0.5 of" in bench_step.heading(about | {"memory": 0.5})
+    assert "allowed" not in bench_step.heading(about)
+
+
+def test_a_share_of_the_official_peak_is_for_all_but_the_weights() -> None:
+    case = bench_step.Case("mamba_130m", "lora", 4, 64, (110.0, 0.65))
+    # of 0.65 - 0.25 GB half; of these 0.01 are the adapter, three times as many its gradients and moments
+    assert bench_step.activations_budget(case, 0.5, 250_000_000, 10_000_000, 10_000_000) == pytest.approx(0.16e9)
+    with pytest.raises(UserError, match=r"0\.75 GB of what is trained, .* are beyond the 0\.2 GB allowed"):
+        bench_step.activations_budget(case, 0.5, 250_000_000, 0, 250_000_000)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_steps_are_planned_as_a_run_plans_them(method: str) -> None:
+    cpu = torch.device("cpu")
+    roomy = bench_step.Case("tiny", method, 2, 100, (1.0, 1.0))
+    plan = bench_step.planned(roomy, True, 1.0, cpu)
+    assert (plan.recompute, plan.rows, plan.length, plan.labels) == (0, 2, 112, 64)  # padded as for CUDA graphs
+    assert bench_step.planned(roomy, False, 1.0, cpu).length == 100
+
+    # 128 x 2048 in the embedding, and 6 blocks; bfloat16 but for A_log and D
+    block = 2 * (128 * 512 + 256 * 4 + 256 + 256 * 40 + 8 * 256 + 256 + 256 * 128 + 128) + 4 * (256 * 16 + 256)
+    weights = 2 * 128 * 2048 + 6 * block + 2 * 128
+    ranks = 6 * 8 * (8 + 256 + 3 * 256 + 8 + 16 + 16)  # dt_proj's, and x_proj's for dt, B and C
+    spent = 2 * 4 * ranks if method == "lora" else 3 * weights
+    tight = (spent + plan.needs(2, 3) + weights) / 1e9
+    assert (
+        bench_step.planned(bench_step.Case("tiny", method, 2, 100, (1.0, tight + 1e-6)), True, 1.0, cpu).recompute == 3
+    )
+    assert (
+        bench_step.planned(bench_step.Case("tiny", method, 2, 100, (1.0, tight - 1e-6)), True, 1.0, cpu).recompute == 4
+    )
+
+
+def test_a_budget_that_nothing_keeps_to_is_told_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(
+        bench_step, "_measured", lambda case, capture, share: {"plan": bench_step.planned(case, capture, share, cpu)}
+    )
+    row = bench_step.measured(bench_step.Case("tiny", "lora", 2, 64, (1.0, 0.004)), True, 0.5)
+    assert row["failed"].startswith("UserError: train.memory=0.00")
+    assert "the longest batch, 2 x 64 tokens, needs about" in bench_step.line(row)
+    row = bench_step.measured(bench_step.Case("tiny", "full", 2, 64, (1.0, 0.004)), True, 0.5)
+    assert "its gradients and AdamW's moments are beyond" in bench_step.line(row)
+
+
+@pytest.mark.parametrize("share", ["0", "-1", "half", "nan"])
+def test_a_share_that_is_none_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["step", f"--memory={share}"])
+    assert f"'{share}' is not a positive number" in capsys.readouterr().err
 
 
 def test_every_method_of_the_steps_is_one_of_ours() -> None:

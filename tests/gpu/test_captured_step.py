@@ -95,10 +95,11 @@ def test_graphs_give_what_plain_training_gives(micro_batch: int | None, monkeypa
     assert worst < ROUNDING[torch.float32]
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize("name", METHODS)
-def test_recomputed_activations_give_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputed_activations_give_the_same_losses(name: str, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, again = (started(name, True) for _ in range(2))
-    again.adapter.model.recompute = True
+    again.adapter.model.recompute = blocks
     assert captured(kept, monkeypatch) == captured(again, monkeypatch)
 
 

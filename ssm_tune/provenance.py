@@ -48,8 +48,9 @@ def git_state(folder: Path | str) -> dict[str, Any] | None:
     """{"commit", "dirty", "diff_sha256"} of the checkout whose tracked files lie in ``folder``, else None.
 
     commit: None before the first one. diff_sha256: of the tracked files' changes and the names of the
-    untracked ones, None when clean; what runs have left below results/ is no change. A folder that its surrounding repository does not track (an installed
-    copy in somebody's project) has no state, for that commit would say nothing about this code.
+    untracked ones, None when clean; what runs have left below results/ is no change. A folder that its
+    surrounding repository does not track (an installed copy in somebody's project) has no state, for that
+    commit would say nothing about this code.
     """
     if not _git(folder, "ls-files", "--", "."):
         return None

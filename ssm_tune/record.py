@@ -145,7 +145,8 @@ class Backend(TypedDict):
     processes: NotRequired[int]  # that shared each batch; absent: one
     micro_batch: NotRequired[int | None]  # examples at a time in each of them; null: all of its share
     deterministic: NotRequired[bool]
-    recompute: NotRequired[int]  # blocks whose activations were computed again; older records: false, none; true, all
+    recomputed_blocks: NotRequired[int]  # those whose activations were computed again for the backward
+    recompute: NotRequired[bool]  # in older records: whether those of all blocks were
 
 
 class Hashes(TypedDict):

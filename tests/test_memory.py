@@ -286,11 +286,11 @@ def test_a_run_says_and_records_what_it_does_with_activations(
     assert "(2 x " in capsys.readouterr().err
     (path,) = tmp_path.rglob("record.json")
     backend = read_record(path)["backend"]
-    assert (backend["recompute"], backend["micro_batch"], backend["deterministic"]) == (4, 2, True)
+    assert (backend["recomputed_blocks"], backend["micro_batch"], backend["deterministic"]) == (4, 2, True)
     assert Results(tmp_path).state(compose(cell)).status == "done"  # however it was computed, it is the same cell
     assert main(cell) == 0
     assert "this cell is done already" in capsys.readouterr().err
     budget = plans[-1].needs(2, 2) / 1e9
     assert main([*cell, "force=true", f"train.memory={budget}", "train.micro_batch=2"]) == 0
     assert "computed again in 2 of 4 blocks, about " in capsys.readouterr().err
-    assert read_record(path)["backend"]["recompute"] == plans[-1].recompute == 2
+    assert read_record(path)["backend"]["recomputed_blocks"] == plans[-1].recompute == 2

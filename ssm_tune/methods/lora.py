@@ -38,32 +38,37 @@ def _targets(config: MambaConfig) -> dict[str, tuple[str, int, int, int]]:
 
 class LowRankUpdate(nn.Module):
     """What is learnt of ``x -> scale * dropout(x) A^T B^T`` for the rows from ``start`` on of a projection's output: A
-    (r, in), B (out, r). columns: (in,) int32, what dropout's decisions depend on (ops/keyed_dropout.py)."""
+    (r, in), B (out, r)."""
 
-    columns: Tensor
-
-    def __init__(self, A: Tensor, B: Tensor, start: int, scale: float, columns: Tensor) -> None:
+    def __init__(self, A: Tensor, B: Tensor, start: int, scale: float) -> None:
         super().__init__()
         self.A, self.B = nn.Parameter(A), nn.Parameter(B)
         self.start, self.end, self.scale = start, start + B.shape[0], scale
-        self.register_buffer("columns", columns, persistent=False)
 
 
 class ProjectionUpdate(nn.Module):
     """The updates of one projection, each on its own rows of the output; zero elsewhere. They share rank and scale, so
-    that all dropouts, and all products with A, are one each."""
+    that all dropouts, and all products with A, are one each.
 
-    def __init__(self, width: int, dropout: float, randomness: Randomness) -> None:
+    parts: by name, in the order of their rows. columns: (parts, in) int32 on the input's device, what the dropouts'
+    decisions depend on (ops/keyed_dropout.py). width: the projection's rows.
+    """
+
+    columns: Tensor
+
+    def __init__(
+        self, parts: dict[str, LowRankUpdate], columns: Tensor, width: int, dropout: float, randomness: Randomness
+    ) -> None:
         super().__init__()
         self.width, self.dropout, self.randomness = width, dropout, randomness
-        self.parts = nn.ModuleDict()
+        self.parts = nn.ModuleDict(parts)
+        self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        updates: list[LowRankUpdate] = sorted(self.parts.values(), key=lambda part: part.start)  # type: ignore[arg-type]
+        updates: list[LowRankUpdate] = list(self.parts.values())  # type: ignore[arg-type]
         scale, A = updates[0].scale, torch.stack([update.A for update in updates]).to(x.dtype)
         if self.training and self.dropout > 0:
-            columns = torch.stack([update.columns for update in updates])
-            x = keyed_dropout(x, self.randomness.rows(x), columns, self.dropout)
+            x = keyed_dropout(x, self.randomness.rows(x), self.columns, self.dropout)
             low = torch.matmul(x.flatten(1, -2), A.mT).unflatten(1, x.shape[1:-1])
             scale /= 1 - self.dropout
         else:
@@ -109,18 +114,19 @@ class LoRA(Method):
         known = _targets(model.config)
         places = itertools.count()
         for mixer in model.mixers:
-            updates = mixer.injection.updates
+            drawn: dict[str, list[tuple[str, LowRankUpdate, Tensor]]] = {}
             for name in self.targets:
                 projection, width, start, end = known[name]
-                if projection not in updates:
-                    width_of_all = known[projection][3]
-                    updates[projection] = ProjectionUpdate(width_of_all, self.dropout, model.randomness)
                 A, B = kaiming(generator, self.rank, width), torch.zeros(end - start, self.rank)
-                columns = column_bits(next(places), width).to(model.device)
-                update = LowRankUpdate(A, B, start, self.alpha / self.rank, columns)
-                parts = updates[projection].parts
-                assert isinstance(parts, nn.ModuleDict)
-                parts[name.rpartition(".")[2]] = update
+                update = LowRankUpdate(A, B, start, self.alpha / self.rank)
+                drawn.setdefault(projection, []).append((name, update, column_bits(next(places), width)))
+            for projection, found in drawn.items():
+                found.sort(key=lambda one: one[1].start)
+                mixer.injection.updates[projection] = ProjectionUpdate(
+                    {name.rpartition(".")[2]: update for name, update, _ in found},
+                    torch.stack([columns for *_, columns in found]).to(model.device),
+                    known[projection][3], self.dropout, model.randomness,
+                )  # fmt: skip
 
     def count(self, config: MambaConfig) -> int:
         known = _targets(config)

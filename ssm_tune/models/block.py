@@ -97,15 +97,19 @@ class MambaMixer(nn.Module):
 
     def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """dt (before bias and softplus), A, B, C for the convolved x (..., D), extra states included."""
-        config, extra = self.config, self.injection.extra_states
-        low, B, C = self._project("x_proj", x).split([config.dt_rank, config.d_state, config.d_state], dim=-1)
-        dt = self._project("dt_proj", low)
+        config, extra, N = self.config, self.injection.extra_states, self.config.d_state
         A_log: Tensor = self.A_log
-        if extra is not None:
-            B = torch.cat([B, F.linear(x, extra.B.to(x.dtype))], dim=-1)
-            C = torch.cat([C, F.linear(x, extra.C.to(x.dtype))], dim=-1)
-            A_log = torch.cat([A_log, extra.A_log.to(A_log.dtype)], dim=1)
-        return dt, -torch.exp(A_log.to(state_dtype(x.dtype))), B, C
+        if extra is None:
+            projected = self._project("x_proj", x)
+        else:  # one product with all rows; their order spares copies of B and C
+            if "x_proj" in self.injection.updates:
+                raise ValueError("a block takes extra states or an update of x_proj, not both")
+            kept_B, kept_C = self.x_proj.weight.split([config.dt_rank + N, N])
+            rows = (kept_B, extra.B, kept_C, extra.C)
+            projected = F.linear(x, torch.cat([piece.to(x.dtype) for piece in rows]))
+            A_log, N = torch.cat([A_log, extra.A_log.to(A_log.dtype)], dim=1), N + extra.count
+        low, B, C = projected.split([config.dt_rank, N, N], dim=-1)
+        return self._project("dt_proj", low), -torch.exp(A_log.to(state_dtype(x.dtype))), B, C
 
     def _start(self, rows: int) -> tuple[Tensor | None, Tensor | None]:
         """The convolution's and the scan's state before the first position, where a method sets them."""

@@ -143,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
                         choices=sorted({case.method for case in bench_step.CASES}),
                         help="step: only this method's rows (may be repeated)")  # fmt: skip
     parser.add_argument("--model", dest="models", action="append", choices=list(bench_step.SIZES), metavar="NAME",
-                        help="generate, cpu: only this model's rows (may be repeated); generate: tiny's on a CPU too")  # fmt: skip
+                        help="generate, cpu: only this model's rows; generate times tiny's on a CPU too (may be "
+                             "repeated)")  # fmt: skip
     parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto",
                         help="step: as train.cuda_graphs")  # fmt: skip
     parser.add_argument("--format", choices=["text", "json"], default="text",

@@ -92,7 +92,7 @@ def heading(found: dict[str, Any]) -> str:
     return "\n".join([
         f"{found['cpu']}, {found['cores']} cores, {found['threads']} threads, torch {found['torch']}, transformers "
         f"{found['transformers']}",
-        f"float32, the same random weights, medians of both in turn. step: {LABELS} label tokens a row; from making the",
+        f"float32, the same random weights, medians of both in turn. step: {LABELS} label tokens a row; from making a",
         "batch to AdamW; losses and gradient norms are equal. lora: peft's, on in_proj and x_proj. decode: of each",
         f"prompt {NEW_TOKENS} new tokens, all prompts at once; answers are equal. speedup: theirs over ours.",
         _ROW.format(*_TITLES),

@@ -1,5 +1,5 @@
 """ssm-tune bench: times of the GPU kernels, beside what the hardware allows and, where installed, mamba-ssm's; of whole
-training steps (bench_step.py) and of decoding (bench_generate.py)."""
+training steps (bench_step.py) and of decoding (bench_generate.py); and of both on a CPU (bench_cpu.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
-from ssm_tune.commands import bench_generate, bench_step
+from ssm_tune.commands import bench_cpu, bench_generate, bench_step
 from ssm_tune.errors import UserError
 
 SHAPES = ((4, 1536, 64), (4, 1536, 256), (4, 1536, 1024), (32, 1536, 128), (16, 1536, 1024), (4, 4096, 256),
@@ -30,24 +30,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; returns 0.
 
     Raises:
-        UserError: there is no CUDA device, or the kernels cannot run on it.
+        UserError: there is no CUDA device, or the kernels cannot run on it; for ``cpu`` see bench_cpu.py.
     """
     options = _parser().parse_args(argv)
+    if options.what != "cpu":
+        _find_gpu(needed=options.what != "generate" or options.models != ["tiny"])
+    table = sys.stdout if options.format == "text" else sys.stderr  # JSON shows its rows while it is being made
+    found = {"scan": _scans, "step": _steps, "generate": _generations, "cpu": _on_cpu}[options.what](options, table)
+    if options.format == "json":
+        print(json.dumps(found, indent=1))
+    return 0
+
+
+def _find_gpu(needed: bool) -> None:
     import torch
 
     from ssm_tune.ops import backend
 
     if torch.cuda.is_available():
         backend.choose("cuda", torch.device("cuda"), torch.bfloat16)
-    elif options.what != "generate" or options.models != ["tiny"]:
+    elif needed:
         raise UserError(
-            "bench measures a GPU: PyTorch sees no CUDA device here (bench generate --model tiny runs without)"
+            "this bench measures a GPU: PyTorch sees no CUDA device here (bench cpu, and bench generate --model tiny, "
+            "run without)"
         )
-    table = sys.stdout if options.format == "text" else sys.stderr  # JSON shows its rows while it is being made
-    found = {"scan": _scans, "step": _steps, "generate": _generations}[options.what](options, table)
-    if options.format == "json":
-        print(json.dumps(found, indent=1))
-    return 0
 
 
 def _steps(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
@@ -90,6 +96,13 @@ def _generations(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
     return found
 
 
+def _on_cpu(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
+    cases = [case for case in bench_cpu.CASES if not options.models or case.model in options.models]
+    if not cases:
+        raise UserError(f"bench cpu has no rows of {', '.join(options.models)}: leave --model out, or take tiny")
+    return bench_cpu.run(cases, table)
+
+
 def _scans(options: argparse.Namespace, table: TextIO) -> dict[str, Any]:
     import torch
 
@@ -120,17 +133,20 @@ def _parser() -> argparse.ArgumentParser:
         description="scan: time the selective scan's CUDA kernels, forward and with gradients, beside what the "
         "device's memory and exponentials allow and, where mamba-ssm is installed, beside its kernel. step: time whole "
         "training steps on random weights of the real sizes, beside the official code's. generate: decode with such "
-        "weights, beside what the memory's rate allows and the official code. Needs a CUDA device.",
-        epilog="examples: ssm-tune bench scan --shape 4x1536x1024; ssm-tune bench generate --model mamba_130m",
+        "weights, beside what the memory's rate allows and the official code. These need a CUDA device. cpu: steps and "
+        "decoding on the CPU beside transformers' and peft's, which have to be installed.",
+        epilog="examples: ssm-tune bench scan --shape 4x1536x1024; ssm-tune bench generate --model mamba_130m; "
+        "ssm-tune bench cpu --format json",
     )
-    parser.add_argument("what", choices=["scan", "step", "generate"], help="what is timed")
+    parser.add_argument("what", choices=["scan", "step", "generate", "cpu"], help="what is timed")
     parser.add_argument("--shape", dest="shapes", action="append", type=_shape, metavar="BxDxL",
                         help="scan: a shape of your own, e.g. 4x1536x1024 (may be repeated)")  # fmt: skip
     parser.add_argument("--method", dest="methods", action="append", metavar="NAME",
                         choices=sorted({case.method for case in bench_step.CASES}),
                         help="step: only this method's rows (may be repeated)")  # fmt: skip
     parser.add_argument("--model", dest="models", action="append", choices=list(bench_step.SIZES), metavar="NAME",
-                        help="generate: only this model's rows, tiny's on a CPU too (may be repeated)")  # fmt: skip
+                        help="generate, cpu: only this model's rows; generate times tiny's on a CPU too (may be "
+                             "repeated)")  # fmt: skip
     parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto",
                         help="step: as train.cuda_graphs")  # fmt: skip
     parser.add_argument("--memory", type=_positive, metavar="SHARE",

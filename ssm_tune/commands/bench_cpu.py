@@ -1,0 +1,290 @@
+"""ssm-tune bench cpu: training steps and decoding on the CPU, beside transformers' MambaForCausalLM."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TextIO
+
+from ssm_tune.commands.bench_step import LABELS, SIZES
+from ssm_tune.config import method_section
+from ssm_tune.errors import UserError, first_line
+
+NEW_TOKENS = 20
+LORA = {"targets": ["in_proj", "x_proj"], "dropout": 0.0}
+"""What peft does as well: it refuses out_proj, finds no parts in x_proj, and transformers passes by its dt_proj."""
+TOLERANCE = 1e-4
+"""By how much of themselves losses and gradient norms may differ: rounding in float32."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Steps of a method on a batch, or the decoding of prompts with some beams.
+
+    lengths: of the rows in tokens, the least and the most; those of a batch with two lie evenly between them.
+    rounds: how often both are timed, in turn.
+    """
+
+    model: str
+    rows: int
+    lengths: tuple[int, int]
+    rounds: int
+    method: str = ""
+    beams: int = 0
+
+    @property
+    def what(self) -> str:
+        return f"step {self.method}" if self.method else f"decode, {self.beams} beam" + "s" * (self.beams > 1)
+
+    @property
+    def shape(self) -> str:
+        least, most = self.lengths
+        return f"{self.rows} x {most}" if least == most else f"{self.rows} x {least}-{most}"
+
+
+CASES = (
+    Case("tiny", 16, (64, 64), 3, method="bitfit"),
+    Case("tiny", 16, (64, 64), 3, method="lora"),
+    Case("tiny", 16, (64, 64), 3, method="full"),
+    Case("tiny", 2, (256, 256), 3, method="bitfit"),
+    Case("tiny", 8, (32, 128), 3, method="bitfit"),
+    Case("mamba_130m", 4, (64, 64), 3, method="bitfit"),
+    Case("tiny", 16, (32, 128), 5, beams=1),
+    Case("tiny", 16, (32, 128), 3, beams=5),
+    Case("mamba_130m", 4, (32, 128), 3, beams=1),
+)
+_ROW = "{:>15} {:>10} {:>11} {:>9} {:>15} {:>8}"
+_TITLES = ("what", "model", "rows x L", "ours, ms", "transformers, ms", "speedup")
+Step = Callable[[], tuple[float, float]]
+"""Takes a training step; gives its loss and the norm of its gradients."""
+
+
+def run(cases: Sequence[Case], table: TextIO) -> dict[str, Any]:
+    """Measure the cases, showing each as it is done; what was found, as JSON has it.
+
+    Raises:
+        UserError: transformers or peft is missing, or computes something else than we do.
+    """
+    import torch
+
+    from ssm_tune.provenance import hardware
+
+    found: dict[str, Any] = {
+        **{name: value for name, value in hardware().items() if name in ("cpu", "cores")},
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "transformers": _package("transformers").__version__, "rows": [],
+    }  # fmt: skip
+    print(heading(found), file=table, flush=True)
+    for case in cases:
+        found["rows"].append(measured(case))
+        print(line(found["rows"][-1]), file=table, flush=True)
+    return found
+
+
+def heading(found: dict[str, Any]) -> str:
+    """What was measured, and the table's titles."""
+    return "\n".join([
+        f"{found['cpu']}, {found['cores']} cores, {found['threads']} threads, torch {found['torch']}, transformers "
+        f"{found['transformers']}",
+        f"float32, the same random weights, medians of both in turn. step: {LABELS} label tokens a row; from making a",
+        "batch to AdamW; losses and gradient norms are equal. lora: peft's, on in_proj and x_proj. decode: of each",
+        f"prompt {NEW_TOKENS} new tokens, all prompts at once; answers are equal. speedup: theirs over ours.",
+        _ROW.format(*_TITLES),
+    ])  # fmt: skip
+
+
+def line(row: dict[str, Any]) -> str:
+    what = (row["what"], row["model"], row["shape"])
+    if "failed" in row:
+        return _ROW.format(*what, *"---") + f"  {row['failed']}"
+    ours, theirs = (f"{row['milliseconds'][name]:.0f}" for name in ("ours", "transformers"))
+    return _ROW.format(*what, ours, theirs, f"{row['speedup']:.2f}")
+
+
+def measured(case: Case) -> dict[str, Any]:
+    """A row of the table; one that cannot be measured says why, under ``failed``.
+
+    Raises:
+        UserError: the two compute different things.
+    """
+    from ssm_tune.models.block import MambaConfig
+    from ssm_tune.models.initial import initialised
+
+    row: dict[str, Any] = {"what": case.what, "model": case.model, "shape": case.shape, "rounds": case.rounds}
+    try:
+        model = initialised(MambaConfig(*SIZES[case.model]), seed=0)
+        works = (_steps if case.method else _decodings)(case, model, peer(model))
+        ours, theirs = _medians(works, case.rounds)
+    except RuntimeError as error:  # out of memory; mamba-ssm's kernels, which transformers takes on a CPU too
+        return row | {"failed": first_line(error)}
+    return row | {"milliseconds": {"ours": ours, "transformers": theirs}, "speedup": theirs / ours}
+
+
+def peer(model: Any) -> Any:
+    """transformers' model with the weights of ours."""
+    transformers, config = _package("transformers"), model.config
+    theirs = transformers.MambaForCausalLM(
+        transformers.MambaConfig(
+            hidden_size=config.d_model, num_hidden_layers=config.n_layer, vocab_size=config.vocab_size
+        )
+    )
+    weights = model.state_dict().items()
+    theirs.load_state_dict({name.replace(".embedding.", ".embeddings."): value for name, value in weights})
+    return theirs
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"bench cpu needs the package {name} ({first_line(error)}): pip install 'transformers>=5' 'peft>=0.19'"
+        ) from error
+
+
+def _medians(works: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
+    """Milliseconds of each, measured in turn: what else the machine does meets all of them."""
+    times: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for work, taken in zip(works, times, strict=True):
+            begun = time.perf_counter()
+            work()
+            taken.append(1e3 * (time.perf_counter() - begun))
+    return [statistics.median(taken) for taken in times]
+
+
+def _tokens(case: Case, vocabulary: int) -> list[list[int]]:
+    """Random rows of the case's lengths, shuffled; without token 0, which pads and ends."""
+    draw, (least, most) = random.Random(0), case.lengths
+    lengths = [least + round(at * (most - least) / max(1, case.rows - 1)) for at in range(case.rows)]
+    draw.shuffle(lengths)
+    return [draw.choices(range(1, vocabulary), k=length) for length in lengths]
+
+
+def _steps(case: Case, model: Any, theirs: Any) -> tuple[Step, Step]:
+    """A step of ours and one of theirs on the same batch, warm.
+
+    A row of L tokens is L inputs and L targets, of L + 1 tokens in all; transformers, which shifts labels itself, is
+    given all of them.
+    """
+    rows = [[1, *tokens] for tokens in _tokens(case, model.config.vocab_size)]
+    ours = _our_step(model, case.method, rows)
+    theirs = _their_step(theirs, _trained_alike(theirs, model.adapter), rows)
+    for which, mine, peers in zip(("losses", "gradient norms"), ours(), theirs(), strict=True):
+        if not abs(mine - peers) <= TOLERANCE * abs(mine):
+            raise UserError(
+                f"{case.what}, {case.model}, {case.shape}: the {which} differ, {mine:.7g} here and {peers:.7g} in "
+                f"transformers {_package('transformers').__version__}: times of different work are not comparable"
+            )
+    return ours, theirs
+
+
+def _our_step(model: Any, method: str, rows: list[list[int]]) -> Step:
+    from ssm_tune.encoding import Encoded
+    from ssm_tune.loop import Training, TrainSettings
+    from ssm_tune.methods.base import attach, load_method
+    from ssm_tune.probe import RATE
+
+    sequences = [Encoded(tokens, min(LABELS, len(tokens) - 1)) for tokens in rows]
+    settings = TrainSettings(epochs=10**6, batch_size=len(rows), learning_rate=RATE, seed=0)
+    section = method_section(method, LORA if method == "lora" else {})
+    training = Training(attach(model, load_method(section)), sequences, settings, pad=0)
+    training.gate = None  # it holds copies, and is for a run's first steps alone
+    model.train()
+
+    def step() -> tuple[float, float]:
+        row = training.advance()[0]
+        return row["loss"], row["grad_norm"]
+
+    return step
+
+
+def _trained_alike(theirs: Any, adapter: Any) -> list[Any]:
+    """Make of transformers' model what the adapter makes of ours; gives the trained parameters."""
+    if adapter.method.name == "lora":
+        peft, method = _package("peft"), adapter.method
+        peft.inject_adapter_in_model(
+            peft.LoraConfig(r=method.rank, lora_alpha=method.alpha, lora_dropout=0.0, target_modules=method.targets),
+            theirs,
+        )
+    trained = []
+    for name, parameter in theirs.named_parameters():
+        name = name.replace(".embeddings.", ".embedding.")
+        name = re.sub(r"(\w+)\.lora_([AB])\.default\.weight", r"injection.updates.\1.parts.\1.\2", name)
+        mine = adapter.parameters.get(name)
+        parameter.requires_grad_(mine is not None)
+        if mine is not None:
+            parameter.data.copy_(mine.data)
+            trained.append(parameter)
+    return trained
+
+
+def _their_step(model: Any, parameters: list[Any], rows: list[list[int]]) -> Step:
+    import torch
+
+    from ssm_tune.probe import RATE
+
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
+    model.train()
+
+    def step() -> tuple[float, float]:
+        input_ids, mask = _padded(rows, left=False)
+        labels = torch.full_like(input_ids, -100)
+        for at, tokens in enumerate(rows):
+            labelled = slice(len(tokens) - min(LABELS, len(tokens) - 1), len(tokens))
+            labels[at, labelled] = input_ids[at, labelled]
+        optimizer.zero_grad()
+        loss = model(input_ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return loss.item(), norm.item()
+
+    return step
+
+
+def _padded(rows: list[list[int]], left: bool) -> tuple[Any, Any]:
+    """Token ids padded with 0, and which are no padding; None where all are, since transformers is faster then."""
+    import torch
+
+    longest = max(map(len, rows))
+    fill = [[0] * (longest - len(tokens)) for tokens in rows]
+    input_ids = torch.tensor([pad + row if left else row + pad for pad, row in zip(fill, rows, strict=True)])
+    return input_ids, (input_ids != 0).long() if any(fill) else None
+
+
+def _decodings(case: Case, model: Any, theirs: Any) -> tuple[Callable[[], list[list[int]]], ...]:
+    """Decoding of all prompts by ours and by theirs, warm."""
+    prompts = _tokens(case, model.config.vocab_size)
+    works = tuple(partial(decode, one, prompts, case.beams) for decode, one in ((_ours, model), (_theirs, theirs)))
+    ours, peers = (work() for work in works)
+    if different := sum(mine != other for mine, other in zip(ours, peers, strict=True)):
+        raise UserError(
+            f"{case.what}, {case.model}, {case.shape}: {different} of {case.rows} answers differ from those of "
+            f"transformers {_package('transformers').__version__}: times of different work are not comparable"
+        )
+    return works
+
+
+def _ours(model: Any, prompts: list[list[int]], beams: int) -> list[list[int]]:
+    from ssm_tune.decoding import generate
+
+    return generate(model, prompts, num_beams=beams, max_new_tokens=NEW_TOKENS, min_length=10**6)
+
+
+def _theirs(model: Any, prompts: list[list[int]], beams: int) -> list[list[int]]:
+    """Padded on the left: a masked token leaves transformers' states at zero, so that what follows is the same."""
+    input_ids, mask = _padded(prompts, left=True)
+    model.eval()
+    answers = model.generate(
+        input_ids, attention_mask=mask, do_sample=False, num_beams=beams, max_new_tokens=NEW_TOKENS,
+        min_new_tokens=NEW_TOKENS, pad_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    found: list[list[int]] = answers[:, input_ids.shape[1] :].tolist()
+    return found

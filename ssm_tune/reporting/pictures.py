@@ -107,7 +107,19 @@ def _parameters(ax: Axes, grid: Grid, panel: str, series: Sequence[Series]) -> N
         ax.set_xlim(0.8 * 10 ** math.floor(math.log10(low)), 1.25 * 10 ** math.ceil(math.log10(high)))
     for one in series:
         if one.x[0] == 0:
-            ax.axhline(one.y[0], color=FROZEN_COLOUR, linestyle="--", linewidth=1, label=one.label)
+            _frozen(ax, one, [y for other in tuned for y in other.y])
+
+
+def _frozen(ax: Axes, frozen: Series, others: Sequence[float]) -> None:
+    """A line at the frozen model's score; words where the line would press all others into one."""
+    value, low, high = frozen.y[0], min(others, default=math.nan), max(others, default=math.nan)
+    far = max(low - value, value - high) > 2 * (high - low)
+    if not far:
+        ax.axhline(value, color=FROZEN_COLOUR, linestyle="--", linewidth=1, label=frozen.label)
+        return
+    place, side = (0.03, "bottom") if value < low else (0.97, "top")
+    ax.text(0.03, place, f"{frozen.label}: {value:.4g}, off the axis", transform=ax.transAxes, color=FROZEN_COLOUR,
+            fontsize=7, va=side)  # fmt: skip
 
 
 def _curve(ax: Axes, grid: Grid, panel: str, series: Sequence[Series]) -> None:

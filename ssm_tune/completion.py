@@ -44,9 +44,28 @@ _ssm_tune() {{
 complete -o bashdefault -F _ssm_tune ssm-tune
 """
 ZSH = """\
-# zsh completion of ssm-tune, through its reading of bash's
-autoload -U +X compinit && compinit -u
-autoload -U +X bashcompinit && bashcompinit
+# zsh completion of ssm-tune
+(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit -u }}
+_ssm_tune() {{
+  local name=${{${{PREFIX%%=*}}##+}}
+  local -a values
+  if [[ $PREFIX == -* ]]; then
+    compadd -- -m --help --version --cfg --completion
+  elif [[ $PREFIX != *=* ]]; then
+    compadd -- {commands}
+    compadd -S '' -- {settings}
+    [[ $PREFIX == */* ]] && _files
+  else
+    compset -P '*='
+    case $name in
+{cases}
+      *) _files; return ;;
+    esac
+    compset -P '*,'
+    compadd -a values
+  fi
+}}
+compdef _ssm_tune ssm-tune
 """
 
 
@@ -55,10 +74,13 @@ def script(arguments: Sequence[str]) -> str:
     if list(arguments) not in (["bash"], ["zsh"]):
         raise UserError("--completion needs a shell: ssm-tune --completion bash, or zsh")
     values = CHOICES | {group: tuple(names(group)) for group in GROUPS}
-    cases = "\n".join(f'    {name}=*) words="{" ".join(choices)}" ;;' for name, choices in values.items())
-    settings = [f"{name}=" for name in (*GROUPS, *_settings(Config, ""))]
-    made = BASH.format(words=" ".join([*SUBCOMMANDS, *dict.fromkeys(settings)]), cases=cases)
-    return made if arguments[0] == "bash" else ZSH + made
+    settings = " ".join(dict.fromkeys(f"{name}=" for name in (*GROUPS, *_settings(Config, ""))))
+    commands = " ".join(SUBCOMMANDS)
+    if arguments[0] == "bash":
+        cases = (f'    {name}=*) words="{" ".join(choices)}" ;;' for name, choices in values.items())
+        return BASH.format(words=f"{commands} {settings}", cases="\n".join(cases))
+    cases = (f"      {name}) values=({' '.join(choices)}) ;;" for name, choices in values.items())
+    return ZSH.format(commands=commands, settings=settings, cases="\n".join(cases))
 
 
 def _settings(section: Any, prefix: str) -> Iterator[str]:

@@ -22,6 +22,12 @@ _TENSORS = 4, 11
 _ROW = "{:>16} {:>15} {:>15} {:>7} {:>17} {:>17} {:>8} {:>15} {:>9}"
 _TITLES = ("B x D x L", "ours", "with offset", "added", "mamba-ssm", "launched singly", "speedup", "floor", "fwd/floor")
 
+_READ_BY = {
+    "--shape": ("shapes", "scan"), "--method": ("methods", "step"), "--model": ("models", "generate", "cpu"),
+    "--cuda-graphs": ("cuda_graphs", "step"), "--memory": ("memory", "step"),
+}  # fmt: skip
+"""By option: its name in the namespace, and the benches that read it."""
+
 Work = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 """Forward, and forward with backward, of one input set."""
 
@@ -32,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: there is no CUDA device, or the kernels cannot run on it; for ``cpu`` see bench_cpu.py.
     """
-    options = _parser().parse_args(argv)
+    options = _options(argv)
     if options.what != "cpu":
         _find_gpu(needed=options.what != "generate" or options.models != ["tiny"])
     table = sys.stdout if options.format == "text" else sys.stderr  # JSON shows its rows while it is being made
@@ -40,6 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.format == "json":
         print(json.dumps(found, indent=1))
     return 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What was asked for; an option that the bench would pass by ends the program, as a mistyped one does."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    for option, (name, *benches) in _READ_BY.items():
+        if options.what not in benches and getattr(options, name) != parser.get_default(name):
+            parser.error(f"{option} says nothing to bench {options.what}: it is for bench {' and '.join(benches)}")
+    return options
 
 
 def _find_gpu(needed: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssm_tune.commands import bench, bench_generate, bench_step
+from ssm_tune.commands import bench, bench_generate, bench_scan, bench_step
 from ssm_tune.config import names
 from ssm_tune.errors import UserError
 
@@ -13,22 +13,22 @@ TIMES = {"ours": [10.0, 40.0], "offset": [12.0, 50.0], "peer": [50.0, 200.0], "p
 
 
 def test_a_row_holds_floors_and_ratios() -> None:
-    row = bench.summed_up((2, 1000, 500), TIMES, 4e12, 8e12)
+    row = bench_scan.summed_up((2, 1000, 500), TIMES, 4e12, 8e12)
     assert row["floor_bytes"] == pytest.approx([2.0, 5.5])  # 10^6 elements of 2 bytes, 4 and 11 times
     assert row["floor_exponentials"] == pytest.approx([2.0, 4.0])
     assert row["floor"] == pytest.approx([2.0, 5.5])
     assert row["added_percent"] == pytest.approx(25.0)
     assert row["speedup"] == pytest.approx(4.0)
     assert row["forward_over_floor"] == pytest.approx(6.0)
-    said = bench.line(row)
+    said = bench_scan.line(row)
     for part in ("2 x 1000 x 500", "12.0 / 50.0", "+25.0%", "60.0 / 300.0", "4.00", "2.0 / 5.5", "6.00"):
         assert part in said
 
 
 def test_a_row_without_the_package_shows_dashes() -> None:
-    row = bench.summed_up((2, 1000, 500), {name: TIMES[name] for name in ("ours", "offset")}, 4e12, 8e12)
+    row = bench_scan.summed_up((2, 1000, 500), {name: TIMES[name] for name in ("ours", "offset")}, 4e12, 8e12)
     assert "speedup" not in row
-    assert bench.line(row).split().count("-") == 3
+    assert bench_scan.line(row).split().count("-") == 3
 
 
 @pytest.mark.parametrize("shape", ["4x1536", "4x1536x0", "4x12x8", "axbxc"])

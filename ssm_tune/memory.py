@@ -175,7 +175,7 @@ class Plan:
                 settings += [f"train.recompute={setting}"] * (setting != self.setting)
                 how = f"needs about {_gb(need)}, recomputing {self._blocks(number)}"
                 return f"{' '.join(settings)} {how}, and changes no result but by rounding"
-        least = _gb(self.needs(1, self._chosen(1, "on")))
+        least = _gb(min(self.needs(1, number) for number in range(self.footprint.layers + 1)))
         return f"even one example at a time, recomputed, needs about {least}: take a smaller model or a larger GPU"
 
     def _blocks(self, recompute: int | None = None) -> str:

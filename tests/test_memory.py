@@ -253,7 +253,7 @@ def test_a_batch_beyond_the_budget_is_refused_with_what_fits() -> None:
         planned(0.2)
     with pytest.raises(UserError, match=r"1 x 100 .* 0 of 10 .*: train\.recompute=auto .* recomputing 2 of 10 blocks"):
         planned(1.0, "off", rows=1)
-    with pytest.raises(UserError, match=r"even one example at a time, recomputed, needs about 0\.075"):
+    with pytest.raises(UserError, match=r"even one example at a time, recomputed, needs about 0\.0725"):
         planned(0.05)
     assert planned(None).advice(1).startswith("train.recompute=on needs about")
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,14 @@ def test_every_sweep_composes(name: str) -> None:
     assert cells
     for cell in cells:
         composer.config(cell.overrides)
+
+
+def test_every_sweep_that_the_documents_name_exists() -> None:
+    root = Path(__file__).resolve().parent.parent
+    texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", *(root / "docs").glob("*.md"))]
+    named = {name for text in texts for found in re.findall(r"\+sweep=([\w,]+)", text) for name in found.split(",")}
+    assert "mamba_25m" in named
+    assert named <= set(names("sweep"))
 
 
 def test_the_tiny_sweep_is_all_tasks_all_methods_three_seeds() -> None:

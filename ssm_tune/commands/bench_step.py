@@ -66,8 +66,10 @@ def line(row: dict[str, Any]) -> str:
     if "failed" in row:
         return _ROW.format(*what, *["-"] * 7) + f"  {row['failed']}"
     notes = []
-    if "recompute" in row:
-        notes = [f"{row['recompute']} of {row['layers']} blocks computed again, allowed {row['allowed_gb']:.2f} GB"]
+    if "recomputed_blocks" in row:
+        notes = [
+            f"{row['recomputed_blocks']} of {row['layers']} blocks computed again, allowed {row['allowed_gb']:.2f} GB"
+        ]
     notes += [row["said"]] * bool(row["said"])
     return _ROW.format(
         *what, f"{row['milliseconds']:.2f}", f"{row['official_milliseconds']:.1f}", f"{row['speedup']:.1f}",
@@ -109,7 +111,9 @@ def _measured(case: Case, capture: bool, share: float | None) -> dict[str, Any]:
     if chosen is not None and share is not None:
         training.adapter.model.recompute = chosen.recompute
         allowed = (weights + share_of_official(case, weights, share)) / 1e9
-        row |= {"recompute": chosen.recompute, "layers": chosen.footprint.layers, "allowed_gb": allowed}
+        row |= {
+            "recomputed_blocks": chosen.recompute, "layers": chosen.footprint.layers, "allowed_gb": allowed,
+        }  # fmt: skip
     return row | {
         "milliseconds": milliseconds_a_step(training, _SECONDS, _BLOCKS),
         "peak_gb": (torch.cuda.max_memory_allocated() - held) / 1e9, "said": refused(training),

@@ -96,7 +96,10 @@ class MambaMixer(nn.Module):
         return out
 
     def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """dt (before bias and softplus), A, B, C for the convolved x (..., D), extra states included."""
+        """dt (before bias and softplus), A, B, C for the convolved x (..., D), extra states included.
+
+        Raises ValueError where a method gave the block extra states and an update of x_proj.
+        """
         config, extra, N = self.config, self.injection.extra_states, self.config.d_state
         A_log: Tensor = self.A_log
         if extra is None:

@@ -86,7 +86,7 @@ class Injection(nn.Module):
     initial_state: -> (D, N), the state before the first position.
     prefix: -> (M, d_model), virtual tokens that run through the block before the sequence; their outputs are
         dropped, so they only set the convolution's and the scan's start.
-    extra_states: further states.
+    extra_states: further states. Beside them nothing may update x_proj: both make its output.
     updates: for a projection's name (in_proj, x_proj, dt_proj, out_proj) a module whose output, for the
         projection's input, is added to the projection's.
     """

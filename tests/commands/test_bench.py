@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssm_tune.commands import bench, bench_generate, bench_step
+from ssm_tune.commands import bench, bench_generate, bench_scan, bench_step
 from ssm_tune.config import names
 from ssm_tune.errors import UserError
 
@@ -13,22 +13,22 @@ TIMES = {"ours": [10.0, 40.0], "offset": [12.0, 50.0], "peer": [50.0, 200.0], "p
 
 
 def test_a_row_holds_floors_and_ratios() -> None:
-    row = bench.summed_up((2, 1000, 500), TIMES, 4e12, 8e12)
+    row = bench_scan.summed_up((2, 1000, 500), TIMES, 4e12, 8e12)
     assert row["floor_bytes"] == pytest.approx([2.0, 5.5])  # 10^6 elements of 2 bytes, 4 and 11 times
     assert row["floor_exponentials"] == pytest.approx([2.0, 4.0])
     assert row["floor"] == pytest.approx([2.0, 5.5])
     assert row["added_percent"] == pytest.approx(25.0)
     assert row["speedup"] == pytest.approx(4.0)
     assert row["forward_over_floor"] == pytest.approx(6.0)
-    said = bench.line(row)
+    said = bench_scan.line(row)
     for part in ("2 x 1000 x 500", "12.0 / 50.0", "+25.0%", "60.0 / 300.0", "4.00", "2.0 / 5.5", "6.00"):
         assert part in said
 
 
 def test_a_row_without_the_package_shows_dashes() -> None:
-    row = bench.summed_up((2, 1000, 500), {name: TIMES[name] for name in ("ours", "offset")}, 4e12, 8e12)
+    row = bench_scan.summed_up((2, 1000, 500), {name: TIMES[name] for name in ("ours", "offset")}, 4e12, 8e12)
     assert "speedup" not in row
-    assert bench.line(row).split().count("-") == 3
+    assert bench_scan.line(row).split().count("-") == 3
 
 
 @pytest.mark.parametrize("shape", ["4x1536", "4x1536x0", "4x12x8", "axbxc"])
@@ -66,8 +66,8 @@ def test_a_step_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_steps_row_says_how_many_blocks_are_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"milliseconds": 4.0, "weights_gb": 0.26, "peak_gb": 0.4, "said": "", "recompute": 5, "layers": 24,
-             "allowed_gb": 0.455}  # fmt: skip
+    found = {"milliseconds": 4.0, "weights_gb": 0.26, "peak_gb": 0.4, "said": "",
+             "recomputed_blocks": 5, "layers": 24, "allowed_gb": 0.455}  # fmt: skip
     monkeypatch.setattr(bench_step, "_measured", lambda case, capture, share: found)
     row = bench_step.measured(bench_step.Case("mamba_130m", "lora", 4, 64, (110.0, 0.65)), True, 0.5)
     assert bench_step.line(row).endswith("0.65  5 of 24 blocks computed again, allowed 0.46 GB")
@@ -123,6 +123,25 @@ def test_a_share_that_is_none_is_refused(share: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         bench.main(["step", f"--memory={share}"])
     assert f"'{share}' is not a positive number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "benches"),
+    [
+        ("cpu --method lora", "--method", "step"),
+        ("cpu --memory 0.5", "--memory", "step"),
+        ("step --shape 4x8x16", "--shape", "scan"),
+        ("scan --cuda-graphs off", "--cuda-graphs", "step"),
+        ("step --model tiny", "--model", "generate and cpu"),
+    ],
+)
+def test_an_option_of_another_bench_is_refused(
+    words: str, option: str, benches: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench.main(words.split())
+    assert ended.value.code == 2
+    assert f"{option} says nothing to bench {words.split()[0]}: it is for bench {benches}\n" in capsys.readouterr().err
 
 
 def test_every_method_of_the_steps_is_one_of_ours() -> None:

@@ -61,7 +61,8 @@ def test_declared_parameters_move_and_frozen_ones_stay(name: str, options: dict)
 @every_variant
 def test_identity_at_the_start_where_declared(name: str, options: dict) -> None:  # type: ignore[type-arg]
     frozen, adapter = logits_of(small_model()), attached(name, options)
-    same = bool((logits_of(adapter.model) - frozen).abs().max() <= 1e-5 * frozen.abs().max())  # rounding
+    rounding = 1e-6 if name == "additional_scan" else 0.0  # its rows share a product with x_proj's
+    same = bool((logits_of(adapter.model) - frozen).abs().max() <= rounding * frozen.abs().max())
     assert same == adapter.method.identity_at_start
 
 

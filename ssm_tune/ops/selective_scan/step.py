@@ -50,7 +50,7 @@ def selective_scan_step(
     decay = (dt.unsqueeze(2) * A).exp_()
     state = decay.mul_(state).add_((dt * u.to(wide)).unsqueeze(2) * B.to(wide).unsqueeze(1))
     C = C.to(wide)
-    y = torch.matmul(state, C.unsqueeze(2)).squeeze(2)
+    y = torch.matmul(C.unsqueeze(1), state.mT).squeeze(1)  # a row first: on a CPU a column after the matrix is slower
     if state_offset is not None:
         y = y + torch.matmul(C, state_offset.to(wide).t())
     if output_offset is not None:

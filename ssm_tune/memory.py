@@ -155,9 +155,10 @@ class Plan:
         need = self.needs(self.rows, self.recompute)
         if self.budget is None or need <= self.budget:
             return None
+        how = f"computed again in {self._blocks()}" if self.recompute else "all of them kept"
         return (
-            f"the longest batch, {self.rows} x {self.length} tokens, needs about {_gb(need)} for its activations, "
-            f"computed again in {self._blocks()}, and there are {_gb(self.budget)}: {self.advice(self.rows)}"
+            f"the longest batch, {self.rows} x {self.length} tokens, needs about {_gb(need)} for its activations, {how}, "
+            f"and there are {_gb(self.budget)}: {self.advice(self.rows)}"
         )
 
     def advice(self, rows: int) -> str:

@@ -58,7 +58,7 @@ def interruptible() -> Iterator[Interruption]:
     ``stopping`` was asked to before.
     """
     if asked := _ASKED.get():
-        raise _stopped(asked[0])
+        raise stopped_early(asked[0])
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption
@@ -77,9 +77,8 @@ def stopping() -> Iterator[None]:
     """Inside the block the signals that ask for an end, other than Ctrl-C, raise Stopped, until ``interruptible`` takes
     them over; elsewhere than in the main thread nothing does.
 
-    A library in which that happens may swallow the exception or make another of it: where NumPy's import is broken off
-    PyTorch goes on without, and what needs NumPy later fails in odd ways. So a request is remembered: once there was
-    one, the block raises Stopped however it ends, and whatever error it may have led to.
+    A library in which that happens may swallow the exception or make another of it, as OmegaConf does. So a request is
+    remembered: once there was one, the block raises Stopped however it ends, and whatever error it may have led to.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -89,19 +88,19 @@ def stopping() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        raise _stopped(number)
+        raise stopped_early(number)
 
     token = _ASKED.set(asked)
     before = {one: signal.signal(one, stop) for one in SIGNALS if one != signal.SIGINT}
     try:
         yield
         if asked:
-            raise _stopped(asked[0])
+            raise stopped_early(asked[0])
     except Stopped:
         raise
     except Exception as error:
         if asked:
-            raise _stopped(asked[0]) from error
+            raise stopped_early(asked[0]) from error
         raise
     finally:
         for one, handler in before.items():
@@ -109,5 +108,6 @@ def stopping() -> Iterator[None]:
         _ASKED.reset(token)
 
 
-def _stopped(number: int) -> Stopped:
+def stopped_early(number: int) -> Stopped:
+    """What is raised where a signal comes before there is a state of the run."""
     return Stopped(f"stopped by {signal.Signals(number).name} before there was anything to save", number)

@@ -19,7 +19,7 @@ from ssm_tune.claim import ASKED, CLAIMS_NAME, Asked, Held, note_failure
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError, first_line
 from ssm_tune.files import atomic_write, encode_json
-from ssm_tune.interruption import stopping
+from ssm_tune.interruption import interruptible, stopped_early, stopping
 from ssm_tune.parallel import leads
 from ssm_tune.record import why_diverged
 from ssm_tune.summary import summary
@@ -92,8 +92,11 @@ def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     token = ASKED.set(asked)
     try:
         with stopping():
-            from ssm_tune.run import run  # torch: not before the configuration is known to be good
-
+            # what a handler raises within torch's import is lost there, or aborts the process
+            with interruptible() as interruption:
+                from ssm_tune.run import run  # torch: not before the configuration is known to be good
+            if interruption.signal is not None:
+                raise stopped_early(interruption.signal)
             finished = run(config)
     except (Held, Stopped):
         raise

@@ -6,15 +6,12 @@ python -m ssm_tune.worker OUTCOME.json key=value ...     # what launchers start,
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ssm_tune.cell import EXECUTION, digest
@@ -22,11 +19,11 @@ from ssm_tune.claim import ASKED, CLAIMS_NAME, Asked, Held, note_failure
 from ssm_tune.config import Config
 from ssm_tune.errors import Stopped, UserError, first_line
 from ssm_tune.files import atomic_write, encode_json
+from ssm_tune.interruption import interruptible, stopped_early, stopping
 from ssm_tune.parallel import leads
 from ssm_tune.record import why_diverged
 from ssm_tune.summary import summary
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 NAMING = ("model=", "task=", "method=", "method.", "seed=")
 """What a cell is called by, as overrides begin."""
 ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
@@ -95,8 +92,11 @@ def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     token = ASKED.set(asked)
     try:
         with stopping():
-            from ssm_tune.run import run  # torch: not before the configuration is known to be good
-
+            # what a handler raises within torch's import is lost there, or aborts the process
+            with interruptible() as interruption:
+                from ssm_tune.run import run  # torch: not before the configuration is known to be good
+            if interruption.signal is not None:
+                raise stopped_early(interruption.signal)
             finished = run(config)
     except (Held, Stopped):
         raise
@@ -160,24 +160,6 @@ def run_cell(overrides: Sequence[str]) -> Outcome:
 def _line(error: BaseException) -> str:
     text = str(error) if isinstance(error, UserError) else f"unexpected {first_line(error)}"
     return " ".join(text.split())
-
-
-@contextmanager
-def stopping() -> Iterator[None]:
-    """The signals that ask for an end raise Stopped, until the run itself takes them over."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Stopped(f"stopped by {signal.Signals(signum).name} before there was anything to save", signum)
-
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-        yield
-        return
-    before = {signum: signal.signal(signum, stop) for signum in SIGNALS}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

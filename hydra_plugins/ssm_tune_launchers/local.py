@@ -57,8 +57,9 @@ class LocalLauncher(CellLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         from ssm_tune.errors import Stopped
+        from ssm_tune.interruption import stopping
         from ssm_tune.multirun import returned
-        from ssm_tune.worker import Outcome, labels_of, stopping
+        from ssm_tune.worker import Outcome, labels_of
 
         self.cells, self.outcomes = job_overrides, dict[int, Outcome]()
         self.labels = labels_of(job_overrides)

@@ -157,8 +157,8 @@ class Plan:
             return None
         how = f"computed again in {self._blocks()}" if self.recompute else "all of them kept"
         return (
-            f"the longest batch, {self.rows} x {self.length} tokens, needs about {_gb(need)} for its activations, {how}, "
-            f"and there are {_gb(self.budget)}: {self.advice(self.rows)}"
+            f"the longest batch, {self.rows} x {self.length} tokens, needs about {_gb(need)} for its activations, "
+            f"{how}, and there are {_gb(self.budget)}: {self.advice(self.rows)}"
         )
 
     def advice(self, rows: int) -> str:

@@ -251,7 +251,7 @@ def test_a_batch_beyond_the_budget_is_refused_with_what_fits() -> None:
     with pytest.raises(UserError, match=r"again in 9 of 10 blocks, and there are 0\.2 GB: train\.micro_batch=2 needs "
                                         r"about 0\.19 GB, recomputing 8 of 10 blocks,"):  # fmt: skip
         planned(0.2)
-    with pytest.raises(UserError, match=r"1 x 100 .* all of them kept.*: train\.recompute=auto .* recomputing 2 of 10 blocks"):
+    with pytest.raises(UserError, match=r"1 x 100 .* all of them kept.*: train\.recompute=auto .* recomputing 2 of 10"):
         planned(1.0, "off", rows=1)
     with pytest.raises(UserError, match=r"even one example at a time, recomputed, needs about 0\.0725"):
         planned(0.05)

@@ -7,6 +7,7 @@ start it again by itself, asks for that; it then goes on from what was saved. A 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -208,8 +209,9 @@ def _queued(array: str) -> set[str] | None:
 
 def _state(job: str) -> tuple[str, int]:
     """A job's state and how often SLURM has put it into the queue again; nothing and -1 where SLURM does not answer."""
-    told = dict(field.split("=", 1) for field in _output(["scontrol", "-o", "show", "job", job]).split() if "=" in field)
-    return told.get("JobState", ""), int(told.get("Restarts", -1))
+    told = _output(["scontrol", "-o", "show", "job", job])
+    state, restarts = (re.search(rf"\b{name}=(\w+)", told) for name in ("JobState", "Restarts"))
+    return state[1] if state else "", int(restarts[1]) if restarts else -1
 
 
 def _output(command: list[str]) -> str:

@@ -192,9 +192,8 @@ def _dead(job: Any) -> Any:
     log = Path(str(job.paths.stderr))
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     last = f"last line of {log}: {lines[-1]}" if lines else "it wrote no log"
-    return Outcome(
-        "failed", f"job {job.job_id} ended without a result (cancelled, killed or no memory); {last}", exit=1
-    )
+    why = "cancelled, preempted, killed or no memory"
+    return Outcome("failed", f"job {job.job_id} ended without a result ({why}); {last}", exit=1)
 
 
 def _queued(array: str) -> set[str] | None:

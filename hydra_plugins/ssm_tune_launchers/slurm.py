@@ -51,12 +51,12 @@ class CellJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plu
         array = env.get("SLURM_ARRAY_JOB_ID")
         job = f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env["SLURM_JOB_ID"]
         starts = int(env.get("SLURM_RESTART_COUNT", "0"))
-        state, counted, said = *_state(job), ""
+        state, counted = _state(job)
+        queued, said = counted > starts, ""
         if state in ("RUNNING", "SIGNALING") and starts < self.max_requeues:
             done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
             said = " ".join(done.stderr.split())
-            counted = _state(job)[1]
-        queued = counted > starts
+            queued = done.returncode == 0 or _state(job)[1] > starts
         how = f"is queued again, for the {starts + 1}. time" if queued else "is not put into the queue again"
         tell(f"job {job} ({state.lower() or 'gone'}, {starts} restarts) {how} {said}".rstrip())
         return queued

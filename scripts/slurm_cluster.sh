@@ -21,7 +21,8 @@ start() {
   cores=$(nproc)
   host=$(hostname -s)
   # cred_expire: a job that is queued again waits for the old credentials to run out, two minutes by default.
-  # The partition "urgent" preempts "main", whose jobs then get SIGTERM, and ten seconds.
+  # "urgent" preempts the other partitions: in "graced" a job is told and has 20 s, and SLURM does not queue it again; in
+  # "ungraced" it is told and ended, KillWait later killed, and SLURM queues it again.
   cat >"$SLURM_CONF" <<CONF
 ClusterName=loopback
 SlurmctldHost=$host(127.0.0.1)
@@ -56,7 +57,9 @@ KillWait=15
 MinJobAge=60
 PropagateResourceLimits=NONE
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores State=UNKNOWN
-PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=graced Nodes=$host MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=20
+PartitionName=ungraced Nodes=$host MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
 PartitionName=urgent Nodes=$host MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 CONF
   munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" --pid-file="$folder/munge/pid" \

@@ -7,7 +7,9 @@ start it again by itself, asks for that; it then goes on from what was saved. A 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,16 +39,27 @@ class CellJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plu
         return outcome
 
     def _requeue(self) -> bool:
-        """Put this job into the queue again, unless it was cancelled, is in the queue already or was there often."""
-        job = os.environ["SLURM_JOB_ID"]
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        state = _output(["squeue", "-h", "-j", job, "-o", "%T"]).strip()
-        if state != "RUNNING" or restarts >= self.max_requeues:
-            tell(f"job {job} ({state.lower() or 'gone'}, {restarts} restarts) is not put into the queue again")
-            return "PENDING" in state
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        tell(f"job {job} is queued again, for the {restarts + 1}. time {done.stderr.strip()}".rstrip())
-        return done.returncode == 0
+        """Put this job into the queue again, unless it was cancelled, SLURM did so already or it was there often.
+
+        Returns whether it is there. A job that ends in its time of grace counts as failed, also where SLURM would have
+        queued it again at the end of that time. Its state is SIGNALING for a moment when it is told.
+        """
+        for number in (signal.SIGTERM, signal.SIGUSR2):  # to be queued again brings another: scontrol ignores it, too
+            signal.signal(number, signal.SIG_IGN)
+        env = os.environ
+        # the raw id of one of an array's tasks is the array's own: as a name it would stand for all of them
+        array = env.get("SLURM_ARRAY_JOB_ID")
+        job = f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env["SLURM_JOB_ID"]
+        starts = int(env.get("SLURM_RESTART_COUNT", "0"))
+        state, counted = _state(job)
+        queued, said = counted > starts, ""
+        if state in ("RUNNING", "SIGNALING") and starts < self.max_requeues:
+            done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+            said = " ".join(done.stderr.split())
+            queued = done.returncode == 0 or _state(job)[1] > starts
+        how = f"is queued again, for the {starts + 1}. time" if queued else "is not put into the queue again"
+        tell(f"job {job} ({state.lower() or 'gone'}, {starts} restarts) {how} {said}".rstrip())
+        return queued
 
 
 class SlurmLauncher(CellLauncher):
@@ -179,9 +192,8 @@ def _dead(job: Any) -> Any:
     log = Path(str(job.paths.stderr))
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     last = f"last line of {log}: {lines[-1]}" if lines else "it wrote no log"
-    return Outcome(
-        "failed", f"job {job.job_id} ended without a result (cancelled, killed or no memory); {last}", exit=1
-    )
+    why = "cancelled, preempted, killed or no memory"
+    return Outcome("failed", f"job {job.job_id} ended without a result ({why}); {last}", exit=1)
 
 
 def _queued(array: str) -> set[str] | None:
@@ -192,6 +204,13 @@ def _queued(array: str) -> set[str] | None:
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
     return set(done.stdout.split())
+
+
+def _state(job: str) -> tuple[str, int]:
+    """A job's state and how often SLURM has put it into the queue again; nothing and -1 where SLURM does not answer."""
+    told = _output(["scontrol", "-o", "show", "job", job])
+    state, restarts = (re.search(rf"\b{name}=(\w+)", told) for name in ("JobState", "Restarts"))
+    return state[1] if state else "", int(restarts[1]) if restarts else -1
 
 
 def _output(command: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A sweep on a real SLURM of one node: a job cancelled, one preempted by signal, one killed; the same line finishes it.
+"""A sweep on a real SLURM of one node: jobs cancelled, preempted, killed; the same line finishes it.
 
 Needs root and Debian's slurm-wlm and munge (apt-get install); skipped with the reason where they are missing.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -131,6 +132,55 @@ def test_a_sweep_survives_cancelling_preemption_and_a_kill(cluster: Path, tmp_pa
     third = ssm_tune("-m", *CELLS, *SLURM, cwd=tmp_path)
     assert third.returncode == 0
     assert "6 done already, 0 to run" in third.stderr
+
+
+@pytest.mark.parametrize(("partition", "seeds"), [("graced", [1, 2]), ("ungraced", [1])])
+def test_a_preempted_cell_comes_back_once_and_ends_as_an_undisturbed_one(
+    partition: str, seeds: list[int], cluster: Path, tmp_path: Path
+) -> None:
+    """In "graced" the job itself has to queue again, in "ungraced" SLURM does; each time the command waits for it.
+
+    Of two cells the later one's job has the raw id of the whole array. The undisturbed run is the preempting job.
+    """
+    cells = [*CELLS[:4], "frozen=false", "train.max_steps=50", "decode.batch_size=64", "checkpoint.steps=5"]
+    calm, swept = tmp_path / "calm", tmp_path / "swept"
+    calm.mkdir()
+    swept.mkdir()
+    command = [sys.executable, "-m", "ssm_tune", "-m", *cells, f"seed={','.join(map(str, seeds))}", *SLURM,
+               f"hydra.launcher.partition={partition}"]  # fmt: skip
+    with subprocess.Popen(command, cwd=swept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
+        try:
+            saved = "results/runs/*/*/checkpoint*"  # the first one, in training
+            eventually("all train", lambda: len({path.parent for path in swept.glob(saved)}) == len(seeds))
+            undisturbed = shlex.join([sys.executable, "-m", "ssm_tune", *cells, "seed=1"])
+            urgent = ["sbatch", "--partition=urgent", "--exclusive", "--output=log", f"--wrap={undisturbed}"]
+            subprocess.run(urgent, cwd=calm, check=True)
+            out, err = sweep.communicate(timeout=200)
+        finally:
+            sweep.kill()
+    print(out, err, *(path.read_text() for path in swept.glob("results/multirun/*/*_log.err")), sep="\n")
+    assert sweep.returncode == 0
+    assert f"{len(seeds)} done" in out
+    assert "failed" not in err + out
+    assert "stopped" not in err + out
+    tried = attempts(swept)
+    for attempt in tried:
+        print({name: attempt.get(name) for name in ("label", "job", "restart", "outcome", "error")})
+    for seed in seeds:
+        mine = [one for one in tried if one["label"].endswith(f" seed={seed}")]
+        assert [(one["restart"], one["outcome"]) for one in mine] == [(0, "stopped"), (1, "done")]
+        assert mine[0]["job"] == mine[1]["job"]
+        assert "saved (step " in mine[0]["error"]
+    logs = [path.read_text() for path in swept.glob("results/multirun/*/*_log.err")]
+    for log in logs:
+        assert log.count("is queued again, for the 1. time") == 1
+        assert log.count("resuming this cell (step ") == 1
+        assert ("DUE TO PREEMPTION" in log) == (partition == "ungraced")
+    ((_, expected),) = find_records(calm / "results")[0]
+    ((_, found),) = [one for one in find_records(swept / "results")[0] if one[1]["cell"]["seed"] == 1]
+    assert (expected["sessions"], found["sessions"]) == (1, 2)
+    assert found["metrics"] == expected["metrics"]
+    eventually("the queue is empty", lambda: not squeue("%i"))
 
 
 def test_a_partition_that_is_not_there_is_one_line(cluster: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ssm_tune.gate import STEPS, TrainingGate
 from ssm_tune.methods.base import Adapter
 from ssm_tune.ops.keyed_dropout import row_key
 from ssm_tune.parallel import ALONE, World
-from ssm_tune.step import Step
+from ssm_tune.step import Step, short
 
 BLOCK = 16
 """Captured steps at most between two reads of what they found: each read leaves the GPU idle for a moment."""
@@ -205,7 +205,7 @@ class Training:
         for (position, rate, tokens), (loss, norm) in zip(unread, self.step.read(len(unread)), strict=True):
             self.position = position
             row: dict[str, float] = {
-                "step": position.step, "epoch": position.epoch + 1, "loss": loss, "learning_rate": rate,
+                "step": position.step, "epoch": position.epoch + 1, "loss": loss, "learning_rate": short(rate),
                 "grad_norm": norm, "tokens": tokens,
             }  # fmt: skip
             trained.tokens += tokens

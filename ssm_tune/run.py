@@ -220,15 +220,10 @@ def _planned(prepared: Prepared, sequences: Sequences, world: World, ui: Display
     return chosen
 
 
-def _short(row: dict[str, float]) -> dict[str, float]:
-    """Nine significant digits, which give back every float32, take a third less of a repository."""
-    return {key: float(f"{value:.9g}") if isinstance(value, float) else value for key, value in row.items()}
-
-
 def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> Record | Trial:
     """Write all that stays of the run, what says that it is done last."""
     prepared, state, folder = session.prepared, session.state, session.folder
-    write_jsonl(folder / "steps.jsonl.gz", map(_short, trained.steps))
+    write_jsonl(folder / "steps.jsonl.gz", trained.steps)
     if not prepared.config.trial:  # what a trial was for are its scores on the selection split
         _leave_answers(session, adapter)
     state.elapsed, state.peak_memory = session.elapsed(), session.peak_memory()

@@ -117,8 +117,12 @@ class Step:
 
     def read(self, count: int) -> list[list[float]]:
         """Loss and gradient norm of the block's first ``count`` steps. Waits for the device."""
-        answers: list[list[float]] = self._answers[:count].tolist()
-        return answers
+        return [[short(value) for value in answers] for answers in self._answers[:count].tolist()]
+
+
+def short(value: float) -> float:
+    """Nine significant digits of it, which give back every float32 and take a third less of a file of steps."""
+    return float(f"{value:.9g}")
 
 
 def _summed(parameters: list[nn.Parameter]) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from small import Silent, small_model
@@ -64,7 +65,7 @@ def test_training_equals_a_plain_loop() -> None:
         schedule.step()
         losses.append(loss.item())
     oracle = torch.cat([value.flatten() for value in adapter.tensors().values()])
-    assert [row["loss"] for row in trained.steps] == losses
+    assert np.array_equal(np.float32([row["loss"] for row in trained.steps]), np.float32(losses))  # the same bits
     assert torch.equal(ours, oracle)
     assert evaluated == [(1, 3), (2, 6)]
     assert trained.tokens == sum(len(SEQUENCES[i].tokens) - 1 for batch in indices for i in batch)

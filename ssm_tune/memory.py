@@ -25,6 +25,8 @@ SPARE = 0.9
 _LOGITS = 3
 """Times that the logits, or what is as large, are in memory as the loss's backward begins: their logarithms, and two
 gradients, of which each is made from the one before."""
+LEARNT = 3
+"""Times that what is trained stands in memory beside itself: its gradients, and AdamW's two moments."""
 _LENGTH = 64
 _LAYERS = 1, 3
 _LESS = 0.75
@@ -195,7 +197,7 @@ def plan(
     found = footprint(model, method, adapter_dtype)
     budget = None if memory is None else memory * GB
     if budget is None and model.device.type == "cuda":
-        spent = 3 * method.count(model.config) * adapter_dtype.itemsize  # gradients, and AdamW's two moments
+        spent = LEARNT * method.count(model.config) * adapter_dtype.itemsize
         release()
         budget = max(SPARE * torch.cuda.mem_get_info(model.device)[0] - spent, 1.0)
     chosen = Plan(found, budget, *longest, recompute)

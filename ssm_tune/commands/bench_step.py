@@ -188,8 +188,9 @@ def activations_budget(case: Case, share: float, weights: int, added: int, train
 
     Raises UserError where it leaves none.
     """
-    allowed = share_of_official(case, weights, share)
-    others = added + 3 * trained  # gradients, and AdamW's two moments
+    from ssm_tune.memory import LEARNT
+
+    allowed, others = share_of_official(case, weights, share), added + LEARNT * trained
     if allowed <= others:
         raise UserError(f"{others / 1e9:.3g} GB of what is trained, its gradients and AdamW's moments are beyond the "
                         f"{allowed / 1e9:.3g} GB allowed")  # fmt: skip

@@ -51,9 +51,6 @@ def _widen(weights: dict[str, Tensor], within: str, mixer: MambaMixer) -> int:
     config, extra = mixer.config, mixer.injection.extra_states
     if extra is None:
         return config.d_state
-    x_proj, A_log = weights[f"{within}x_proj.weight"], weights[f"{within}A_log"]
-    dt, B, C = x_proj.split([config.dt_rank, config.d_state, config.d_state])
-    more = {name: getattr(extra, name).cpu() for name in ("B", "C", "A_log")}
-    weights[f"{within}x_proj.weight"] = torch.cat([dt, B, more["B"].to(B.dtype), C, more["C"].to(C.dtype)])
-    weights[f"{within}A_log"] = torch.cat([A_log, more["A_log"].to(A_log.dtype)], dim=1)
+    names = f"{within}x_proj.weight", f"{within}A_log"
+    weights.update(zip(names, extra.widened(*(weights[name] for name in names)), strict=True))
     return config.d_state + extra.count

@@ -107,10 +107,8 @@ class MambaMixer(nn.Module):
         else:  # one product with all rows; their order spares copies of B and C
             if "x_proj" in self.injection.updates:
                 raise ValueError("a block takes extra states or an update of x_proj, not both")
-            kept_B, kept_C = self.x_proj.weight.split([config.dt_rank + N, N])
-            rows = (kept_B, extra.B, kept_C, extra.C)
-            projected = F.linear(x, torch.cat([piece.to(x.dtype) for piece in rows]))
-            A_log, N = torch.cat([A_log, extra.A_log.to(A_log.dtype)], dim=1), N + extra.count
+            rows, A_log = extra.widened(self.x_proj.weight.to(x.dtype), A_log)
+            projected, N = F.linear(x, rows), N + extra.count
         low, B, C = projected.split([config.dt_rank, N, N], dim=-1)
         return self._project("dt_proj", low), -torch.exp(A_log.to(state_dtype(x.dtype))), B, C
 

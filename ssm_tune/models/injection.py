@@ -77,6 +77,14 @@ class ExtraStates(nn.Module):
     def count(self) -> int:
         return self.A_log.shape[1]
 
+    def widened(self, x_proj: Tensor, A_log: Tensor) -> tuple[Tensor, Tensor]:
+        """x_proj's weight (rank + 2 N, D) with these states' rows behind those of B and of C, and A_log (D, N) with
+        their columns, each in its own dtype and on its device."""
+        N = A_log.shape[1]
+        kept_B, kept_C = x_proj.split([x_proj.shape[0] - N, N])
+        rows = torch.cat([kept_B, self.B.to(x_proj), kept_C, self.C.to(x_proj)])
+        return rows, torch.cat([A_log, self.A_log.to(A_log)], dim=1)
+
 
 class Injection(nn.Module):
     """The slots of one block.

@@ -89,12 +89,15 @@ class Step:
 
     def update(self) -> None:
         """Clip the gradients, let the optimizer step, and keep the answers."""
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        gradients: dict[torch.dtype, list[Tensor]] = {}  # apart: what mixes dtypes makes a launch of each gradient
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                gradients.setdefault(parameter.dtype, []).append(parameter.grad)
+        norms = [torch.stack(torch._foreach_norm(same)) for same in gradients.values()]
+        norm = torch.linalg.vector_norm(torch.cat(norms))
         factor = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
-            # in their own dtype: a factor of another would make a launch of each gradient's product
-            torch._foreach_mul_([x for x in gradients if x.dtype == dtype], factor.to(dtype))
+        for dtype, same in gradients.items():
+            torch._foreach_mul_(same, factor.to(dtype))
         self.optimizer.step()
         answers = torch.stack([self.loss, norm.to(self.loss.dtype)])
         self._answers.index_copy_(0, self._slot, answers.unsqueeze(0))

@@ -6,7 +6,6 @@ import itertools
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssm_tune.errors import UserError
@@ -15,6 +14,7 @@ from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.injection import Randomness
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout
+from ssm_tune.ops.projections import add_low_rank, each_linear, linear_beside
 
 TARGETS = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")
 
@@ -47,41 +47,37 @@ class LowRankUpdate(nn.Module):
 
 
 class ProjectionUpdate(nn.Module):
-    """The updates of one projection, each on its own rows of the output; zero elsewhere. They share rank and scale, so
-    that all dropouts, and all products with A, are one each.
+    """The updates of one projection, each on its own rows of the output. They share rank and scale, so that all
+    dropouts, and all products with A, are one each.
 
     parts: by name, in the order of their rows. columns: (parts, in) int32 on the input's device, what the dropouts'
-    decisions depend on (ops/keyed_dropout.py). width: the projection's rows.
+    decisions depend on (ops/keyed_dropout.py).
     """
 
     columns: Tensor
 
     def __init__(
-        self, parts: dict[str, LowRankUpdate], columns: Tensor, width: int, dropout: float, randomness: Randomness
+        self, parts: dict[str, LowRankUpdate], columns: Tensor, dropout: float, randomness: Randomness
     ) -> None:
         super().__init__()
-        self.width, self.dropout, self.randomness = width, dropout, randomness
+        self.dropout, self.randomness = dropout, randomness
         self.parts = nn.ModuleDict(parts)
         self.register_buffer("columns", columns, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the updates for the projection's input to its output, in place; that, and x for its other reader."""
         updates: list[LowRankUpdate] = list(self.parts.values())  # type: ignore[arg-type]
-        scale, A = updates[0].scale, torch.stack([update.A for update in updates]).to(x.dtype)
+        scale, downs = updates[0].scale, tuple(update.A for update in updates)
+        A = (torch.stack(downs) if len(downs) > 1 else downs[0].unsqueeze(0)).to(x.dtype)
         if self.training and self.dropout > 0:
-            x = keyed_dropout(x, self.randomness.rows(x), self.columns, self.dropout)
-            low = torch.matmul(x.flatten(1, -2), A.mT).unflatten(1, x.shape[1:-1])
+            dropped, x = keyed_dropout(x, self.randomness.rows(x), self.columns, self.dropout)
+            low = each_linear(dropped.flatten(1, -2), A)
             scale /= 1 - self.dropout
         else:
-            low = F.linear(x, A.flatten(0, 1)).unflatten(-1, (len(updates), -1)).movedim(-2, 0)
-        low, pieces, covered = low * scale, [], 0
-        for update, own in zip(updates, low, strict=True):
-            if update.start > covered:
-                pieces.append(x.new_zeros(*own.shape[:-1], update.start - covered))
-            pieces.append(F.linear(own, update.B.to(x.dtype)))
-            covered = update.end
-        if self.width > covered:
-            pieces.append(x.new_zeros(*low.shape[1:-1], self.width - covered))
-        return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
+            low, x = linear_beside(x, A.flatten(0, 1))
+            low = low.flatten(0, -2).unflatten(-1, (len(updates), -1)).movedim(-2, 0)
+        ups = [update.B.to(x.dtype) for update in updates]
+        return add_low_rank(out, low, [update.start for update in updates], scale, *ups), x
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +121,7 @@ class LoRA(Method):
                 mixer.injection.updates[projection] = ProjectionUpdate(
                     {name.rpartition(".")[2]: update for name, update, _ in found},
                     torch.stack([columns for *_, columns in found]).to(model.device),
-                    known[projection][3], self.dropout, model.randomness,
+                    self.dropout, model.randomness,
                 )  # fmt: skip
 
     def count(self, config: MambaConfig) -> int:

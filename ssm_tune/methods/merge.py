@@ -52,5 +52,6 @@ def _widen(weights: dict[str, Tensor], within: str, mixer: MambaMixer) -> int:
     if extra is None:
         return config.d_state
     names = f"{within}x_proj.weight", f"{within}A_log"
-    weights.update(zip(names, extra.widened(*(weights[name] for name in names)), strict=True))
+    rows, A_log = extra.widened(*(weights[name] for name in names))
+    weights.update(zip(names, (torch.cat(rows), A_log), strict=True))
     return config.d_state + extra.count

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssm_tune.models.injection import Injection, tensor_of
-from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.causal_conv1d import conv1d_step, split_conv1d
+from ssm_tune.ops.projections import linear_beside, split_linear
 from ssm_tune.ops.rms_norm import add_rms_norm
-from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step, state_dtype
+from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,6 @@ class Projection(nn.Linear):
         return F.linear(input, self.weight.to(input.dtype), bias)
 
 
-class StepProjection(Projection):
-    """dt_proj: its bias is left to the scan, which adds it in the state's dtype, as the original's kernel does."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight.to(input.dtype))
-
-
 class MambaMixer(nn.Module):
     """The block without norm and residual."""
 
@@ -83,34 +77,42 @@ class MambaMixer(nn.Module):
         self.in_proj = Projection(config.d_model, 2 * D, bias=False)
         self.conv1d = nn.Conv1d(D, D, K, groups=D, padding=K - 1, bias=True)  # a holder of weights only
         self.x_proj = Projection(D, rank + 2 * N, bias=False)
-        self.dt_proj = StepProjection(rank, D, bias=True)
+        self.dt_proj = Projection(rank, D, bias=True)
         self.A_log = nn.Parameter(torch.arange(1, N + 1, dtype=torch.float32).log().repeat(D, 1))
         self.D = nn.Parameter(torch.ones(D))
         self.out_proj = Projection(D, config.d_model, bias=False)
         self.injection = Injection()
 
-    def _project(self, name: str, input: Tensor) -> Tensor:
-        out: Tensor = getattr(self, name)(input)
-        if name in self.injection.updates:
-            out = out + self.injection.updates[name](input)
-        return out
+    def _project(self, name: str, input: Tensor) -> tuple[Tensor, Tensor]:
+        """A projection's output, and its input for whoever else reads it."""
+        out, input = linear_beside(input, getattr(self, name).weight.to(input.dtype))
+        return self._updated(name, input, out)
 
-    def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """dt (before bias and softplus), A, B, C for the convolved x (..., D), extra states included.
+    def _updated(self, name: str, input: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """A projection's output with what a method adds, and its input for whoever else reads it."""
+        if name not in self.injection.updates:
+            return out, input
+        updated, beside = self.injection.updates[name](input, out)
+        return updated, beside
+
+    def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """dt (before bias and softplus), A_log, B, C for the convolved x (..., D), extra states included; and x for the
+        scan.
 
         Raises ValueError where a method gave the block extra states and an update of x_proj.
         """
-        config, extra, N = self.config, self.injection.extra_states, self.config.d_state
+        extra, N = self.injection.extra_states, self.config.d_state
         A_log: Tensor = self.A_log
         if extra is None:
-            projected = self._project("x_proj", x)
+            projected, x = self._project("x_proj", x)
         else:  # one product with all rows; their order spares copies of B and C
             if "x_proj" in self.injection.updates:
                 raise ValueError("a block takes extra states or an update of x_proj, not both")
             rows, A_log = extra.widened(self.x_proj.weight.to(x.dtype), A_log)
-            projected, N = F.linear(x, rows), N + extra.count
-        low, B, C = projected.split([config.dt_rank, N, N], dim=-1)
-        return self._project("dt_proj", low), -torch.exp(A_log.to(state_dtype(x.dtype))), B, C
+            (projected, x), N = linear_beside(x, *rows), N + extra.count
+        # dt_proj's bias is left to the scan, which adds it in the state's dtype, as the original's kernel does
+        dt, low, B, C = split_linear(projected, self.dt_proj.weight.to(x.dtype), (self.config.dt_rank, N, N))
+        return self._updated("dt_proj", low, dt)[0], A_log, B, C, x
 
     def _start(self, rows: int) -> tuple[Tensor | None, Tensor | None]:
         """The convolution's and the scan's state before the first position, where a method sets them."""
@@ -133,17 +135,17 @@ class MambaMixer(nn.Module):
     def _run(
         self, hidden: Tensor, conv: Tensor | None, ssm: Tensor | None, lengths: Tensor | None, keep: bool
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
-        last_conv = self._last_inputs(x, conv, lengths) if keep else None
-        x = causal_conv1d(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)
-        dt, A, B, C = self._scan_inputs(x)
+        joined, _ = self._project("in_proj", hidden)
+        last_conv = self._last_inputs(joined.chunk(2, dim=-1)[0], conv, lengths) if keep else None
+        x, z = split_conv1d(joined, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)
+        dt, A_log, B, C, x = self._scan_inputs(x)
         if lengths is not None:  # softplus(-inf) = 0: a step of size 0 leaves the state as it is
             beyond = torch.arange(x.shape[1], device=x.device) >= lengths.unsqueeze(1)
             dt = dt.masked_fill(beyond.unsqueeze(2), float("-inf"))
         y, last_ssm = selective_scan(
             x,
             dt,
-            A,
+            A_log,
             B,
             C,
             self.D,
@@ -154,8 +156,9 @@ class MambaMixer(nn.Module):
             state_offset=self._with_extra(tensor_of(self.injection.state_offset)),
             output_offset=tensor_of(self.injection.output_offset),
             return_last_state=True,
+            log_A=True,
         )
-        return self._project("out_proj", y), None if last_conv is None else (last_conv, last_ssm)
+        return self._project("out_proj", y)[0], None if last_conv is None else (last_conv, last_ssm)
 
     def _with_extra(self, state: Tensor | None) -> Tensor | None:
         """A (..., D, N) tensor widened by zeros for extra states, unless it has them already."""
@@ -181,15 +184,15 @@ class MambaMixer(nn.Module):
         into: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """One position: (R, d_model) and the two states, which it may change -> output and the states after it."""
-        x, z = self._project("in_proj", hidden).chunk(2, dim=-1)
+        x, z = self._project("in_proj", hidden)[0].chunk(2, dim=-1)
         assert self.conv1d.bias is not None
         x, conv = conv1d_step(x, conv, self.conv1d.weight.squeeze(1), self.conv1d.bias, source, into[0])
-        dt, A, B, C = self._scan_inputs(x)
+        dt, A_log, B, C, x = self._scan_inputs(x)
         y, ssm = selective_scan_step(
             ssm,
             x,
             dt,
-            A,
+            A_log,
             B,
             C,
             self.D,
@@ -199,8 +202,9 @@ class MambaMixer(nn.Module):
             output_offset=tensor_of(self.injection.output_offset),
             source=source,
             into=into[1],
+            log_A=True,
         )
-        return self._project("out_proj", y), conv, ssm
+        return self._project("out_proj", y)[0], conv, ssm
 
 
 class RMSNorm(nn.Module):

@@ -77,12 +77,12 @@ class ExtraStates(nn.Module):
     def count(self) -> int:
         return self.A_log.shape[1]
 
-    def widened(self, x_proj: Tensor, A_log: Tensor) -> tuple[Tensor, Tensor]:
-        """x_proj's weight (rank + 2 N, D) with these states' rows behind those of B and of C, and A_log (D, N) with
-        their columns, each in its own dtype and on its device."""
+    def widened(self, x_proj: Tensor, A_log: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The rows of x_proj's weight (rank + 2 N, D) with these states' behind those of B and of C, in order, and
+        A_log (D, N) with their columns, each in its own dtype and on its device."""
         N = A_log.shape[1]
         kept_B, kept_C = x_proj.split([x_proj.shape[0] - N, N])
-        rows = torch.cat([kept_B, self.B.to(x_proj), kept_C, self.C.to(x_proj)])
+        rows = kept_B, self.B.to(x_proj), kept_C, self.C.to(x_proj)
         return rows, torch.cat([A_log, self.A_log.to(A_log)], dim=1)
 
 
@@ -95,8 +95,8 @@ class Injection(nn.Module):
     prefix: -> (M, d_model), virtual tokens that run through the block before the sequence; their outputs are
         dropped, so they only set the convolution's and the scan's start.
     extra_states: further states. Beside them nothing may update x_proj: both make its output.
-    updates: for a projection's name (in_proj, x_proj, dt_proj, out_proj) a module whose output, for the
-        projection's input, is added to the projection's.
+    updates: for a projection's name (in_proj, x_proj, dt_proj, out_proj) a module that takes the projection's input
+        and output, and gives the output with what it adds, and the input for its other reader (ops/projections.py).
     """
 
     def __init__(self) -> None:

@@ -46,6 +46,21 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
     return F.silu(out)
 
 
+def split_conv1d(
+    joined: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The first half of ``joined`` (B, L, 2 D) through ``causal_conv1d``, and the second as it is: (B, L, D) each."""
+    fitting = weight.shape[1] == _KERNEL_WIDTH and not peer_runs("causal_conv1d", joined)
+    if fitting and kernels_run("causal_conv1d", joined, joined.shape[2] // 2):
+        from ssm_tune.ops.conv_kernels import SplitConv
+
+        start = None if initial_state is None else initial_state.to(joined.dtype)
+        x, z = SplitConv.apply(joined, weight, bias, start)
+        return x, z
+    x, z = joined.chunk(2, dim=-1)
+    return causal_conv1d(x, weight, bias, initial_state), z
+
+
 def conv1d_step(
     x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None = None, into: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
+from ssm_tune.ops.joining import whole_of
 from ssm_tune.ops.launch import (
     DTYPE_CODES,
     address,
@@ -18,6 +19,7 @@ from ssm_tune.ops.launch import (
     launch,
     names_memory,
     once_differentiable,
+    refuse_a_second_derivative,
     sum_partials,
 )
 
@@ -30,7 +32,7 @@ BLOCKS = 4
 WIDTH = 4
 
 _TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state"
-_FIELDS = "9P3q7i4x"
+_FIELDS = "9P4q8i"
 
 
 def conv_kernel(name: str, dtype: torch.dtype, span: int = SPANS[-1], x: bool = True, weight: bool = False) -> Kernel:
@@ -48,9 +50,11 @@ def _span(x: Tensor, spans: tuple[int, ...]) -> int:
     return next((span for span in reversed(spans) if math.prod(_grid(x, span)) >= wanted), spans[0])
 
 
-def _ends(x: Tensor, initial: Tensor | None, dout: Tensor, weight: Tensor, bias: Tensor | None) -> list[int]:
-    initial = x if initial is None else initial
-    return [x.stride(0), initial.stride(0), dout.stride(0), x.stride(1), initial.stride(1), dout.stride(1),
+def _ends(
+    x: Tensor, initial: Tensor | None, dout: Tensor, dx: Tensor, weight: Tensor, bias: Tensor | None
+) -> list[int]:
+    flowing = x, x if initial is None else initial, dout, dx
+    return [*(tensor.stride(0) for tensor in flowing), *(tensor.stride(1) for tensor in flowing),
             x.shape[1], x.shape[2], code(weight), code(bias)]  # fmt: skip
 
 
@@ -62,27 +66,29 @@ def run_forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: T
     span = _span(x, SPANS)
     launch(conv_kernel("conv_forward", x.dtype, span), _grid(x, span), 128, 0, _FIELDS,
            [*map(address, (x, initial_state, None, weight, bias, out, None, None, None)),
-            *_ends(x, initial_state, x, weight, bias)], x.device)  # fmt: skip
+            *_ends(x, initial_state, x, x, weight, bias)], x.device)  # fmt: skip
     return out
 
 
 @names_memory("causal_conv1d, backward")
 def run_backward(
-    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, wanted: list[bool]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, dx: Tensor,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Writes x's gradient to ``dx``, contiguous or a slice of such a tensor's last dimension; gives the others."""
     want_x, want_weight, want_bias, want_initial = wanted
     sums = want_weight or want_bias
     span = _span(x, WEIGHT_SPANS if sums else SPANS)
-    dx, dweight, dbias, dinitial = gradients_of((x, weight, bias, initial_state), wanted)
+    _, dweight, dbias, dinitial = gradients_of((x, weight, bias, initial_state), [False, *wanted[1:]])
     grid = _grid(x, span)
     partial = x.new_empty(grid[1] * grid[2], WIDTH + 1, x.shape[2], dtype=torch.float32) if sums else None
-    if want_initial and not want_x:
+    if not want_x:  # made beside the initial state's; else only a number of columns
         dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     dout, x, weight = in_fours(dout), in_fours(x), weight.contiguous()
     initial_state = None if initial_state is None else in_fours(initial_state)
     launch(conv_kernel("conv_backward", x.dtype, span, want_x or want_initial, sums), grid, 128, 0, _FIELDS,
            [*map(address, (x, initial_state, dout, weight, bias, None, dx, dinitial if want_initial else None,
-                           partial)), *_ends(x, initial_state, dout, weight, bias)], x.device)  # fmt: skip
+                           partial)), *_ends(x, initial_state, dout, dx, weight, bias)], x.device)  # fmt: skip
     if partial is not None:
         total = torch.empty_like(partial[0])
         sum_partials([(partial, total)])
@@ -90,14 +96,22 @@ def run_backward(
             dweight.copy_(total[:WIDTH].t())
         if want_bias:
             dbias.copy_(total[WIDTH])
-    return dx if want_x else x.new_empty(0), dweight, dbias, dinitial
+    return dweight, dbias, dinitial
+
+
+def run_backward_alone(
+    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All gradients, each in memory of its own."""
+    (dx,) = gradients_of((x,), wanted[:1])
+    return dx, *run_backward(dout, x, weight, bias, initial_state, dx, wanted)
 
 
 conv = torch.library.custom_op(
     "ssm_tune::causal_conv1d", run_forward, mutates_args=(), device_types="cuda", schema=f"({_TENSORS}) -> Tensor"
 )
 _backward = torch.library.custom_op(
-    "ssm_tune::causal_conv1d_backward", run_backward, mutates_args=(), device_types="cuda",
+    "ssm_tune::causal_conv1d_backward", run_backward_alone, mutates_args=(), device_types="cuda",
     schema=f"(Tensor dout, {_TENSORS}, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
 )  # fmt: skip
 
@@ -124,6 +138,35 @@ def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
 
 conv.register_autograd(_differentiate, setup_context=_save)
 _backward.register_autograd(once_differentiable("causal_conv1d"))
+
+
+class SplitConv(torch.autograd.Function):
+    """``split_conv1d``: the gradient of the second half, where it comes in memory that is twice as wide, stays there,
+    and that of the first is put beside it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, joined: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        x, z = joined.chunk(2, dim=-1)
+        ctx.save_for_backward(joined, weight, bias, initial_state)
+        ctx.set_materialize_grads(False)
+        return conv(x, weight, bias, initial_state), z
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("causal_conv1d")
+        (dout, dz), wanted = grads, list(ctx.needs_input_grad)
+        joined, weight, bias, start = ctx.saved_tensors
+        x, z = joined.chunk(2, dim=-1)
+        whole = whole_of([dz], [z.shape[-1]], joined.shape[-1])
+        if whole is None:
+            whole = torch.empty_like(joined, memory_format=torch.contiguous_format)
+            whole.chunk(2, dim=-1)[1].copy_(torch.zeros_like(z) if dz is None else dz)
+        dx = whole.chunk(2, dim=-1)[0]
+        dout = torch.zeros_like(x) if dout is None else dout
+        found = whole, *run_backward(dout, x, weight, bias, start, dx, wanted)
+        return tuple(grad if want else None for grad, want in zip(found, wanted, strict=True))
 
 
 def run_step(

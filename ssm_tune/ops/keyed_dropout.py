@@ -36,7 +36,7 @@ def column_bits(place: int, width: int) -> Tensor:
     return row_bits(torch.tensor([place]), width)[0]
 
 
-def keyed_dropout(x: Tensor, rows: Tensor, columns: Tensor, share: float) -> Tensor:
+def keyed_dropout(x: Tensor, rows: Tensor, columns: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Copies of ``x``, each with a share of its own of the elements set to zero; the others stay as they are (the usual
     1 / (1 - share) is left to a factor that the caller has anyway).
 
@@ -44,18 +44,19 @@ def keyed_dropout(x: Tensor, rows: Tensor, columns: Tensor, share: float) -> Ten
         x: (B, L, D). rows: (B, L), as ``row_bits`` gives; columns: (P, D), each as ``column_bits`` does, on x's device.
         share: in [0, 1).
 
-    Returns (P, B, L, D) in x's dtype.
+    Returns (P, B, L, D) in x's dtype, and x for its other reader, as ``projections`` hand theirs on.
     """
     threshold = round(share * 2**32) - 2**31
     if x.shape[2] % 8 == 0 and kernels_run("keyed_dropout", x, x.shape[2]):  # other ranks of dt_proj are few columns
-        from ssm_tune.ops.dropout_kernels import dropout
+        from ssm_tune.ops.dropout_kernels import DropoutBeside
 
-        return dropout(x, rows, columns, threshold)
+        dropped, beside = DropoutBeside.apply(x, rows, columns, threshold)
+        return dropped, beside
     bits = rows.unsqueeze(-1) ^ columns[:, None, None]
     bits.mul_(_signed(_FIRST))
     bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF))
     bits.mul_(_signed(_SECOND))
-    return torch.where(bits >= threshold, x, 0.0)
+    return torch.where(bits >= threshold, x, 0.0), x
 
 
 def _mixed(bits: Tensor) -> Tensor:

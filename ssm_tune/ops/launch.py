@@ -130,6 +130,12 @@ def once_differentiable(operation: str) -> Callable[..., None]:
     return refuse
 
 
+def refuse_a_second_derivative(operation: str) -> None:
+    """The same for a backward under way whose result somebody wants to differentiate."""
+    if torch.is_grad_enabled():
+        once_differentiable(operation)(None)
+
+
 def gradients_of(given: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor]:
     """An uninitialised gradient, contiguous, for each input that wants one; an empty tensor for the others."""
     first = given[0]
@@ -169,12 +175,16 @@ _SUMS = Kernel.of("sum_partials", {"DTYPE": 0}, "sums")
 
 
 def sum_partials(jobs: list[tuple[Tensor, Tensor]]) -> None:
-    """For each (partial, out): out = the sum of ``partial`` (float32) over its first dimension, in a fixed order."""
+    """For each (partial, out): out = the sum of ``partial`` (float32) over its first dimension, in a fixed order.
+
+    out: contiguous, or (B, L, n) slices of a contiguous tensor's last dimension.
+    """
     if not jobs:
         return
     values: list[int] = []
     for partial, out in jobs:
-        values += [partial.data_ptr(), out.data_ptr(), out.numel(), partial.shape[0], code(out)]
+        run, step = (0, 0) if out.is_contiguous() else (out.shape[-1], out.stride(-2))
+        values += [partial.data_ptr(), out.data_ptr(), out.numel(), partial.shape[0], code(out), run, step]
     largest = max(out.numel() for _, out in jobs)
-    fields = "PPqii" * len(jobs) + "x" * 32 * (8 - len(jobs))
+    fields = "PPqiiii" * len(jobs) + "x" * 40 * (8 - len(jobs))
     launch(_SUMS, (min(-(-largest // 128), 65535), len(jobs), 1), 128, 0, fields, values, jobs[0][1].device)

@@ -56,7 +56,9 @@ def others(dtype: torch.dtype) -> None:
     for parts in (1, 3):
         rows = row_bits(torch.arange(2, device="cuda"), 70)
         columns = torch.stack([column_bits(part, 72) for part in range(parts)]).cuda()
-        keyed_dropout(draw(2, 70, 80).to(dtype)[:, :, :72].requires_grad_(), rows, columns, 0.3).sum().backward()
+        sum(
+            x.sum() for x in keyed_dropout(draw(2, 70, 80).to(dtype)[:, :, :72].requires_grad_(), rows, columns, 0.3)
+        ).backward()
     for width in (72, 2048):
         stream, added = draw(5, width).requires_grad_(), draw(5, width).to(dtype).requires_grad_()
         scale = draw(width).requires_grad_()

@@ -25,11 +25,11 @@ def test_scan(change: dict[str, Any]) -> None:
     given = inputs(CASE | {"length": 9} | change)
     for wanted in (set(given), {"u", "state_offset"}):
         values = [None if x is None else x.detach().requires_grad_(name in wanted) for name, x in given.items()]
-        torch.library.opcheck(kernels._forward, (*values, True, True))
+        torch.library.opcheck(kernels._forward, (*values, True, False, True))
     # without softplus the steps must be positive, or states grow past float32
     given |= {name: x.abs() for name in ("dt", "dt_bias") if (x := given[name]) is not None}
     plain = [None if x is None else x.detach() for x in given.values()]
-    torch.library.opcheck(kernels._forward, (*plain, False, False))
+    torch.library.opcheck(kernels._forward, (*plain, False, False, False))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ssm_tune.config import method_section
+from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initial import initialised
 from ssm_tune.ops import backend, conv_kernels, norm_kernels
-from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step, split_conv1d
 from ssm_tune.ops.dropout_kernels import dropout
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
-from ssm_tune.ops.selective_scan import selective_scan_step
+from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
 
@@ -49,6 +52,33 @@ def test_convolution(dtype: torch.dtype, length: int, start: bool) -> None:
     if start:
         given["initial_state"] = draw(3, 3, 72).to(dtype)
     compare(lambda **own: [causal_conv1d(**own)], given, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("trained", [("x",), ("x", "weight", "bias", "start"), ("weight",), ("start",)], ids=str)
+def test_convolution_of_one_half(dtype: torch.dtype, trained: tuple[str, ...]) -> None:
+    """With the other half's gradient as the scan gives it, in memory that is twice as wide, and as others do."""
+    values = {
+        "x": draw(3, 37, 144).to(dtype),
+        "weight": draw(72, 4),
+        "bias": draw(72),
+        "start": draw(3, 3, 72).to(dtype),
+    }
+    B, C, A = draw(3, 37, 8).to(dtype), draw(3, 37, 8).to(dtype), -draw(72, 8).abs()
+    weights = draw(3, 37, 72).to(dtype)
+    found: dict[str, list[Tensor]] = {}
+    for how in ("cuda", "reference"):
+        backend.use(how)
+        exact = how == "reference"
+        own = {name: (x.double() if exact else x).requires_grad_(name in trained) for name, x in values.items()}
+        u, z = split_conv1d(own["x"], own["weight"], own["bias"], own["start"])
+        scanned = selective_scan(u, u.abs() / 9, A.to(u.dtype), B.to(u.dtype), C.to(u.dtype), z=z)
+        losses = [(scanned * weights).sum(), (u * z.sin() * weights).sum()]
+        found[how] = [u, z, scanned]
+        for loss in losses:
+            found[how] += torch.autograd.grad(loss, [own[name] for name in trained], retain_graph=True)
+    for index, (mine, exact_one) in enumerate(zip(found["cuda"], found["reference"], strict=True)):
+        assert (mine.double() - exact_one).norm() <= 4 * TOLERANCE[dtype] * exact_one.norm(), index
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -151,6 +181,31 @@ def test_the_model_gives_the_same_on_both_backends(dtype: torch.dtype) -> None:
         assert (mine.float() - plain.float()).norm() <= scale * plain.float().norm()
 
 
+METHODS = {
+    "state_offset": {}, "initial_state": {}, "lora": {"dropout": 0.0, "targets": ["in_proj", "x_proj.B", "dt_proj"]},
+    "additional_scan": {"a_init": "s4d"}, "bitfit": {}, "full": {}, "prefix": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_gradients_of_a_model_are_the_same_on_both_backends(name: str) -> None:
+    model = initialised(MambaConfig(64, 3, 96), 0)
+    adapter = attach(model, load_method(method_section(name, METHODS[name])))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in adapter.parameters.values():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    model = model.to("cuda").train()
+    tokens = torch.randint(0, 96, (4, 37), device="cuda")
+    found = []
+    for how in ("cuda", "reference"):
+        backend.use(how)
+        model.zero_grad(set_to_none=True)
+        F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        found.append({key: value.grad for key, value in adapter.parameters.items()})
+    for key, mine in found[0].items():
+        assert (mine - found[1][key]).norm() <= 1e-4 * found[1][key].norm(), key
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("parts", [1, 3])
 def test_keyed_dropout(dtype: torch.dtype, parts: int) -> None:
@@ -162,8 +217,11 @@ def test_keyed_dropout(dtype: torch.dtype, parts: int) -> None:
     for how in ("cuda", "reference"):
         backend.use(how)
         x = wide.clone().requires_grad_()
-        out = keyed_dropout(x[..., 72:], rows, columns, 0.1)
-        found[how] = out, *torch.autograd.grad(out, x, weights)
+        out, beside = keyed_dropout(x[..., 72:], rows, columns, 0.1)
+        found[how] = out, *torch.autograd.grad(out, x, weights, retain_graph=True)
+        found[how] += torch.autograd.grad([out, beside], x, [weights, weights[0].clone()])
     assert torch.equal(found["cuda"][0], found["reference"][0])
     torch.testing.assert_close(found["cuda"][1], found["reference"][1])
+    mine, plain = (found[how][2].double() for how in ("cuda", "reference"))  # sums that round at other places
+    assert (mine - plain).norm() <= TOLERANCE[dtype] * plain.norm()
     torch.library.opcheck(dropout, (wide[..., 72:].contiguous().requires_grad_(), rows, columns, 0))

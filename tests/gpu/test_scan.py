@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministi
 def test_the_ops_pass_opcheck() -> None:
     given = inputs(CASE | {"length": 9})
     values = [None if x is None else x.detach().requires_grad_() for x in given.values()]
-    torch.library.opcheck(kernels._forward, (*values, True, True))
+    torch.library.opcheck(kernels._forward, (*values, True, False, True))
 
 
 def test_a_graph_replays_forward_and_backward() -> None:
@@ -76,3 +76,18 @@ def test_more_states_than_the_kernels_take_run_on_the_reference_or_are_refused()
     backend.use("cuda")
     with pytest.raises(KernelError, match="at most 64 states"):
         selective_scan(**given, dt_softplus=True)
+
+
+@pytest.mark.parametrize("length", [5, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_logarithm_of_A_is_as_good_as_A(dtype: torch.dtype, length: int) -> None:
+    given = {key: x for key, x in inputs(CASE | {"dtype": dtype, "length": length}).items() if x is not None}
+    log_A = (-given["A"]).log().requires_grad_()
+    found = []
+    for values in ({"A": log_A, "log_A": True}, {"A": -log_A.exp()}):
+        y, last = selective_scan(**(given | values), dt_softplus=True, return_last_state=True)
+        found.append((y, last, *torch.autograd.grad(y.float().sum() + last.sum(), log_A)))
+    for mine, plain in zip(*found, strict=True):
+        assert (mine.float() - plain.float()).norm() <= (
+            1e-5 if dtype == torch.float32 else 2e-3
+        ) * plain.float().norm()

@@ -86,7 +86,7 @@ def test_lora_equals_peft_on_the_same_weights() -> None:
         theirs.lora_A["default"].weight.data.copy_(update.A.data)
         theirs.lora_B["default"].weight.data.copy_(update.B.data)
     x = torch.randn(2, 5, model.config.d_inner, dtype=torch.float64)
-    dt, _, B, C = model.mixers[1]._scan_inputs(x)
+    dt, _, B, C, _ = model.mixers[1]._scan_inputs(x)
     step = dt + model.mixers[1].dt_proj.bias
     expected = oracle(x)
     assert torch.allclose(torch.cat([step, B, C], -1), expected, atol=1e-12)

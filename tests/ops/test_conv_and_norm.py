@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssm_tune.ops.causal_conv1d import causal_conv1d
+from ssm_tune.ops.causal_conv1d import causal_conv1d, split_conv1d
 from ssm_tune.ops.rms_norm import rms_norm
 
 
@@ -39,3 +39,10 @@ def test_norm_equals_pytorchs(dtype: torch.dtype) -> None:
     x, weight = torch.randn(3, 5, 16), torch.rand(16)
     theirs = F.rms_norm(x, (16,), weight, 1e-5).to(dtype)
     assert torch.allclose(rms_norm(x, weight, 1e-5, dtype), theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_half_of_a_tensor_is_convolved() -> None:
+    joined, weight, bias, start = (torch.randn(shape) for shape in ((2, 9, 12), (6, 4), (6,), (2, 3, 6)))
+    x, z = split_conv1d(joined, weight, bias, start)
+    assert torch.equal(x, causal_conv1d(joined[..., :6], weight, bias, start))
+    assert torch.equal(z, joined[..., 6:])

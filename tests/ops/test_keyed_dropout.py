@@ -17,7 +17,7 @@ def kept(step: int, place: int, share: float = 0.25) -> torch.Tensor:
     """(ROWS, LENGTH, WIDTH), one where an element stays."""
     keys = torch.tensor([row_key(42, step, example) for example in range(ROWS)])
     ones = torch.ones(ROWS, LENGTH, WIDTH)
-    return keyed_dropout(ones, row_bits(keys, LENGTH), column_bits(place, WIDTH)[None], share)[0]
+    return keyed_dropout(ones, row_bits(keys, LENGTH), column_bits(place, WIDTH)[None], share)[0][0]
 
 
 def far_from(found: torch.Tensor, expected: float, deviation: float) -> float:
@@ -55,8 +55,8 @@ def test_elements_are_uncorrelated() -> None:
 def test_an_element_meets_the_same_in_any_company(length: int, start: int, rows: int) -> None:
     keys = torch.tensor([row_key(1, 2, example) for example in range(ROWS)])
     x, columns = torch.randn(ROWS, LENGTH, WIDTH), torch.stack([column_bits(5, WIDTH), column_bits(6, WIDTH)])
-    whole = keyed_dropout(x, row_bits(keys, LENGTH), columns, 0.5)
-    part = keyed_dropout(
+    whole, _ = keyed_dropout(x, row_bits(keys, LENGTH), columns, 0.5)
+    part, _ = keyed_dropout(
         x[start : start + rows, :length], row_bits(keys[start : start + rows], length), columns, 0.5
     )  # fmt: skip
     assert torch.equal(part, whole[:, start : start + rows, :length])
@@ -65,9 +65,9 @@ def test_an_element_meets_the_same_in_any_company(length: int, start: int, rows:
 def test_the_gradient_passes_where_the_element_stays() -> None:
     x = torch.randn(2, 5, WIDTH, requires_grad=True)
     bits = row_bits(torch.tensor([1, 2]), 5), torch.stack([column_bits(0, WIDTH), column_bits(1, WIDTH)])
-    keyed_dropout(x, *bits, 0.5).sum().backward()
+    keyed_dropout(x, *bits, 0.5)[0].sum().backward()
     assert x.grad is not None
-    assert torch.equal(x.grad, keyed_dropout(torch.ones_like(x), *bits, 0.5).sum(0))
+    assert torch.equal(x.grad, keyed_dropout(torch.ones_like(x), *bits, 0.5)[0].sum(0))
 
 
 def test_keys_tell_seed_step_and_example_apart() -> None:

@@ -155,3 +155,14 @@ def test_shapes_that_do_not_fit_are_named(name: str, shape: tuple[int, ...], sai
     with pytest.raises(ValueError, match="selective_scan") as caught:
         scan(arguments)
     assert said in str(caught.value)
+
+
+def test_the_logarithm_of_A_stands_for_A() -> None:
+    given = inputs(2, 7, 3, 4, torch.float64)
+    log_A = (-given["A"].detach()).log().requires_grad_()
+    found = []
+    for values in ({"A": log_A, "log_A": True}, {"A": -log_A.exp()}):
+        y, last = selective_scan(**(given | values), dt_softplus=True, return_last_state=True)
+        found.append((y, last, *torch.autograd.grad(y.sum() + last.sum(), log_A)))
+    for mine, plain in zip(*found, strict=True):
+        torch.testing.assert_close(mine, plain)

@@ -109,19 +109,18 @@ __device__ __forceinline__ void store_many(float* to, const float (&x)[COUNT]) {
     }
 }
 
-// e^x; for float32 with what the product with log2(e) was rounded by put back.
-__device__ __forceinline__ float exp_of(float x) {
-    const float t = x * LOG2E;
-#if DTYPE == 0
-    const float rest = fmaf(x, 1.925963033e-8f, fmaf(x, LOG2E, -t)), y = exp2_fast(t);
+// e^x, with what the product with log2(e) was rounded by put back.
+__device__ __forceinline__ float exp_close(float x) {
+    const float t = x * LOG2E, rest = fmaf(x, 1.925963033e-8f, fmaf(x, LOG2E, -t)), y = exp2_fast(t);
     return t > -126.0f && t < 128.0f ? fmaf(y, rest * LN2, y) : y;  // else rest may be infinite
-#else
-    return exp2_fast(t);
-#endif
 }
+
+// e^x, as close as the dtype asks for.
+__device__ __forceinline__ float exp_of(float x) { return DTYPE == 0 ? exp_close(x) : exp2_fast(x * LOG2E); }
 
 // exp(step A), where A was multiplied by A_SCALE before: into base 2, but for float32.
 constexpr float A_SCALE = DTYPE == 0 ? 1.0f : LOG2E, A_UNSCALE = DTYPE == 0 ? 1.0f : LN2;
+__device__ __forceinline__ float scaled_A(float A, int log_A) { return (log_A ? -exp_close(A) : A) * A_SCALE; }
 __device__ __forceinline__ float decay_of(float step, float A) {
     return DTYPE == 0 ? exp_of(step * A) : exp2_fast(step * A);
 }

@@ -8,8 +8,8 @@ struct Conv {
     const void *weight, *bias;
     elem *out, *dx, *dinitial;
     float* dweight;  // (rows x spans, 5, channels): partial sums of the four taps and the bias
-    i64 x_row, initial_row, dout_row;
-    int x_step, initial_step, dout_step;
+    i64 x_row, initial_row, dout_row, dx_row;
+    int x_step, initial_step, dout_step, dx_step;
     int length, channels, weight_type, bias_type;
 };
 
@@ -101,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(128) conv_backward(const __grid_con
                 dx.v[c] = sum;
             }
             if (i >= 3)
-                store_four(p.dx + ((i64)row * p.length + t - 3) * p.channels + channel, dx);
+                store_four(p.dx + row * p.dx_row + (i64)(t - 3) * p.dx_step + channel, dx);
             else if (p.dinitial)
                 store_four(p.dinitial + ((i64)row * 3 + i) * p.channels + channel, dx);
         }

@@ -6,7 +6,8 @@
 struct Dropout {
     const elem* x;  // (rows, length, width); backward: the gradients of the parts, contiguous
     const int *rows, *columns;
-    elem* out;  // forward: (parts, rows, length, width); backward: (rows, length, width)
+    const elem* beside;  // backward: (rows, length, width), a gradient of x from elsewhere, may be null and may be out
+    elem* out;           // forward: (parts, rows, length, width); backward: (rows, length, width)
     i64 x_row;
     int x_step, length, width, parts, positions, threshold;
 };
@@ -43,7 +44,9 @@ extern "C" __global__ void __launch_bounds__(256) dropout_forward(const __grid_c
 extern "C" __global__ void __launch_bounds__(256) dropout_backward(const __grid_constant__ Dropout p) {
     EACH_VECTOR {
         const int position = at / VECTORS, column = at % VECTORS * 4, row = p.rows[position];
+        const i64 at_x = (i64)position * p.width + column;
         Four sum = {};
+        if (p.beside) sum = load_four(p.beside + at_x);
         for (int part = 0; part < p.parts; ++part) {
             const int4 columns = *(const int4*)(p.columns + part * p.width + column);
             const Four dout = load_four(p.x + ((i64)part * p.positions + position) * p.width + column);
@@ -52,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(256) dropout_backward(const __grid_
             if (stays(row, columns.z, p.threshold)) sum.v[2] += dout.v[2];
             if (stays(row, columns.w, p.threshold)) sum.v[3] += dout.v[3];
         }
-        store_four(p.out + (i64)position * p.width + column, sum);
+        store_four(p.out + at_x, sum);
     }
 }
 #endif

@@ -36,9 +36,9 @@ struct Backward {
     elem *du, *ddt, *dz;
     float *dB, *dC;  // (blocks, rows, length, states): partial sums
     float *dinitial, *dA, *doffset, *dD, *dbias, *doutput;  // (segments, rows, channels, ...), dinitial without segments
-    i64 dout_row, u_row, dt_row, z_row, B_row, C_row;       // strides of the batch, in elements
-    int dout_step, u_step, dt_step, z_step, B_step, C_step;  // strides of time
-    int length, channels, states, segment, D_type, bias_type, offset_type;  // segment: tiles of one
+    i64 dout_row, u_row, dt_row, z_row, B_row, C_row, dz_row;       // strides of the batch, in elements
+    int dout_step, u_step, dt_step, z_step, B_step, C_step, dz_step;  // strides of time
+    int length, channels, states, segment, D_type, bias_type, offset_type, log_A;  // segment: tiles of one
 };
 
 constexpr int VECTORS = CHANNELS / 4;    // groups of four channels in a row of a tile
@@ -159,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
             const int n = lane * STATES + state_of(j, order), channel = first + local + k;
             const bool real = channel < p.channels && n < p.states;
             const i64 at = (i64)channel * p.states + n;
-            A[k][j] = real ? p.A[at] * A_SCALE : 0.0f;
+            A[k][j] = real ? scaled_A(p.A[at], p.log_A) : 0.0f;
             carry[k][j] = real && p.dlast ? p.dlast[(i64)row * p.channels * p.states + at] : 0.0f;
 #if HAS_OFFSET
             offset[k][j] = real ? load_any(p.offset, at, p.offset_type) : 0.0f;
@@ -265,7 +265,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                 dz.v[i] = dy.v[i] * y.v[i] * fmaf(gate, 1.0f - s, s);
                 dy.v[i] *= gate;
             }
-            if (D_Z && real) store_four(p.dz + flat + (i64)(start + t) * p.channels, dz);
+            if (D_Z && real) store_four(p.dz + row * p.dz_row + (i64)(start + t) * p.dz_step + column, dz);
 #endif
             float step_of[4], input_of[4];
 #pragma unroll
@@ -479,9 +479,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
             const i64 at = (segment * flow + (i64)row * p.channels + channel) * p.states + n;
             if (p.dinitial && segment == 0) p.dinitial[at] = carry[k][j];
 #if D_A && DTYPE == 0
-            p.dA[at] = dA_before[k][j];
+            p.dA[at] = dA_before[k][j] * (p.log_A ? A[k][j] * A_UNSCALE : 1.0f);
 #elif D_A
-            p.dA[at] = dA[k][j];
+            p.dA[at] = dA[k][j] * (p.log_A ? A[k][j] * A_UNSCALE : 1.0f);
 #endif
 #if D_OFFSET && DTYPE == 0
             p.doffset[at] = doffset_before[k][j];

@@ -13,7 +13,7 @@ struct Carry {
     float *carries, *durations;
     i64 dout_row, dt_row, z_row, C_row;    // strides of the batch, in elements
     int dout_step, dt_step, z_step, C_step;  // strides of time
-    int length, channels, states, segment, bias_type;
+    int length, channels, states, segment, bias_type, log_A;
 };
 
 constexpr int VECTORS = CHANNELS / 4;
@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_carry(const
 #pragma unroll
         for (int j = 0; j < STATES; ++j) {
             const int n = lane * STATES + j, channel = first + local + k;
-            A[k][j] = channel < p.channels && n < p.states ? p.A[(i64)channel * p.states + n] * A_SCALE : 0.0f;
+            A[k][j] = channel < p.channels && n < p.states ? scaled_A(p.A[(i64)channel * p.states + n], p.log_A) : 0.0f;
         }
 
     const int vector = threadIdx.x % VECTORS * 4, my_row = threadIdx.x / VECTORS, column = first + vector;

@@ -18,7 +18,7 @@ struct Forward {
     float *borders, *last;
     i64 u_row, dt_row, z_row, B_row, C_row, initial_row;  // strides of the batch, in elements
     int u_step, dt_step, z_step, B_step, C_step;          // strides of time
-    int length, channels, states, D_type, bias_type, initial_type, offset_type, output_type;
+    int length, channels, states, D_type, bias_type, initial_type, offset_type, output_type, log_A;  // log_A: A is A_log
 };
 
 constexpr int VECTORS = CHANNELS / 4;    // groups of four channels in a row of a tile
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
             const int n = lane * STATES + j, channel = first + local + k;
             const bool real = channel < p.channels && n < p.states;
             const i64 at = (i64)channel * p.states + n;
-            A[k][j] = real ? p.A[at] * A_SCALE : 0.0f;
+            A[k][j] = real ? scaled_A(p.A[at], p.log_A) : 0.0f;
             h[k][j] = real && p.initial ? load_any(p.initial, row * p.initial_row + at, p.initial_type) : 0.0f;
 #if HAS_OFFSET
             offset[k][j] = real ? load_any(p.offset, at, p.offset_type) : 0.0f;

@@ -51,7 +51,7 @@ struct ScanStep {
     elem* out;
     const i64* source;
     i64 u_row, dt_row, z_row, B_row, C_row;
-    int channels, states, D_type, bias_type, offset_type, output_type;
+    int channels, states, D_type, bias_type, offset_type, output_type, log_A;
 };
 
 #ifdef ENTRY_scan_step
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(128) scan_step(const __grid_constan
         const int n = first + j;
         if (!full && n >= p.states) break;
         const float c = to_float(p.C[row * p.C_row + n]);
-        h[j] = fmaf(decay_of(step, A[j] * A_SCALE), h[j], step * u * to_float(p.B[row * p.B_row + n]));
+        h[j] = fmaf(decay_of(step, scaled_A(A[j], p.log_A)), h[j], step * u * to_float(p.B[row * p.B_row + n]));
         y = fmaf(c, h[j], y);
         if (HAS_OFFSET) y = fmaf(c, load_any(p.offset, weights + j, p.offset_type), y);
     }

@@ -33,13 +33,15 @@ def selective_scan(
     state_offset: Tensor | None = None,
     output_offset: Tensor | None = None,
     return_last_state: bool = False,
+    log_A: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Scan a sequence: ``h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t``, ``y_t = C_t (h_t + h') + y' + D u_t``.
 
     Args:
         u, dt, z: (B, L, D), one floating dtype. ``dt`` may lack its bias and its softplus: see below.
             ``z``, where given, gates the output: ``y_t * silu(z_t)``.
-        A: (D, N), negative for a decaying state.
+        A: (D, N), negative for a decaying state; with ``log_A`` what the published weights hold, A_log, for which
+            A = -exp(A_log).
         B, C: (B, L, N).
         D: (D,), the skip from input to output.
         dt_bias: (D,), added to ``dt``; dt_softplus: whether ``softplus`` is taken after that.
@@ -57,6 +59,7 @@ def selective_scan(
     """
     _check(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
     if peer_runs("selective_scan", u):
+        A = -torch.exp(A.to(state_dtype(u.dtype))) if log_A else A
         from ssm_tune.ops import peer
 
         y, last = peer.scan(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus,
@@ -65,7 +68,8 @@ def selective_scan(
     if kernels_run("selective_scan", u, *A.shape):
         from ssm_tune.ops.selective_scan.kernels import scan
 
-        y, last_state = scan(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus)
+        y, last_state = scan(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus,
+                             log_A)  # fmt: skip
         return (y, last_state) if return_last_state else y
     dtype = state_dtype(u.dtype)
     step = dt.to(dtype)
@@ -78,7 +82,8 @@ def selective_scan(
         initial_state = u.new_zeros(rows, channels, states, dtype=dtype)
     else:
         initial_state = initial_state.to(dtype).expand(rows, channels, states)
-    y, last_state = SelectiveScan.apply(u, step, A.to(dtype), B, C, initial_state)
+    A = -torch.exp(A.to(dtype)) if log_A else A.to(dtype)
+    y, last_state = SelectiveScan.apply(u, step, A, B, C, initial_state)
     if state_offset is not None:
         y = y + torch.matmul(C.to(dtype), state_offset.to(dtype).t())
     if output_offset is not None:

@@ -3,16 +3,19 @@
 The two ops take and give plain tensors, so that torch.compile and CUDA graphs see through them:
 
     ssm_tune::selective_scan           -> y, last state, y before its gate, states at the starts of the tiles
-    ssm_tune::selective_scan_backward  -> one gradient for each input, empty where none is wanted
+    ssm_tune::selective_scan_backward  -> one gradient for each input, empty where none is wanted; of inputs that are
+                                          slices of one tensor, memory as large as it (ops/joining.py)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssm_tune.ops.joining import Room, pieces, room_of
 from ssm_tune.ops.launch import (
     DTYPE_CODES,
     address,
@@ -52,7 +55,7 @@ _TENSORS = (
 def run_forward(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None,
     initial_state: Tensor | None, state_offset: Tensor | None, output_offset: Tensor | None, softplus: bool,
-    keep: bool, split: Split | None = None,
+    log_A: bool, keep: bool, split: Split | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     rows, length, channels = u.shape
     split = split or forward_split(A.shape[1], rows * channels, _processors(u))
@@ -69,13 +72,13 @@ def run_forward(
         (-(-channels // split.channels), rows, 1),
         THREADS,
         forward_shared(split, u.dtype, z is not None),
-        "15P6q13i",
+        "15P6q14i",
         [*map(address, (u, dt, z, B, C, A, D, dt_bias, initial_state, state_offset, output_offset)),
          *map(address, (out, ungated, borders if keep else None, last)),
          u.stride(0), dt.stride(0), zero.stride(0), B.stride(0), C.stride(0), per_row,
          u.stride(1), dt.stride(1), zero.stride(1), B.stride(1), C.stride(1),
          length, channels, A.shape[1],
-         *map(code, (D, dt_bias, initial_state, state_offset, output_offset))],
+         *map(code, (D, dt_bias, initial_state, state_offset, output_offset)), log_A],
         u.device,
     )  # fmt: skip
     return out, last, ungated, borders
@@ -96,7 +99,7 @@ def _forward_outputs(
 def run_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
     z: Tensor | None, dt_bias: Tensor | None, initial_state: Tensor | None, state_offset: Tensor | None,
-    output_offset: Tensor | None, ungated: Tensor, borders: Tensor, softplus: bool, wanted: list[bool],
+    output_offset: Tensor | None, ungated: Tensor, borders: Tensor, softplus: bool, log_A: bool, wanted: list[bool],
     split: Split | None = None, segments: int | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     rows, length, channels = u.shape
@@ -104,7 +107,8 @@ def run_backward(
     planned, parts = backward_plan(states, channels, length, rows, _processors(u), want["A"])
     split = split or planned
     given = (u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
-    grads = dict(zip(INPUTS, gradients_of(given, wanted), strict=True))
+    returned = _gradients(given, wanted)
+    grads = dict(zip(INPUTS, _slices(returned, given, wanted), strict=True))
     blocks = -(-channels // split.channels)
     each, segments = _segments(length, segments or parts)
     partial: dict[str, Tensor] = {}
@@ -121,7 +125,7 @@ def run_backward(
     dout, u, dt, z = in_fours(dout), in_fours(u), in_fours(dt), None if z is None else in_fours(z)
     A, B, C = A.contiguous(), in_twos(B), in_twos(C)
     D, dt_bias, state_offset, dlast = (None if x is None else x.contiguous() for x in (D, dt_bias, state_offset, dlast))
-    zero = u if z is None else z
+    zero, dz = u if z is None else z, grads["z"] if want["z"] else u
     carries = u.new_empty(segments - 1, rows, channels, split.wide, dtype=torch.float32)
     durations = u.new_empty(segments - 1, rows, channels, dtype=torch.float32)
     if segments > 1:
@@ -130,11 +134,11 @@ def run_backward(
             (blocks, rows, segments - 1),
             THREADS,
             carry_shared(split, u.dtype, z is not None),
-            "8P4q9i",
+            "8P4q10i",
             [*map(address, (dout, dt, z, C, A, dt_bias, carries, durations)),
              dout.stride(0), dt.stride(0), zero.stride(0), C.stride(0),
              dout.stride(1), dt.stride(1), zero.stride(1), C.stride(1),
-             length, channels, states, each, code(dt_bias)],
+             length, channels, states, each, code(dt_bias), log_A],
             u.device,
         )  # fmt: skip
     addresses = [address(partial.get(name)) for name in
@@ -144,19 +148,50 @@ def run_backward(
         (blocks, rows, segments),
         THREADS,
         backward_shared(split, u.dtype, z is not None),
-        "26P6q13i",
+        "26P7q15i4x",
         [*map(address, (dout, u, dt, z, B, C, ungated, A, D, dt_bias, state_offset, borders, dlast,
                         carries, durations)),
          *(address(grads[name] if want[name] else None) for name in ("u", "dt", "z")), *addresses,
-         dout.stride(0), u.stride(0), dt.stride(0), zero.stride(0), B.stride(0), C.stride(0),
-         dout.stride(1), u.stride(1), dt.stride(1), zero.stride(1), B.stride(1), C.stride(1),
-         length, channels, states, each, *map(code, (D, dt_bias, state_offset))],
+         dout.stride(0), u.stride(0), dt.stride(0), zero.stride(0), B.stride(0), C.stride(0), dz.stride(0),
+         dout.stride(1), u.stride(1), dt.stride(1), zero.stride(1), B.stride(1), C.stride(1), dz.stride(1),
+         length, channels, states, each, *map(code, (D, dt_bias, state_offset)), log_A],
         u.device,
     )  # fmt: skip
     if "initial_state" in partial and initial_state is not None and initial_state.dim() == 3:
         grads["initial_state"].copy_(partial.pop("initial_state"))
     sum_partials([(part, grads[name]) for name, part in partial.items()])
-    return tuple(grads.values())
+    return tuple(returned)
+
+
+def _rooms(given: tuple[Any, ...], wanted: list[bool]) -> list[tuple[list[int], Room]]:
+    """Which of the inputs, by number, are wanted gradients of and slices of one tensor, and where they lie in it."""
+    rooms = []
+    for names in (("B", "C"), ("z",)):
+        numbers = [INPUTS.index(name) for name in names]
+        if all(wanted[number] and given[number] is not None for number in numbers):
+            room = room_of(*(given[number] for number in numbers))
+            rooms += [(numbers, room)] if room is not None else []
+    return rooms
+
+
+def _gradients(given: tuple[Any, ...], wanted: list[bool]) -> list[Tensor]:
+    """What the backward returns: the first of slices of one tensor has the memory of all, the others have none."""
+    alone, rooms = list(wanted), _rooms(given, wanted)
+    for number in (number for numbers, _ in rooms for number in numbers):
+        alone[number] = False
+    gradients = gradients_of(given, alone)
+    for (first, *_), room in rooms:
+        gradients[first] = given[first].new_empty(room.shape)
+    return gradients
+
+
+def _slices(returned: Sequence[Tensor], given: tuple[Any, ...], wanted: list[bool]) -> list[Tensor]:
+    """The gradients themselves in what the backward returned."""
+    gradients = list(returned)
+    for numbers, room in _rooms(given, wanted):
+        for number, piece in zip(numbers, pieces(gradients[numbers[0]], room), strict=True):
+            gradients[number] = piece
+    return gradients
 
 
 def _processors(x: Tensor) -> int:
@@ -175,15 +210,15 @@ _forward = torch.library.custom_op(
     run_forward,
     mutates_args=(),
     device_types="cuda",
-    schema=f"({_TENSORS}, bool softplus, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
+    schema=f"({_TENSORS}, bool softplus, bool log_A, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 _backward = torch.library.custom_op(
     "ssm_tune::selective_scan_backward",
     run_backward,
     mutates_args=(),
     device_types="cuda",
-    schema=f"(Tensor dout, Tensor? dlast, {_TENSORS}, Tensor ungated, Tensor borders, bool softplus, bool[] wanted) -> "
-    f"({', '.join(['Tensor'] * len(INPUTS))})",
+    schema=f"(Tensor dout, Tensor? dlast, {_TENSORS}, Tensor ungated, Tensor borders, bool softplus, bool log_A, "
+    f"bool[] wanted) -> ({', '.join(['Tensor'] * len(INPUTS))})",
 )
 
 
@@ -195,14 +230,14 @@ def _(u: Tensor, dt: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 @_backward.register_fake
 def _(dout: Tensor, dlast: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(gradients_of(rest[:11], rest[-1]))
+    return tuple(_gradients(rest[:11], rest[-1]))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, _, ungated, borders = output
     ctx.mark_non_differentiable(ungated, borders)
     ctx.set_materialize_grads(False)
-    ctx.softplus = inputs[11]
+    ctx.flags = inputs[11:13]
     ctx.save_for_backward(*inputs[:11], ungated, borders)
 
 
@@ -211,8 +246,8 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlast: Tensor | None, *_: Any)
     wanted = list(ctx.needs_input_grad[:11])
     if dout is None:
         dout = torch.zeros_like(given[0])
-    grads = _backward(dout, dlast, *given, ungated, borders, ctx.softplus, wanted)
-    return (*(grad if want else None for grad, want in zip(grads, wanted, strict=True)), None, None)
+    grads = _slices(_backward(dout, dlast, *given, ungated, borders, *ctx.flags, wanted), tuple(given), wanted)
+    return (*(grad if want else None for grad, want in zip(grads, wanted, strict=True)), None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
@@ -222,6 +257,7 @@ _backward.register_autograd(once_differentiable("selective_scan"))
 def scan(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None,
     initial_state: Tensor | None, state_offset: Tensor | None, output_offset: Tensor | None, softplus: bool,
+    log_A: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y and the last state; what the backward needs is kept only where a gradient can be asked for."""
     dtype = u.dtype
@@ -235,13 +271,13 @@ def scan(
     ]
     given = (*flowing[:2], A.float(), *flowing[2:4], weights[0], flowing[4], *weights[1:])
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
-    out, last, _, _ = _forward(*given, softplus, keep)
+    out, last, _, _ = _forward(*given, softplus, log_A, keep)
     return out.to(u.dtype), last
 
 
 def run_step(
     before: Tensor, state: Tensor, source: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
-    D: Tensor, z: Tensor, dt_bias: Tensor, state_offset: Tensor | None, output_offset: Tensor | None,
+    D: Tensor, z: Tensor, dt_bias: Tensor, state_offset: Tensor | None, output_offset: Tensor | None, log_A: bool,
 ) -> Tensor:  # fmt: skip
     """One position, for decoding: u, dt, z (R, D), B, C (R, N); row source[r] of ``before`` (*, D, N) moves on to row r
     of ``state`` (R, D, N) -> y (R, D)."""
@@ -256,10 +292,10 @@ def run_step(
         (-(-channels * split.lanes // THREADS), rows, 1),
         THREADS,
         0,
-        "14P5q6i",
+        "14P5q7i4x",
         [*map(address, (u, dt, z, B, C, A, before, D, dt_bias, state_offset, output_offset, state, out, source)),
          *(x.stride(0) for x in (u, dt, z, B, C)), channels, states,
-         *map(code, (D, dt_bias, state_offset, output_offset))],
+         *map(code, (D, dt_bias, state_offset, output_offset)), log_A],
         u.device,
     )  # fmt: skip
     return out

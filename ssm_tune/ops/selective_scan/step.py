@@ -24,6 +24,7 @@ def selective_scan_step(
     output_offset: Tensor | None = None,
     source: Tensor | None = None,
     into: Tensor | None = None,
+    log_A: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``selective_scan`` for a single position, with softplus: y (R, D) in u's dtype, and the state after it.
 
@@ -42,12 +43,13 @@ def selective_scan_step(
         state = state.contiguous()
         after = state if into is None else into
         dt, B, C, z = (x.to(u.dtype) for x in (dt, B, C, z))
-        return run_step(state, after, source, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset), after
+        y = run_step(state, after, source, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset, log_A)
+        return y, after
     if source is not None:
         state = state.index_select(0, source.clamp(min=0))
     wide = state.dtype
     dt = F.softplus(dt.to(wide) + dt_bias.to(wide))
-    decay = (dt.unsqueeze(2) * A).exp_()
+    decay = (dt.unsqueeze(2) * (-torch.exp(A.to(wide)) if log_A else A)).exp_()
     state = decay.mul_(state).add_((dt * u.to(wide)).unsqueeze(2) * B.to(wide).unsqueeze(1))
     C = C.to(wide)
     y = torch.matmul(C.unsqueeze(1), state.mT).squeeze(1)  # a row first: on a CPU a column after the matrix is slower

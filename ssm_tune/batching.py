@@ -14,10 +14,8 @@ from torch import Tensor
 
 from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
+from ssm_tune.ops.cross_entropy import IGNORE
 from ssm_tune.parallel import World
-
-IGNORE = -100
-"""Target of positions without loss."""
 
 
 @dataclass(frozen=True)

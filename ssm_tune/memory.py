@@ -18,13 +18,11 @@ from torch import Tensor
 from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, attach
 from ssm_tune.models.mamba import Mamba, recomputed_blocks
+from ssm_tune.ops.cross_entropy import bytes_at_worst
 
 GB = 1e9
 SPARE = 0.9
 """The part of a GPU's free memory that is planned with: the allocator cannot use all of it."""
-_LOGITS = 3
-"""Times that the logits, or what is as large, are in memory as the loss's backward begins: their logarithms, and two
-gradients, of which each is made from the one before."""
 LEARNT = 3
 """Times that what is trained stands in memory beside itself: its gradients, and AdamW's two moments."""
 _LENGTH = 64
@@ -45,7 +43,7 @@ class Footprint:
     """Bytes kept for the backward.
 
     token, row, batch: by a block, for each token, for each row, and however many there are; residual, added: by a
-    block's two inputs for each token; label: by the loss for each label token. layers: blocks.
+    block's two inputs for each token; label: by the loss for each label token, as its backward begins. layers: blocks.
     """
 
     token: float
@@ -65,7 +63,7 @@ class Footprint:
         chosen = recomputed_blocks(self.layers, recompute)
         residuals = sum(number < 2 or number - 1 in chosen for number in chosen)  # others' the block before keeps
         inputs = rows * length * (residuals * self.residual + recompute * self.added)
-        begins, reaches = kept * block + _LOGITS * labels * self.label, (max(kept, 1) + 1) * block
+        begins, reaches = kept * block + labels * self.label, (max(kept, 1) + 1) * block
         return inputs + max(begins, reaches)
 
 
@@ -78,8 +76,9 @@ def footprint(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Footp
     one, longer, more = ((two - one) / (_LAYERS[1] - _LAYERS[0]) for one, two in zip(few, many, strict=True))
     token, row = (longer - one) / length, more - longer
     residual, added = (config.d_model * dtype.itemsize for dtype in (model.residual_dtype, model.dtype))
-    logits = config.vocab_size * max(4, model.dtype.itemsize)
-    return Footprint(token, row, one - row - length * token, residual, added, logits, config.n_layer)
+    logits = torch.empty(1, config.vocab_size, dtype=model.dtype, device=model.device)
+    label = config.vocab_size * bytes_at_worst(logits)
+    return Footprint(token, row, one - row - length * token, residual, added, label, config.n_layer)
 
 
 def _small(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Iterator[Mamba]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssm_tune.batching import IGNORE, Batch
+from ssm_tune.batching import Batch
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.ops.cross_entropy import cross_entropy
 from ssm_tune.parallel import ALONE, World
 
 
@@ -19,9 +19,7 @@ def label_loss(model: Mamba, batch: Batch) -> Tensor:
     Logits are made at the labels' positions alone.
     """
     hidden = model.hidden(batch.input_ids).flatten(0, 1).index_select(0, batch.positions)
-    logits = model.logits(hidden)
-    wide = logits.float() if logits.dtype != torch.float64 else logits
-    return F.cross_entropy(wide, batch.targets, ignore_index=IGNORE, reduction="sum") / batch.label_count
+    return cross_entropy(model.logits(hidden), batch.targets, batch.label_count)
 
 
 class Step:

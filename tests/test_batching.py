@@ -7,9 +7,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.batching import IGNORE, bucket, collate, epoch_order, extent
+from ssm_tune.batching import bucket, collate, epoch_order, extent
 from ssm_tune.encoding import Encoded, encode_prompts, encode_training
 from ssm_tune.models.tokenizer import load_tokenizer
+from ssm_tune.ops.cross_entropy import IGNORE
 from ssm_tune.tasks.base import END, Example, load_task
 
 TASK = load_task({"_target_": "ssm_tune.tasks.samsum.SAMSum", "name": "samsum", "hub": "none", "revision": None})

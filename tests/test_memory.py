@@ -203,7 +203,7 @@ def test_the_plan_is_the_peak_of_a_step() -> None:
 
 GB = 1e9
 PLAIN = Footprint(
-    token=1e6, row=0, batch=0, residual=8e4, added=2e4, label=1e4, layers=10
+    token=1e6, row=0, batch=0, residual=8e4, added=2e4, label=3e4, layers=10
 )  # 1.1 GB for 100 tokens, or 0.3
 
 
@@ -237,7 +237,7 @@ def test_the_plan_keeps_to_the_budget() -> None:
 def test_auto_recomputes_as_few_blocks_as_the_budget_allows(
     layers: int, token: float, labels: int, share: float
 ) -> None:
-    found = Footprint(token, row=0, batch=0, residual=8e4, added=2e4, label=1e4, layers=layers)
+    found = Footprint(token, row=0, batch=0, residual=8e4, added=2e4, label=3e4, layers=layers)
     needs = [found.needs(4, 25, labels, number) for number in range(layers + 1)]
     chosen = Plan(found, share * needs[0], 4, 25, labels, "auto").recompute
     fitting = [number for number in range(layers + 1) if needs[number] <= share * needs[0]]

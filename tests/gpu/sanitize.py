@@ -13,6 +13,7 @@ from cases import CASE, inputs
 
 from ssm_tune.ops import backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.cross_entropy import IGNORE, cross_entropy
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
@@ -64,6 +65,9 @@ def others(dtype: torch.dtype) -> None:
         scale = draw(width).requires_grad_()
         y, total = add_rms_norm(stream, added, scale, 1e-5, dtype)
         (y.float().sum() + total.sum()).backward()
+    for width in (8, 4104):
+        logits, count = draw(5, width).to(dtype).requires_grad_(), torch.tensor(5, device="cuda")
+        cross_entropy(logits, torch.tensor([0, 3, IGNORE, 7, 1], device="cuda"), count).backward()
     with torch.no_grad():
         conv1d_step(draw(9, 72).to(dtype), draw(9, 3, 72).to(dtype), weight, bias)
         for states in (4, 16, 24, 64):

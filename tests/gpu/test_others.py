@@ -15,6 +15,7 @@ from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initial import initialised
 from ssm_tune.ops import backend, conv_kernels, norm_kernels
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step, split_conv1d
+from ssm_tune.ops.cross_entropy import IGNORE, cross_entropy
 from ssm_tune.ops.dropout_kernels import dropout
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
@@ -179,6 +180,29 @@ def test_the_model_gives_the_same_on_both_backends(dtype: torch.dtype) -> None:
     scale = 1e-5 if dtype == torch.float32 else 3e-2
     for mine, plain in zip(*results, strict=True):
         assert (mine.float() - plain.float()).norm() <= scale * plain.float().norm()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [8, 96, 50280])
+def test_cross_entropy(dtype: torch.dtype, width: int) -> None:
+    """Of logits from flat to certain, one of them minus infinity, and rows without loss."""
+    logits = (draw(40, width) * torch.logspace(-2, 2, 40, device="cuda").unsqueeze(1)).to(dtype)
+    targets = torch.randint(0, width, (40,), device="cuda")
+    logits[3, (targets[3] + 1) % width] = float("-inf")
+    targets[::7] = IGNORE
+    found = []
+    for how in ("cuda", "reference"):
+        backend.use(how)
+        own = (logits if how == "cuda" else logits.double()).detach().requires_grad_()
+        loss = cross_entropy(own, targets, torch.tensor(50, device="cuda"))
+        found.append((loss, *torch.autograd.grad(3 * loss, own)))
+    (loss, gradient), (exact_loss, exact) = found
+    assert loss.dtype == torch.float32
+    assert abs(float(loss) - float(exact_loss)) <= 1e-6 * abs(float(exact_loss))
+    assert not gradient[::7].any()
+    rounding = torch.finfo(dtype).eps * (1 if dtype == torch.float32 else 0.5)
+    # relative to each row's largest: float32's sums, then the rounding of the result
+    assert ((gradient.double() - exact).abs().amax(1) <= (rounding + 4e-6) * exact.abs().amax(1) + 1e-12).all()
 
 
 METHODS = {

@@ -14,6 +14,7 @@ import torch
 from ssm_tune.ops import compiler
 from ssm_tune.ops.compiler import Kernel, KernelError, cached_cubin, compile_kernel
 from ssm_tune.ops.conv_kernels import SPANS, WEIGHT_SPANS, conv_kernel
+from ssm_tune.ops.cross_entropy_kernels import cross_entropy_kernel
 from ssm_tune.ops.dropout_kernels import dropout_kernel
 from ssm_tune.ops.norm_kernels import norm_kernel
 from ssm_tune.ops.selective_scan import variants
@@ -72,6 +73,8 @@ def other_kernels() -> list[tuple[str, Kernel, int]]:
             ),
             (f"dropout forward {label}", dropout_kernel("dropout_forward", dtype), 0),
             (f"dropout backward {label}", dropout_kernel("dropout_backward", dtype), 0),
+            (f"cross entropy forward {label}", cross_entropy_kernel("cross_entropy_forward", dtype), 0),
+            (f"cross entropy backward {label}", cross_entropy_kernel("cross_entropy_backward", dtype), 0),
             (f"conv step {label}", Kernel.of("conv_step", {"DTYPE": int(DTYPES.index(dtype))}, "step"), 0),
             (f"norm forward {label}", norm_kernel("norm_forward", torch.float32, dtype, 2048, True, False), 0),
             (f"norm backward {label}", norm_kernel("norm_backward", torch.float32, dtype, 2048, True, True), 0),

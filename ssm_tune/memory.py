@@ -1,7 +1,8 @@
 """What a backward pass needs in memory, measured on a small copy of the model; and how much of it to recompute.
 
-A block's activations are kept for the backward, or only its inputs, from which they are computed again when their turn
-comes: the numbers are the same, and the block's forward runs twice. The plan recomputes as few blocks as memory allows.
+A block's activations are kept for the backward; or but for those that cost little to compute again, by the recipes of
+models/recipes.py; or only its inputs, and the block's forward runs twice. The numbers are the same. The plan recomputes
+as little as memory allows.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gc
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,8 +44,9 @@ def release() -> None:
 class Footprint:
     """Bytes kept for the backward.
 
-    token, row, batch: by a block, for each token, for each row, and however many there are; residual, added: by a
-    block's two inputs for each token; label: by the loss for each label token, as its backward begins. layers: blocks.
+    token, row, batch: by a block, for each token, for each row, and however many there are; spared: of token by a block
+    that is partly recomputed; residual, added: by a block's two inputs for each token; label: by the loss for each
+    label token, as its backward begins. layers: blocks.
     """
 
     token: float
@@ -53,18 +56,22 @@ class Footprint:
     added: float
     label: float
     layers: int
+    spared: float = 0
 
-    def needs(self, rows: int, length: int, labels: int, recompute: int) -> float:
-        """Bytes at the worst moment of forward and backward with ``recompute`` blocks' activations computed again: as
-        the backward begins, or in the last block, whose gradients are taken to be as large as what it keeps. Later
-        moments are no worse: an earlier block is computed again when those behind it have let go of theirs.
+    def needs(self, rows: int, length: int, labels: int, recompute: int, partly: int = 0) -> float:
+        """Bytes at the worst moment of forward and backward with ``recompute`` blocks' activations computed again, and
+        of ``partly`` others (all of them, if they are fewer) some: as the backward begins, or in the last block, whose
+        gradients are taken to be as large as what it keeps. Later moments are no worse: an earlier block is computed
+        again when those behind it have let go of theirs.
         """
         block, kept = rows * (length * self.token + self.row) + self.batch, self.layers - recompute
+        spared, lean = rows * length * self.spared, min(partly, kept)
         chosen = recomputed_blocks(self.layers, recompute)
         residuals = sum(number < 2 or number - 1 in chosen for number in chosen)  # others' the block before keeps
         inputs = rows * length * (residuals * self.residual + recompute * self.added)
-        begins, reaches = kept * block + labels * self.label, (max(kept, 1) + 1) * block
-        return inputs + max(begins, reaches)
+        held = kept * block - lean * spared
+        again = block if kept == 0 else spared if lean == kept else 0.0  # of the last block
+        return inputs + max(held + labels * self.label, held + again + block)
 
 
 def footprint(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Footprint:
@@ -75,10 +82,12 @@ def footprint(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Footp
     few, many = ([_kept(small, *shape) for shape in shapes] for small in _small(model, method, adapter_dtype))
     one, longer, more = ((two - one) / (_LAYERS[1] - _LAYERS[0]) for one, two in zip(few, many, strict=True))
     token, row = (longer - one) / length, more - longer
+    lean = [_kept(small, *shapes[1], partly=True) for small in _small(model, method, adapter_dtype)]
+    spared = (many[1] - few[1] - (lean[1] - lean[0])) / (_LAYERS[1] - _LAYERS[0]) / shapes[1][1]
     residual, added = (config.d_model * dtype.itemsize for dtype in (model.residual_dtype, model.dtype))
     logits = torch.empty(1, config.vocab_size, dtype=model.dtype, device=model.device)
     label = config.vocab_size * bytes_at_worst(logits)
-    return Footprint(token, row, one - row - length * token, residual, added, label, config.n_layer)
+    return Footprint(token, row, one - row - length * token, residual, added, label, config.n_layer, spared)
 
 
 def _small(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Iterator[Mamba]:
@@ -91,8 +100,9 @@ def _small(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Iterator
         yield small.train()
 
 
-def _kept(model: Mamba, rows: int, length: int) -> int:
-    """Bytes that autograd keeps of a forward, the model's own tensors apart."""
+def _kept(model: Mamba, rows: int, length: int, partly: bool = False) -> int:
+    """Bytes that autograd keeps of a forward, the model's own tensors apart; ``partly``: if all blocks are partly
+    recomputed."""
     known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -104,9 +114,24 @@ def _kept(model: Mamba, rows: int, length: int) -> int:
 
     ids = torch.zeros(rows, length, dtype=torch.int64, device=model.device)
     keys = torch.zeros(rows, dtype=torch.int64, device=model.device)
-    with model.randomness.of(keys), torch.autograd.graph.saved_tensors_hooks(keep, lambda none: none):
-        model.hidden(ids)
+    before, model.recompute_partly = model.recompute_partly, model.config.n_layer if partly else 0
+    model.recipes.watch = keep
+    try:
+        with model.randomness.of(keys), torch.autograd.graph.saved_tensors_hooks(keep, lambda none: none):
+            model.hidden(ids)
+    finally:
+        model.recompute_partly, model.recipes.watch = before, lambda tensor: None
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+class Again(NamedTuple):
+    """How many blocks are computed again, and of how many others, at most, parts."""
+
+    whole: int
+    partly: int
+
+
+NOTHING = Again(0, 0)
 
 
 @dataclass(frozen=True)
@@ -124,29 +149,39 @@ class Plan:
     setting: str
 
     @property
-    def recompute(self) -> int:
-        """The number of blocks whose activations are computed again."""
+    def recompute(self) -> Again:
+        """How many blocks' activations are computed again."""
         return self._chosen(self.rows, self.setting)
 
-    def needs(self, rows: int, recompute: int) -> float:
-        """Bytes for ``rows`` rows as long as the longest."""
-        return self.footprint.needs(rows, self.length, self.labels * rows // self.rows, recompute)
+    def apply(self, model: Mamba) -> None:
+        """Let the model compute so."""
+        model.recompute, model.recompute_partly = self.recompute
 
-    def _chosen(self, rows: int, setting: str) -> int:
-        """The number of blocks that a setting recomputes for ``rows`` rows: for auto the smallest that keeps to the
-        budget, and where none does the one that needs least."""
+    def needs(self, rows: int, recompute: Again) -> float:
+        """Bytes for ``rows`` rows as long as the longest."""
+        return self.footprint.needs(rows, self.length, self.labels * rows // self.rows, *recompute)
+
+    def _ways(self) -> list[Again]:
+        """From the fastest to that which needs least: parts of blocks first, which cost least for what they spare."""
         layers = self.footprint.layers
+        parts = layers if self.footprint.spared > 0 else 0
+        blocks = [Again(number, parts) for number in range(1, layers + 1)]
+        return [Again(0, number) for number in range(parts + 1)] + blocks
+
+    def _chosen(self, rows: int, setting: str) -> Again:
+        """What a setting recomputes for ``rows`` rows: for auto the least that keeps to the budget, and where nothing
+        does what needs least."""
         if setting != "auto":
-            return layers if setting == "on" else 0
-        budget, numbers = math.inf if self.budget is None else self.budget, range(layers + 1)
-        fitting = (number for number in numbers if self.needs(rows, number) <= budget)
-        return next(fitting, min(numbers, key=lambda number: self.needs(rows, number)))
+            return Again(self.footprint.layers if setting == "on" else 0, 0)
+        budget = math.inf if self.budget is None else self.budget
+        fitting = (way for way in self._ways() if self.needs(rows, way) <= budget)
+        return next(fitting, min(self._ways(), key=lambda way: self.needs(rows, way)))
 
     def line(self) -> str:
         """What was chosen, in words."""
         of = f"activations of the longest batch ({self.rows} x {self.length} tokens)"
-        kept, budget = _gb(self.needs(self.rows, 0)), f" of {_gb(self.budget)}" if self.budget else ""
-        if not self.recompute:
+        kept, budget = _gb(self.needs(self.rows, NOTHING)), f" of {_gb(self.budget)}" if self.budget else ""
+        if self.recompute == NOTHING:
             return f"{of}: kept, about {kept}{budget}"
         less = _gb(self.needs(self.rows, self.recompute))
         return f"{of}: computed again in {self._blocks()}, about {less}{budget} (kept in all, they would take {kept})"
@@ -156,7 +191,7 @@ class Plan:
         need = self.needs(self.rows, self.recompute)
         if self.budget is None or need <= self.budget:
             return None
-        how = f"computed again in {self._blocks()}" if self.recompute else "all of them kept"
+        how = "all of them kept" if self.recompute == NOTHING else f"computed again in {self._blocks()}"
         return (
             f"the longest batch, {self.rows} x {self.length} tokens, needs about {_gb(need)} for its activations, "
             f"{how}, and there are {_gb(self.budget)}: {self.advice(self.rows)}"
@@ -171,17 +206,22 @@ class Plan:
         choices = [(size, self.setting) for size in smaller]
         choices += [(size, other) for size in (rows, *smaller) for other in ("auto", "on") if other != self.setting]
         for size, setting in choices:
-            number = self._chosen(size, setting)
-            if (need := self.needs(size, number)) <= limit:
+            way = self._chosen(size, setting)
+            if (need := self.needs(size, way)) <= limit:
                 settings = [f"train.micro_batch={size}"] * (size < rows)
                 settings += [f"train.recompute={setting}"] * (setting != self.setting)
-                how = f"needs about {_gb(need)}, recomputing {self._blocks(number)}"
+                how = f"needs about {_gb(need)}, recomputing {self._blocks(way)}"
                 return f"{' '.join(settings)} {how}, and changes no result but by rounding"
-        least = _gb(min(self.needs(1, number) for number in range(self.footprint.layers + 1)))
+        least = _gb(min(self.needs(1, way) for way in self._ways()))
         return f"even one example at a time, recomputed, needs about {least}: take a smaller model or a larger GPU"
 
-    def _blocks(self, recompute: int | None = None) -> str:
-        return f"{self.recompute if recompute is None else recompute} of {self.footprint.layers} blocks"
+    def _blocks(self, recompute: Again | None = None) -> str:
+        whole, partly = self.recompute if recompute is None else recompute
+        layers = self.footprint.layers
+        if partly == 0 or whole == layers:
+            return f"{whole} of {layers} blocks"
+        parts = f"parts of {partly} of {layers} blocks"
+        return f"{whole} of {layers} blocks and parts of the others" if whole else parts
 
 
 def plan(

@@ -127,7 +127,7 @@ class Planner:
         loading = time.perf_counter() - begun
         adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
         captured = captures(prepared)
-        prepared.model.recompute = memory_plan(prepared, sequences).recompute
+        memory_plan(prepared, sequences).apply(prepared.model)
         micro_batch = prepared.config.train.micro_batch
 
         def capture() -> Capture | None:

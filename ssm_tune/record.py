@@ -146,6 +146,7 @@ class Backend(TypedDict):
     micro_batch: NotRequired[int | None]  # examples at a time in each of them; null: all of its share
     deterministic: NotRequired[bool]
     recomputed_blocks: NotRequired[int]  # those whose activations were computed again for the backward
+    partly_recomputed_blocks: NotRequired[int]  # others, at most, of which the cheap ones were
     recompute: NotRequired[bool]  # in older records: whether those of all blocks were
 
 

@@ -22,7 +22,7 @@ from ssm_tune.evaluation import answers_of, points, score_frozen, write_predicti
 from ssm_tune.interruption import interruptible
 from ssm_tune.logger import Logger, make_logger, require_wandb
 from ssm_tune.loop import Diverged, Trained, Training, train
-from ssm_tune.memory import Plan, plan
+from ssm_tune.memory import NOTHING, Plan, plan
 from ssm_tune.methods.base import Adapter, attach
 from ssm_tune.outcome import (
     Evaluated,
@@ -166,7 +166,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
     ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {total_parameters(adapter):,} parameters")
     capture = CudaCapture(prepared.model.device) if captures(prepared) else None
-    prepared.model.recompute = session.plan.recompute
+    session.plan.apply(prepared.model)
     training = Training(
         adapter, sequences, prepared.train, prepared.tokenizer.eos_id, capture, prepared.config.train.micro_batch,
         world, prepared.config.train.deterministic,
@@ -213,7 +213,7 @@ def memory_plan(prepared: Prepared, sequences: Sequences, world: World = ALONE) 
 def _planned(prepared: Prepared, sequences: Sequences, world: World, ui: Display) -> Plan:
     """``memory_plan``, said before anything slow."""
     chosen = memory_plan(prepared, sequences, world)
-    if chosen.recompute or chosen.budget is not None:
+    if chosen.recompute != NOTHING or chosen.budget is not None:
         ui.say(chosen.line())
     if excess := chosen.excess():
         ui.say(f"note: {excess}")

@@ -118,7 +118,8 @@ class Session:
         train = self.prepared.config.train
         return {
             "processes": self.world.size, "micro_batch": train.micro_batch, "deterministic": train.deterministic,
-            "recomputed_blocks": 0 if self.plan is None else self.plan.recompute,
+            "recomputed_blocks": 0 if self.plan is None else self.plan.recompute.whole,
+            "partly_recomputed_blocks": 0 if self.plan is None else self.plan.recompute.partly,
         }  # fmt: skip
 
     def elapsed(self) -> float:

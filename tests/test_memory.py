@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import weakref
 from collections.abc import Callable, Collection, Iterable
@@ -26,7 +27,7 @@ from ssm_tune.config import method_section
 from ssm_tune.encoding import Encoded
 from ssm_tune.errors import UserError
 from ssm_tune.loop import train
-from ssm_tune.memory import Footprint, Plan, footprint, plan
+from ssm_tune.memory import NOTHING, Again, Footprint, Plan, footprint, plan
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models import mamba
 from ssm_tune.models.mamba import Mamba
@@ -116,7 +117,14 @@ def test_loss_and_gradients_have_the_same_bits_whatever_is_recomputed(name: str,
     with torch.no_grad():  # dropout and offsets shall matter
         for number, parameter in enumerate(adapter.parameters.values()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
-    for model.recompute in range(5):
+    for model.recompute, model.recompute_partly in [
+        (0, 0),
+        (0, 1),
+        (0, 4),
+        (2, 1),
+        (3, 9),
+        *((n, 0) for n in range(1, 5)),
+    ]:
         model.zero_grad()
         with model.randomness.of(batch.keys):
             loss = label_loss(model, batch)
@@ -144,6 +152,21 @@ def test_each_block_that_is_recomputed_leaves_less_to_keep(name: str) -> None:
         over = found.needs(3, 300, 0, model.recompute) - gradients - counted[-1]
         assert -0.1 * block < over < block  # the first block keeps less than the others
     assert all(less < more for more, less in itertools.pairwise(counted))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_block_that_is_partly_recomputed_keeps_less(name: str) -> None:
+    model, method = small_model(n_layer=6), load_method(method_section(name))
+    found = footprint(model, method, torch.float32)
+    attach(model, method)
+    model.train()
+    whole, lean = (memory._kept(model, 3, 300, partly=partly) for partly in (False, True))
+    block = 3 * (300 * found.token + found.row) + found.batch
+    assert found.spared > 0
+    assert whole - lean == pytest.approx(found.layers * 3 * 300 * found.spared, abs=block)  # the first keeps less
+    assert found.needs(3, 300, 10**6, 0) - found.needs(3, 300, 10**6, 2, 9) == pytest.approx(
+        2 * block - 3 * 300 * (found.residual + 2 * found.added) + 4 * 3 * 300 * found.spared, rel=0.2
+    )
 
 
 class Live(TorchDispatchMode):
@@ -221,15 +244,28 @@ def test_the_plan_keeps_to_the_budget() -> None:
     assert PLAIN.needs(4, 25, 0, recompute=10) == pytest.approx(0.3e9)  # unless there are many logits:
     assert PLAIN.needs(4, 25, 20_000, recompute=9) == pytest.approx(0.79e9)
     assert PLAIN.needs(4, 25, 20_000, recompute=10) == pytest.approx(0.7e9)
-    assert planned(None).recompute == planned(2.0).recompute == 0
-    assert [planned(memory_gb).recompute for memory_gb in (1.09, 1.0, 0.5, 0.295)] == [1, 2, 7, 9]
-    assert planned(None, "on").recompute == 10
-    assert planned(2.0, "off").recompute == 0
+    assert planned(None).recompute == planned(2.0).recompute == NOTHING
+    assert [planned(memory_gb).recompute for memory_gb in (1.09, 1.0, 0.5, 0.295)] == [(1, 0), (2, 0), (7, 0), (9, 0)]
+    assert planned(None, "on").recompute == (10, 0)
+    assert planned(2.0, "off").recompute == NOTHING
     line = planned(1.0).line()
     assert line.endswith(
         "computed again in 2 of 10 blocks, about 0.904 GB of 1 GB (kept in all, they would take 1.1 GB)"
     )
     assert planned(2.0).line().endswith("(4 x 25 tokens): kept, about 1.1 GB of 2 GB")
+
+
+def test_parts_of_blocks_come_before_blocks() -> None:
+    found = dataclasses.replace(PLAIN, spared=3e5)  # 0.03 GB of a block's 0.1
+    ways = [Plan(found, 1e9 * budget, 4, 25, 10, "auto") for budget in (2.0, 1.05, 0.83, 0.8, 0.3)]
+    assert [way.recompute for way in ways] == [(0, 0), (0, 2), (0, 9), (1, 10), (9, 10)]
+    assert "computed again in parts of 2 of 10 blocks, about 1.04 GB" in ways[1].line()
+    assert "computed again in 1 of 10 blocks and parts of the others" in ways[3].line()
+    assert Plan(found, None, 4, 25, 10, "on").recompute == (10, 0)
+    # parts of the last block are made again at the worst moment
+    assert found.needs(4, 25, 0, 0, 9) == pytest.approx(1.1e9 - 9 * 0.03e9)
+    assert found.needs(4, 25, 0, 0, 10) == pytest.approx(1.1e9 - 9 * 0.03e9)
+    assert found.needs(4, 25, 10_000, 0, 10) == pytest.approx(1.3e9 - 10 * 0.03e9)
 
 
 @settings(max_examples=50, deadline=None)
@@ -239,7 +275,7 @@ def test_auto_recomputes_as_few_blocks_as_the_budget_allows(
 ) -> None:
     found = Footprint(token, row=0, batch=0, residual=8e4, added=2e4, label=3e4, layers=layers)
     needs = [found.needs(4, 25, labels, number) for number in range(layers + 1)]
-    chosen = Plan(found, share * needs[0], 4, 25, labels, "auto").recompute
+    chosen = Plan(found, share * needs[0], 4, 25, labels, "auto").recompute.whole
     fitting = [number for number in range(layers + 1) if needs[number] <= share * needs[0]]
     assert chosen == min(fitting) if fitting else needs[chosen] == min(needs)
 
@@ -260,8 +296,8 @@ def test_a_batch_beyond_the_budget_is_refused_with_what_fits() -> None:
 
 def test_a_batch_that_was_to_fit_and_did_not_is_not_planned_as_large_again() -> None:
     tight = planned(0.6)
-    assert tight.recompute == 6
-    assert tight.needs(2, 0) > 0.9 * 0.6e9  # what micro batches of two would take, with nothing recomputed
+    assert tight.recompute == (6, 0)
+    assert tight.needs(2, NOTHING) > 0.9 * 0.6e9  # what micro batches of two would take, with nothing recomputed
     assert tight.advice(4).startswith("train.micro_batch=1 needs about 0.275 GB, recomputing 0 of 10 blocks")
     assert (
         planned(0.6, rows=1).advice(1).startswith("train.recompute=on needs about 0.3 GB, recomputing 10 of 10 blocks")
@@ -290,7 +326,8 @@ def test_a_run_says_and_records_what_it_does_with_activations(
     assert Results(tmp_path).state(compose(cell)).status == "done"  # however it was computed, it is the same cell
     assert main(cell) == 0
     assert "this cell is done already" in capsys.readouterr().err
-    budget = plans[-1].needs(2, 2) / 1e9
+    budget = plans[-1].needs(2, Again(2, 4)) / 1e9
     assert main([*cell, "force=true", f"train.memory={budget}", "train.micro_batch=2"]) == 0
-    assert "computed again in 2 of 4 blocks, about " in capsys.readouterr().err
-    assert read_record(path)["backend"]["recomputed_blocks"] == plans[-1].recompute == 2
+    assert "computed again in 2 of 4 blocks and parts of the others, about " in capsys.readouterr().err
+    backend = read_record(path)["backend"]
+    assert (backend["recomputed_blocks"], backend["partly_recomputed_blocks"]) == plans[-1].recompute == (2, 4)

@@ -68,7 +68,8 @@ def line(row: dict[str, Any]) -> str:
     notes = []
     if "recomputed_blocks" in row:
         notes = [
-            f"{row['recomputed_blocks']} of {row['layers']} blocks computed again, allowed {row['allowed_gb']:.2f} GB"
+            f"computed again: {row['recomputed_blocks']} of {row['layers']} blocks, parts of "
+            f"{row['partly_recomputed_blocks']}, allowed {row['allowed_gb']:.2f} GB"
         ]
     notes += [row["said"]] * bool(row["said"])
     return _ROW.format(
@@ -109,10 +110,11 @@ def _measured(case: Case, capture: bool, share: float | None) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
     row: dict[str, Any] = {"weights_gb": weights / 1e9}
     if chosen is not None and share is not None:
-        training.adapter.model.recompute = chosen.recompute
+        chosen.apply(training.adapter.model)
         allowed = (weights + share_of_official(case, weights, share)) / 1e9
         row |= {
-            "recomputed_blocks": chosen.recompute, "layers": chosen.footprint.layers, "allowed_gb": allowed,
+            "recomputed_blocks": chosen.recompute.whole, "partly_recomputed_blocks": chosen.recompute.partly,
+            "layers": chosen.footprint.layers, "allowed_gb": allowed,
         }  # fmt: skip
     return row | {
         "milliseconds": milliseconds_a_step(training, _SECONDS, _BLOCKS),

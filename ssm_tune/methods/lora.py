@@ -13,6 +13,7 @@ from ssm_tune.methods.base import Method, kaiming
 from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.injection import Randomness
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.models.recipes import Recipes
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout
 from ssm_tune.ops.projections import add_low_rank, each_linear, linear_beside
 
@@ -57,10 +58,11 @@ class ProjectionUpdate(nn.Module):
     columns: Tensor
 
     def __init__(
-        self, parts: dict[str, LowRankUpdate], columns: Tensor, dropout: float, randomness: Randomness
-    ) -> None:
+        self, parts: dict[str, LowRankUpdate], columns: Tensor, dropout: float, randomness: Randomness,
+        recipes: Recipes,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.dropout, self.randomness = dropout, randomness
+        self.dropout, self.randomness, self.recipes = dropout, randomness, recipes
         self.parts = nn.ModuleDict(parts)
         self.register_buffer("columns", columns, persistent=False)
 
@@ -70,14 +72,20 @@ class ProjectionUpdate(nn.Module):
         scale, downs = updates[0].scale, tuple(update.A for update in updates)
         A = (torch.stack(downs) if len(downs) > 1 else downs[0].unsqueeze(0)).to(x.dtype)
         if self.training and self.dropout > 0:
-            dropped, x = keyed_dropout(x, self.randomness.rows(x), self.columns, self.dropout)
-            low = each_linear(dropped.flatten(1, -2), A)
+            rows, source = self.randomness.rows(x), self.recipes.source(x)
+            dropped, x = keyed_dropout(x, rows, self.columns, self.dropout)
+            flat = dropped.flatten(1, -2)
+            self.recipes.offer(
+                flat, lambda: keyed_dropout(source(), rows, self.columns, self.dropout)[0].flatten(1, -2)
+            )
+            low = each_linear(flat, A)
             scale /= 1 - self.dropout
         else:
             low, x = linear_beside(x, A.flatten(0, 1))
             low = low.flatten(0, -2).unflatten(-1, (len(updates), -1)).movedim(-2, 0)
-        ups = [update.B.to(x.dtype) for update in updates]
-        return add_low_rank(out, low, [update.start for update in updates], scale, *ups), x
+        starts, ups = [update.start for update in updates], [update.B.to(x.dtype) for update in updates]
+        self.recipes.change(out, lambda made: add_low_rank(made, low.detach(), starts, scale, *ups))
+        return add_low_rank(out, low, starts, scale, *ups), x
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +129,7 @@ class LoRA(Method):
                 mixer.injection.updates[projection] = ProjectionUpdate(
                     {name.rpartition(".")[2]: update for name, update, _ in found},
                     torch.stack([columns for *_, columns in found]).to(model.device),
-                    self.dropout, model.randomness,
+                    self.dropout, model.randomness, model.recipes,
                 )  # fmt: skip
 
     def count(self, config: MambaConfig) -> int:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssm_tune.models.injection import Injection, tensor_of
+from ssm_tune.models.recipes import Recipes
 from ssm_tune.ops.causal_conv1d import conv1d_step, split_conv1d
 from ssm_tune.ops.projections import linear_beside, split_linear
 from ssm_tune.ops.rms_norm import add_rms_norm
@@ -82,6 +83,7 @@ class MambaMixer(nn.Module):
         self.D = nn.Parameter(torch.ones(D))
         self.out_proj = Projection(D, config.d_model, bias=False)
         self.injection = Injection()
+        self.recipes = Recipes()
 
     def _project(self, name: str, input: Tensor) -> tuple[Tensor, Tensor]:
         """A projection's output, and its input for whoever else reads it."""
@@ -111,7 +113,9 @@ class MambaMixer(nn.Module):
             rows, A_log = extra.widened(self.x_proj.weight.to(x.dtype), A_log)
             (projected, x), N = linear_beside(x, *rows), N + extra.count
         # dt_proj's bias is left to the scan, which adds it in the state's dtype, as the original's kernel does
-        dt, low, B, C = split_linear(projected, self.dt_proj.weight.to(x.dtype), (self.config.dt_rank, N, N))
+        weight = self.dt_proj.weight.to(x.dtype)
+        dt, low, B, C = split_linear(projected, weight, (self.config.dt_rank, N, N))
+        self.recipes.offer(dt, lambda: F.linear(low.detach(), weight))
         return self._updated("dt_proj", low, dt)[0], A_log, B, C, x
 
     def _start(self, rows: int) -> tuple[Tensor | None, Tensor | None]:
@@ -138,6 +142,7 @@ class MambaMixer(nn.Module):
         joined, _ = self._project("in_proj", hidden)
         last_conv = self._last_inputs(joined.chunk(2, dim=-1)[0], conv, lengths) if keep else None
         x, z = split_conv1d(joined, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)
+        self.recipes.offer(x, lambda: split_conv1d(joined, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)[0])
         dt, A_log, B, C, x = self._scan_inputs(x)
         if lengths is not None:  # softplus(-inf) = 0: a step of size 0 leaves the state as it is
             beyond = torch.arange(x.shape[1], device=x.device) >= lengths.unsqueeze(1)

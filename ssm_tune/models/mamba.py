@@ -6,6 +6,7 @@ d_model width of the residual stream   D channels of a block   N states a channe
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ssm_tune.models.block import Block, MambaConfig, MambaMixer, Projection, RMSNorm, kept_dtype
 from ssm_tune.models.injection import Randomness, tensor_of
+from ssm_tune.models.recipes import Recipes
 from ssm_tune.ops.selective_scan import state_dtype
 
 
@@ -89,7 +91,9 @@ class Mamba(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
         self.prompt: nn.Module | None = None
-        self.randomness = Randomness()
+        self.randomness, self.recipes = Randomness(), Recipes()
+        for mixer in self.mixers:
+            mixer.recipes = self.recipes
 
     @property
     def mixers(self) -> list[MambaMixer]:
@@ -106,6 +110,8 @@ class Mamba(nn.Module):
 
     recompute: int = 0
     """The number of blocks whose activations a backward computes again from the block's inputs, the only ones kept."""
+    recompute_partly: int = 0
+    """The number of other blocks, at most, that a backward computes those activations again of that cost little."""
     _compute_dtype: torch.dtype | None = None
     checkpoint_hash: str | None = None
     """sha256 of the tensors that the model was loaded from, in their own dtypes; None for one that was not."""
@@ -142,14 +148,18 @@ class Mamba(nn.Module):
         if lengths is not None:
             lengths = lengths + virtual
         cache, out = Cache([], []), None
-        recomputed = recomputed_blocks(self.config.n_layer, self.recompute if torch.is_grad_enabled() else 0)
+        layers, differentiable = self.config.n_layer, torch.is_grad_enabled()
+        recomputed = recomputed_blocks(layers, self.recompute if differentiable else 0)
+        others = [number for number in range(layers) if number not in recomputed]
+        partly = others[: self.recompute_partly if differentiable else 0]
         for number, block in enumerate(self.backbone.blocks):
             if number in recomputed:
                 out, residual, last = checkpoint(
                     block, residual, out, self.dtype, lengths, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                out, residual, last = block(residual, out, self.dtype, lengths)
+                with self.recipes.instead() if number in partly else nullcontext():
+                    out, residual, last = block(residual, out, self.dtype, lengths)
             if last is not None and keep:
                 cache.conv.append(last[0])
                 cache.ssm.append(last[1])

@@ -23,11 +23,13 @@ from ssm_tune.ops.launch import (
     sum_partials,
 )
 
-SPANS = (4, 8)
+SPANS = {"conv_forward": (4, 8), "conv_backward": (4, 8, 16)}
 """Positions of a thread: few where only more threads fill the GPU, though each reads three positions more."""
 WEIGHT_SPANS = (8, 16, 32, 64)
 """The same where the weight's gradient is wanted: the more, the fewer partial sums."""
-BLOCKS = 4
+AHEAD = 4
+"""Positions that the backward reads ahead."""
+BLOCKS = 2.75
 """Blocks a processor that fill the GPU."""
 WIDTH = 4
 
@@ -35,8 +37,8 @@ _TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state"
 _FIELDS = "9P4q8i"
 
 
-def conv_kernel(name: str, dtype: torch.dtype, span: int = SPANS[-1], x: bool = True, weight: bool = False) -> Kernel:
-    macros = {"DTYPE": DTYPE_CODES[dtype], "SPAN": span, "D_X": int(x), "D_WEIGHT": int(weight)}
+def conv_kernel(name: str, dtype: torch.dtype, span: int, x: bool = True, weight: bool = False) -> Kernel:
+    macros = {"DTYPE": DTYPE_CODES[dtype], "SPAN": span, "AHEAD": AHEAD, "D_X": int(x), "D_WEIGHT": int(weight)}
     return Kernel.of(name, macros, "conv1d")
 
 
@@ -63,7 +65,7 @@ def run_forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: T
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, weight = in_fours(x), weight.contiguous()
     initial_state = None if initial_state is None else in_fours(initial_state)
-    span = _span(x, SPANS)
+    span = _span(x, SPANS["conv_forward"])
     launch(conv_kernel("conv_forward", x.dtype, span), _grid(x, span), 128, 0, _FIELDS,
            [*map(address, (x, initial_state, None, weight, bias, out, None, None, None)),
             *_ends(x, initial_state, x, x, weight, bias)], x.device)  # fmt: skip
@@ -78,7 +80,7 @@ def run_backward(
     """Writes x's gradient to ``dx``, contiguous or a slice of such a tensor's last dimension; gives the others."""
     want_x, want_weight, want_bias, want_initial = wanted
     sums = want_weight or want_bias
-    span = _span(x, WEIGHT_SPANS if sums else SPANS)
+    span = _span(x, WEIGHT_SPANS if sums else SPANS["conv_backward"])
     _, dweight, dbias, dinitial = gradients_of((x, weight, bias, initial_state), [False, *wanted[1:]])
     grid = _grid(x, span)
     partial = x.new_empty(grid[1] * grid[2], WIDTH + 1, x.shape[2], dtype=torch.float32) if sums else None

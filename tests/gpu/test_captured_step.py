@@ -95,11 +95,13 @@ def test_graphs_give_what_plain_training_gives(micro_batch: int | None, monkeypa
     assert worst < ROUNDING[torch.float32]
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize(("blocks", "parts"), [(1, 0), (2, 0), (0, 2), (1, 1)])
 @pytest.mark.parametrize("name", METHODS)
-def test_recomputed_activations_give_the_same_losses(name: str, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputed_activations_give_the_same_losses(
+    name: str, blocks: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept, again = (started(name, True) for _ in range(2))
-    again.adapter.model.recompute = blocks
+    again.adapter.model.recompute, again.adapter.model.recompute_partly = blocks, parts
     assert captured(kept, monkeypatch) == captured(again, monkeypatch)
 
 

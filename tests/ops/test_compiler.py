@@ -65,8 +65,7 @@ def other_kernels() -> list[tuple[str, Kernel, int]]:
     for dtype in DTYPES:
         label = str(dtype).removeprefix("torch.")
         found += [
-            *((f"conv forward {span} {label}", conv_kernel("conv_forward", dtype, span), 0) for span in SPANS),
-            *((f"conv backward {span} {label}", conv_kernel("conv_backward", dtype, span), 0) for span in SPANS),
+            *((f"{name} {span} {label}", conv_kernel(name, dtype, span), 0) for name in SPANS for span in SPANS[name]),
             *(
                 (f"conv backward, weights {span} {label}", conv_kernel("conv_backward", dtype, span, True, True), 0)
                 for span in WEIGHT_SPANS

@@ -33,19 +33,27 @@ struct Four {
     float v[4];
 };
 
-// Four neighbours at once: 16 bytes of float32, 8 bytes of the 16-bit dtypes.
-__device__ __forceinline__ Four load_four(const elem* from) {
+// Four neighbours at once: 16 bytes of float32, 8 bytes of the 16-bit dtypes; as they lie, and as numbers.
+#if DTYPE == 0
+typedef float4 Raw;
+#else
+typedef uint2 Raw;
+#endif
+
+__device__ __forceinline__ Raw load_raw(const elem* from) { return *(const Raw*)from; }
+
+__device__ __forceinline__ Four unpacked(Raw raw) {
     Four out;
 #if DTYPE == 0
-    float4 raw = *(const float4*)from;
     out.v[0] = raw.x, out.v[1] = raw.y, out.v[2] = raw.z, out.v[3] = raw.w;
 #else
-    uint2 raw = *(const uint2*)from;
     out.v[0] = to_float((u16)(raw.x & 0xffffu)), out.v[1] = to_float((u16)(raw.x >> 16));
     out.v[2] = to_float((u16)(raw.y & 0xffffu)), out.v[3] = to_float((u16)(raw.y >> 16));
 #endif
     return out;
 }
+
+__device__ __forceinline__ Four load_four(const elem* from) { return unpacked(load_raw(from)); }
 
 __device__ __forceinline__ void store_four(elem* to, Four x) {
 #if DTYPE == 0

@@ -30,9 +30,9 @@ __device__ __forceinline__ Taps load_taps(const Conv& p, int channel) {
 }
 
 // The input at t, which may lie up to three positions before the first.
-__device__ __forceinline__ Four input_at(const Conv& p, int row, int t, int channel) {
-    if (t >= 0 && t < p.length) return load_four(p.x + row * p.x_row + (i64)t * p.x_step + channel);
-    if (t < 0 && p.initial) return load_four(p.initial + row * p.initial_row + (i64)(t + 3) * p.initial_step + channel);
+__device__ __forceinline__ Raw input_at(const Conv& p, int row, int t, int channel) {
+    if (t >= 0 && t < p.length) return load_raw(p.x + row * p.x_row + (i64)t * p.x_step + channel);
+    if (t < 0 && p.initial) return load_raw(p.initial + row * p.initial_row + (i64)(t + 3) * p.initial_step + channel);
     return {};
 }
 
@@ -40,22 +40,29 @@ __device__ __forceinline__ Four input_at(const Conv& p, int row, int t, int chan
 extern "C" __global__ void __launch_bounds__(128) conv_forward(const __grid_constant__ Conv p) {
     const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.z, start = blockIdx.y * SPAN;
     if (channel >= p.channels) return;
-    Four window[SPAN + 3];
+    Raw window[SPAN + 3];  // all asked for before any is used
 #pragma unroll
     for (int i = 0; i < SPAN + 3; ++i) window[i] = input_at(p, row, start + i - 3, channel);
     const Taps taps = load_taps(p, channel);
+    elem* out_at = p.out + ((i64)row * p.length + start) * p.channels + channel;
+    Four x[4];
+#pragma unroll
+    for (int k = 0; k < 3; ++k) x[k + 1] = unpacked(window[k]);
 #pragma unroll
     for (int i = 0; i < SPAN; ++i) {
         if (start + i >= p.length) break;
+#pragma unroll
+        for (int k = 0; k < 3; ++k) x[k] = x[k + 1];
+        x[3] = unpacked(window[i + 3]);
         Four out;
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
             float sum = taps.bias.v[c];
 #pragma unroll
-            for (int k = 0; k < 4; ++k) sum = fmaf(taps.w[k].v[c], window[i + k].v[c], sum);
+            for (int k = 0; k < 4; ++k) sum = fmaf(taps.w[k].v[c], x[k].v[c], sum);
             out.v[c] = sum * sigmoid(sum);
         }
-        store_four(p.out + ((i64)row * p.length + start + i) * p.channels + channel, out);
+        store_four(out_at + (i64)i * p.channels, out);
     }
 }
 #endif
@@ -66,17 +73,26 @@ extern "C" __global__ void __launch_bounds__(128) conv_backward(const __grid_con
     if (channel >= p.channels) return;
     const Taps taps = load_taps(p, channel);
     Four window[4], inner[4] = {}, dweight[4] = {}, dbias = {};  // inner: gradients before the silu, newest last
+    Raw x_raw[AHEAD], dout_raw[AHEAD];                            // asked for so many positions ahead
+    const auto ask = [&](int i) {
+        const int t = start + i;
+        x_raw[i % AHEAD] = input_at(p, row, t, channel);
+        dout_raw[i % AHEAD] = Raw{};
+        if (t < p.length) dout_raw[i % AHEAD] = load_raw(p.dout + row * p.dout_row + (i64)t * p.dout_step + channel);
+    };
 #pragma unroll
-    for (int k = 0; k < 3; ++k) window[k + 1] = input_at(p, row, start + k - 3, channel);
-    constexpr int UNROLL = SPAN > 16 ? 4 : SPAN + 3;
+    for (int k = 0; k < 3; ++k) window[k + 1] = unpacked(input_at(p, row, start + k - 3, channel));
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i) ask(i);
+    constexpr int UNROLL = SPAN > 16 ? AHEAD : SPAN + 3;
 #pragma unroll UNROLL
     for (int i = 0; i < SPAN + 3; ++i) {
         const int t = start + i;
 #pragma unroll
         for (int k = 0; k < 3; ++k) window[k] = window[k + 1], inner[k] = inner[k + 1];
-        window[3] = input_at(p, row, t, channel);
-        Four dout = {};
-        if (t < p.length) dout = load_four(p.dout + row * p.dout_row + (i64)t * p.dout_step + channel);
+        window[3] = unpacked(x_raw[i % AHEAD]);
+        const Four dout = unpacked(dout_raw[i % AHEAD]);
+        if (i + AHEAD < SPAN + 3) ask(i + AHEAD);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
             float sum = taps.bias.v[c];

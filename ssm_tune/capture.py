@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -58,7 +59,8 @@ class CudaCapture:
         generator = torch.cuda.default_generators[index]
         random = generator.clone_state()
         try:
-            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            graphing = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
+            with _no_garbage_collection(), graphing:
                 work()
         except BaseException:
             # PyTorch leaves both of these inside a capture that CUDA has broken off: dropout would fail from now on,
@@ -72,6 +74,19 @@ class CudaCapture:
 
     def release(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Python may collect garbage at any time, and what then gives back GPU memory, graphs or streams may do what a
+    capture under way does not allow."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Graphs:

@@ -27,10 +27,17 @@ SPARE = 0.9
 """The part of a GPU's free memory that is planned with: the allocator cannot use all of it."""
 LEARNT = 3
 """Times that what is trained stands in memory beside itself: its gradients, and AdamW's two moments."""
+_WORKSPACE = 2**25
+"""Bytes that cuBLAS works in at most, for each thread that uses it: that of the forward, and the backward's."""
 _LENGTH = 64
 _LAYERS = 1, 3
 _LESS = 0.75
 """Of what a batch was to need that was to fit and did not: what is advised instead may need that part, as estimated."""
+
+
+def workspaces(device: torch.device) -> int:
+    """Bytes that products need beside their inputs and results."""
+    return 2 * _WORKSPACE if device.type == "cuda" else 0
 
 
 def release() -> None:
@@ -236,7 +243,7 @@ def plan(
     found = footprint(model, method, adapter_dtype)
     budget = None if memory is None else memory * GB
     if budget is None and model.device.type == "cuda":
-        spent = LEARNT * method.count(model.config) * adapter_dtype.itemsize
+        spent = LEARNT * method.count(model.config) * adapter_dtype.itemsize + workspaces(model.device)
         release()
         budget = max(SPARE * torch.cuda.mem_get_info(model.device)[0] - spent, 1.0)
     chosen = Plan(found, budget, *longest, recompute)

@@ -165,12 +165,12 @@ def planned(case: Case, capture: bool, share: float, device: Any) -> Any:
     Raises UserError where nothing keeps to it.
     """
     from ssm_tune.batching import bucket
-    from ssm_tune.memory import plan
+    from ssm_tune.memory import plan, workspaces
 
     adapter, weights = _attached(case, device)
     model, trained = adapter.model, sum(parameter.nbytes for parameter in adapter.parameters.values())
     added = sum(parameter.nbytes for parameter in model.parameters()) - weights
-    budget = activations_budget(case, share, weights, added, trained)
+    budget = activations_budget(case, share, weights, added, trained, workspaces(device))
     extents = case.length, case.batch * LABELS
     longest = case.batch, *(bucket(*extents) if capture else extents)
     try:
@@ -184,16 +184,16 @@ def share_of_official(case: Case, weights: int, share: float) -> float:
     return share * (1e9 * case.official[1] - weights)
 
 
-def activations_budget(case: Case, share: float, weights: int, added: int, trained: int) -> float:
-    """Bytes that ``share_of_official`` leaves for activations and logits. weights, added, trained: bytes of the model's
-    weights, of what the method adds to them, and of all that is trained.
+def activations_budget(case: Case, share: float, weights: int, added: int, trained: int, workspaces: int) -> float:
+    """Bytes that ``share_of_official`` leaves for activations and logits. weights, added, trained, workspaces: bytes of
+    the model's weights, of what the method adds to them, of all that is trained, and of what products work in.
 
     Raises UserError where it leaves none.
     """
     from ssm_tune.memory import LEARNT
 
-    allowed, others = share_of_official(case, weights, share), added + LEARNT * trained
+    allowed, others = share_of_official(case, weights, share), added + LEARNT * trained + workspaces
     if allowed <= others:
-        raise UserError(f"{others / 1e9:.3g} GB of what is trained, its gradients and AdamW's moments are beyond the "
-                        f"{allowed / 1e9:.3g} GB allowed")  # fmt: skip
+        raise UserError(f"{others / 1e9:.3g} GB of what is trained, its gradients, AdamW's moments and cuBLAS's "
+                        f"workspaces are beyond the {allowed / 1e9:.3g} GB allowed")  # fmt: skip
     return allowed - others

@@ -80,9 +80,10 @@ def test_a_steps_row_says_how_many_blocks_are_recomputed(monkeypatch: pytest.Mon
 def test_a_share_of_the_official_peak_is_for_all_but_the_weights() -> None:
     case = bench_step.Case("mamba_130m", "lora", 4, 64, (110.0, 0.65))
     # of 0.65 - 0.25 GB half; of these 0.01 are the adapter, three times as many its gradients and moments
-    assert bench_step.activations_budget(case, 0.5, 250_000_000, 10_000_000, 10_000_000) == pytest.approx(0.16e9)
+    found = bench_step.activations_budget(case, 0.5, 250_000_000, 10_000_000, 10_000_000, 20_000_000)
+    assert found == pytest.approx(0.14e9)
     with pytest.raises(UserError, match=r"0\.75 GB of what is trained, .* are beyond the 0\.2 GB allowed"):
-        bench_step.activations_budget(case, 0.5, 250_000_000, 0, 250_000_000)
+        bench_step.activations_budget(case, 0.5, 250_000_000, 0, 250_000_000, 0)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -112,7 +113,7 @@ def test_a_budget_that_nothing_keeps_to_is_told_in_its_row(monkeypatch: pytest.M
     row = bench_step.measured(bench_step.Case("tiny", "lora", 2, 64, (1.0, 0.004)), True, 0.5)
     assert "no number of recomputed blocks keeps to the 0.00" in bench_step.line(row)
     row = bench_step.measured(bench_step.Case("tiny", "full", 2, 64, (1.0, 0.004)), True, 0.5)
-    assert "its gradients and AdamW's moments are beyond" in bench_step.line(row)
+    assert "its gradients, AdamW's moments and cuBLAS's workspaces are beyond" in bench_step.line(row)
 
 
 @pytest.mark.parametrize("share", ["0", "-1", "half", "nan"])

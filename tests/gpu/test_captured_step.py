@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import math
 import os
@@ -184,3 +185,15 @@ def test_what_cannot_be_captured_runs_without_and_says_so(
     assert sum("cannot be captured" in record.message for record in caplog.records) == len(training.graphs.refused) >= 2
     assert len(found) == len(eager) == STEPS
     assert all(math.isfinite(loss) for loss in found)
+
+
+def test_no_garbage_is_collected_during_a_capture() -> None:
+    capture, x, seen = CudaCapture(torch.device("cuda")), torch.zeros(1, device="cuda"), []
+
+    def work() -> None:
+        x.add_(1)
+        seen.append(gc.isenabled())
+
+    with capture.running():
+        capture(work)()
+    assert (seen, gc.isenabled(), float(x)) == ([False], True, 1.0)

@@ -41,7 +41,7 @@ def scan_kernels() -> list[tuple[str, Kernel, int]]:
             name = f"N={states} {str(dtype).removeprefix('torch.')}"
             for split in {small, large}:
                 for offset in (False, True) if states == 16 else (True,):
-                    kernel = variants.forward_kernel(dtype, split, True, True, offset, True)
+                    kernel = variants.forward_kernel(dtype, split, states, True, True, offset, True)
                     found.append((f"forward {split.lanes}x{split.states}x{split.per} {name} offset={offset}", kernel,
                                   variants.forward_shared(split, dtype, True)))  # fmt: skip
             sets = {"offset": FROZEN | {"state_offset": True}}
@@ -49,14 +49,14 @@ def scan_kernels() -> list[tuple[str, Kernel, int]]:
                 sets |= {"frozen": FROZEN, "all": dict.fromkeys(INPUTS, True)}
             for label, wanted in sets.items():
                 back = variants.backward_plan(states, 1536, 1024, 4, 132, wanted["A"])[0]
-                kernel = variants.backward_kernel(dtype, back, True, True, label != "frozen", wanted)
+                kernel = variants.backward_kernel(dtype, back, states, True, True, label != "frozen", wanted)
                 found.append((f"backward {name} {label}", kernel, variants.backward_shared(back, dtype, True)))
             found.append((f"carry {name}", variants.carry_kernel(dtype, back, True, True),
                           variants.carry_shared(back, dtype, True)))  # fmt: skip
             found.append((f"step {name}", variants.step_kernel(dtype, variants.split_of(states), True), 0))
     plain = variants.split_of(16)
-    found.append(("forward bare", variants.forward_kernel(DTYPES[1], plain, False, False, False, False), 0))
-    found.append(("backward bare", variants.backward_kernel(DTYPES[1], plain, False, False, False, FROZEN), 0))
+    found.append(("forward bare", variants.forward_kernel(DTYPES[1], plain, 16, False, False, False, False), 0))
+    found.append(("backward bare", variants.backward_kernel(DTYPES[1], plain, 16, False, False, False, FROZEN), 0))
     return found
 
 

@@ -117,6 +117,35 @@ __device__ __forceinline__ void store_many(float* to, const float (&x)[COUNT]) {
     }
 }
 
+// A state as it is kept between forward and backward: NARROW in bfloat16, as the activations around it are.
+#ifndef NARROW
+#define NARROW 0
+#endif
+#if NARROW
+typedef u16 kept;
+__device__ __forceinline__ float from_kept(kept x) { return bfloat_to_float(x); }
+
+template <int COUNT>
+__device__ __forceinline__ void store_kept(kept* to, const float (&x)[COUNT]) {
+    if constexpr (COUNT % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i += 4)
+            *(uint2*)(to + i) = make_uint2(floats_to_bfloats(x[i], x[i + 1]), floats_to_bfloats(x[i + 2], x[i + 3]));
+    } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) to[i] = (u16)floats_to_bfloats(x[i], 0.0f);
+    }
+}
+#else
+typedef float kept;
+__device__ __forceinline__ float from_kept(kept x) { return x; }
+
+template <int COUNT>
+__device__ __forceinline__ void store_kept(kept* to, const float (&x)[COUNT]) {
+    store_many<COUNT>(to, x);
+}
+#endif
+
 // e^x, with what the product with log2(e) was rounded by put back.
 __device__ __forceinline__ float exp_close(float x) {
     const float t = x * LOG2E, rest = fmaf(x, 1.925963033e-8f, fmaf(x, LOG2E, -t)), y = exp2_fast(t);

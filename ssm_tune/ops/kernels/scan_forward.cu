@@ -5,7 +5,7 @@
 // softplus, gate and rounding, is done between the walks by all threads, four channels at a time.
 //
 // Macros: DTYPE, LANES, STATES, PER, CHANNELS, TILE, SOFTPLUS, HAS_Z, HAS_OFFSET, KEEP (save what the backward needs:
-// states every BORDER positions, the output before its gate).
+// states every BORDER positions, NARROW or not, and the output before its gate).
 
 #define THREADS (CHANNELS / PER * LANES)
 #define WIDE (LANES * STATES)  // states of a channel, padded
@@ -15,7 +15,8 @@ struct Forward {
     const float* A;
     const void *D, *dt_bias, *initial, *offset, *output_offset;
     elem *out, *ungated;
-    float *borders, *last;
+    kept* borders;
+    float* last;
     i64 u_row, dt_row, z_row, B_row, C_row, initial_row;  // strides of the batch, in elements
     int u_step, dt_step, z_step, B_step, C_step;          // strides of time
     int length, channels, states, D_type, bias_type, initial_type, offset_type, output_type, log_A;  // log_A: A is A_log
@@ -144,10 +145,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
         for (int part = 0; part < TILE; part += BORDER) {
 #if KEEP
             if (part < count) {
-                float* to = p.borders + (border_row + (start + part) / BORDER) * border_size + border_at;
+                kept* to = p.borders + (border_row + (start + part) / BORDER) * border_size + border_at;
 #pragma unroll
                 for (int k = 0; k < PER; ++k)
-                    if (first + local + k < p.channels) store_many<STATES>(to + k * WIDE, h[k]);
+                    if (first + local + k < p.channels) store_kept<STATES>(to + k * WIDE, h[k]);
             }
 #endif
 #pragma unroll 1

@@ -40,6 +40,7 @@ from ssm_tune.ops.selective_scan.variants import (
     forward_kernel,
     forward_shared,
     forward_split,
+    kept_dtype,
     split_of,
     step_kernel,
 )
@@ -68,7 +69,7 @@ def run_forward(
     zero = u if z is None else z
     per_row = A.numel() if initial_state is not None and initial_state.dim() == 3 else 0
     launch(
-        forward_kernel(u.dtype, split, softplus, z is not None, state_offset is not None, keep),
+        forward_kernel(u.dtype, split, A.shape[1], softplus, z is not None, state_offset is not None, keep),
         (-(-channels // split.channels), rows, 1),
         THREADS,
         forward_shared(split, u.dtype, z is not None),
@@ -92,7 +93,8 @@ def _forward_outputs(
     last = u.new_empty(rows, channels, A.shape[1], dtype=torch.float32)
     ungated = torch.empty_like(out) if keep and z is not None else u.new_empty(0)
     tiles = -(-length // BORDER) if keep else 0
-    return out, last, ungated, u.new_empty(rows, tiles, channels, wide, dtype=torch.float32)
+    borders = u.new_empty(rows, tiles, channels, wide, dtype=kept_dtype(u.dtype, A.shape[1]))
+    return out, last, ungated, borders
 
 
 @names_memory("selective_scan, backward")
@@ -144,7 +146,7 @@ def run_backward(
     addresses = [address(partial.get(name)) for name in
              ("B", "C", "initial_state", "A", "state_offset", "D", "dt_bias", "output_offset")]  # fmt: skip
     launch(
-        backward_kernel(u.dtype, split, softplus, z is not None, state_offset is not None, want),
+        backward_kernel(u.dtype, split, states, softplus, z is not None, state_offset is not None, want),
         (blocks, rows, segments),
         THREADS,
         backward_shared(split, u.dtype, z is not None),

@@ -60,6 +60,15 @@ class Split:
         return 2 * dtype.itemsize if self.per > 1 else 8
 
 
+def kept_dtype(dtype: torch.dtype, states: int) -> torch.dtype:
+    """Of the states that the forward keeps for the backward: as the activations are, where a lane copies pairs of them.
+
+    float16 has not the range of a state.
+    """
+    narrow = dtype == torch.bfloat16 and split_of(states).states % 2 == 0
+    return torch.bfloat16 if narrow else torch.float32
+
+
 def split_of(states: int) -> Split:
     """The split that fits N ``states`` with one channel a lane."""
     if states <= 16:
@@ -94,15 +103,19 @@ def backward_plan(
     return Split(one.lanes, one.states, per, resident), segments
 
 
-def forward_kernel(dtype: torch.dtype, split: Split, softplus: bool, z: bool, offset: bool, keep: bool) -> Kernel:
+def forward_kernel(
+    dtype: torch.dtype, split: Split, states: int, softplus: bool, z: bool, offset: bool, keep: bool
+) -> Kernel:
     own = {"BORDER": BORDER, "HAS_Z": int(z), "HAS_OFFSET": int(offset), "KEEP": int(keep)}
+    own["NARROW"] = int(keep and kept_dtype(dtype, states) == torch.bfloat16)
     return Kernel.of("scan_forward", split.macros(dtype, TILE, softplus) | own)
 
 
 def backward_kernel(
-    dtype: torch.dtype, split: Split, softplus: bool, z: bool, offset: bool, wanted: dict[str, bool]
+    dtype: torch.dtype, split: Split, states: int, softplus: bool, z: bool, offset: bool, wanted: dict[str, bool]
 ) -> Kernel:
     own = {"GROUP": GROUP, "HAS_Z": int(z), "HAS_OFFSET": int(offset)}
+    own["NARROW"] = int(kept_dtype(dtype, states) == torch.bfloat16)
     gradients = {macro: int(wanted[name]) for name, macro in _GRADIENTS.items()}
     return Kernel.of("scan_backward", split.macros(dtype, BORDER, softplus) | own | gradients)
 

@@ -89,8 +89,11 @@ def footprint(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Footp
     few, many = ([_kept(small, *shape) for shape in shapes] for small in _small(model, method, adapter_dtype))
     one, longer, more = ((two - one) / (_LAYERS[1] - _LAYERS[0]) for one, two in zip(few, many, strict=True))
     token, row = (longer - one) / length, more - longer
-    lean = [_kept(small, *shapes[1], partly=True) for small in _small(model, method, adapter_dtype)]
-    spared = (many[1] - few[1] - (lean[1] - lean[0])) / (_LAYERS[1] - _LAYERS[0]) / shapes[1][1]
+    lean = [
+        [_kept(small, *shape, partly=True) for shape in shapes[:2]] for small in _small(model, method, adapter_dtype)
+    ]
+    less = [many[i] - few[i] - (lean[1][i] - lean[0][i]) for i in range(2)]
+    spared = (less[1] - less[0]) / (_LAYERS[1] - _LAYERS[0]) / length
     residual, added = (config.d_model * dtype.itemsize for dtype in (model.residual_dtype, model.dtype))
     logits = torch.empty(1, config.vocab_size, dtype=model.dtype, device=model.device)
     label = config.vocab_size * bytes_at_worst(logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import weakref
 from collections.abc import Callable, Collection, Iterable
@@ -108,7 +109,13 @@ def test_the_footprint_is_what_autograd_keeps(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("state_offset", {}), ("lora", {}), ("prefix", {}), ("additional_scan", {"a_init": "s4d"})],
+    [
+        ("state_offset", {}),
+        ("lora", {}),
+        ("prefix", {}),
+        ("additional_scan", {"a_init": "s4d"}),
+        ("lora", {"targets": ["in_proj", "x_proj", "dt_proj", "out_proj"]}),
+    ],
 )
 def test_loss_and_gradients_have_the_same_bits_whatever_is_recomputed(name: str, options: dict[str, object]) -> None:
     model = small_model(n_layer=4)
@@ -222,6 +229,33 @@ def test_the_plan_is_the_peak_of_a_step() -> None:
         assert peak(model, mamba.recomputed_blocks(6, number), 40) == pytest.approx(
             found.needs(2, 200, 80, number), rel=0.02
         )
+
+
+@pytest.mark.parametrize(
+    "targets", [["dt_proj", "x_proj.dt", "x_proj.B", "x_proj.C"], ["in_proj", "out_proj"]], ids=str
+)
+def test_the_plan_is_the_peak_of_a_step_that_is_partly_recomputed(targets: list[str]) -> None:
+    model, method = small_model(n_layer=6, vocab_size=5000), load_method(method_section("lora", {"targets": targets}))
+    found = footprint(model, method, torch.float32)
+    attach(model.train(), method)
+    found_peaks, needs = [], []
+    for model.recompute_partly in (0, 2, 6):
+        found_peaks.append(peak(model, (), 40))
+        needs.append(found.needs(2, 200, 80, 0, model.recompute_partly))
+        assert found_peaks[-1] == pytest.approx(needs[-1], rel=0.03)  # the first block keeps less than the others
+    assert found_peaks[0] - found_peaks[-1] == pytest.approx(needs[0] - needs[-1], rel=0.15)
+
+
+def test_what_is_not_differentiated_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(n_layer=2)
+    attach(model.train(), load_method(method_section("lora")))
+    model.recompute_partly = 2
+    with Live(model.parameters()) as live:
+        for _ in range(2):
+            model.hidden(torch.zeros(2, 30, dtype=torch.int64))
+            gc.collect()
+            left = live.now
+            assert left < 10_000  # bits of dropout; a block keeps ten times as much
 
 
 GB = 1e9

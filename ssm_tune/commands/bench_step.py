@@ -176,7 +176,7 @@ def planned(case: Case, capture: bool, share: float, device: Any) -> Any:
     try:
         return plan(model, adapter.method, model.dtype, longest, "auto", budget / 1e9)
     except UserError as error:  # its advice is for a run
-        raise UserError(f"no number of recomputed blocks keeps to the {budget / 1e9:.3g} GB of the budget") from error
+        raise UserError(f"nothing that is computed again keeps to the {budget / 1e9:.3g} GB of the budget") from error
 
 
 def share_of_official(case: Case, weights: int, share: float) -> float:

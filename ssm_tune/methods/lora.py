@@ -72,12 +72,7 @@ class ProjectionUpdate(nn.Module):
         scale, downs = updates[0].scale, tuple(update.A for update in updates)
         A = (torch.stack(downs) if len(downs) > 1 else downs[0].unsqueeze(0)).to(x.dtype)
         if self.training and self.dropout > 0:
-            rows, source = self.randomness.rows(x), self.recipes.source(x)
-            dropped, x = keyed_dropout(x, rows, self.columns, self.dropout)
-            flat = dropped.flatten(1, -2)
-            self.recipes.offer(
-                flat, lambda: keyed_dropout(source(), rows, self.columns, self.dropout)[0].flatten(1, -2)
-            )
+            flat, x = self._dropped(x)
             low = each_linear(flat, A)
             scale /= 1 - self.dropout
         else:
@@ -86,6 +81,17 @@ class ProjectionUpdate(nn.Module):
         starts, ups = [update.start for update in updates], [update.B.to(x.dtype) for update in updates]
         self.recipes.change(out, lambda made: add_low_rank(made, low.detach(), starts, scale, *ups))
         return add_low_rank(out, low, starts, scale, *ups), x
+
+    def _dropped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """For each part a copy of x (B, L, in) with elements dropped, (parts, B L, in); and x for its other reader."""
+        rows = self.randomness.rows(x)
+        # of a single copy nothing is spared by keeping x in its place
+        again = self.recipes.source(x) if len(self.parts) > 1 or self.recipes.offered(x) else None
+        dropped, x = keyed_dropout(x, rows, self.columns, self.dropout)
+        flat = dropped.flatten(1, -2)
+        if again is not None:
+            self.recipes.offer(flat, lambda: keyed_dropout(again(), rows, self.columns, self.dropout)[0].flatten(1, -2))
+        return flat, x
 
 
 @dataclass(frozen=True, kw_only=True)

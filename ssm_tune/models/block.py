@@ -142,7 +142,8 @@ class MambaMixer(nn.Module):
         joined, _ = self._project("in_proj", hidden)
         last_conv = self._last_inputs(joined.chunk(2, dim=-1)[0], conv, lengths) if keep else None
         x, z = split_conv1d(joined, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)
-        self.recipes.offer(x, lambda: split_conv1d(joined, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)[0])
+        alone = joined.detach()
+        self.recipes.offer(x, lambda: split_conv1d(alone, self.conv1d.weight.squeeze(1), self.conv1d.bias, conv)[0])
         dt, A_log, B, C, x = self._scan_inputs(x)
         if lengths is not None:  # softplus(-inf) = 0: a step of size 0 leaves the state as it is
             beyond = torch.arange(x.shape[1], device=x.device) >= lengths.unsqueeze(1)

@@ -1,9 +1,9 @@
 """Tensors that are made again for the backward instead of being kept: from what is kept anyway, by little work.
 
 Whoever makes such a tensor offers how. Where a block runs within ``Recipes.instead``, autograd keeps the recipe in the
-tensor's place, whatever operation asks for it. Of a Mamba block these are the convolution's output, the step sizes, and
-the copies of its input that LoRA drops elements of: a third of what a block keeps, for a few hundredths of a step's
-time.
+tensor's place, whatever operation wants the tensor kept. Of a Mamba block these are the convolution's output, the step
+sizes, and the copies of its input that LoRA drops elements of: a quarter to a half of what a block keeps, for a few
+hundredths of a step's time.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 
 Make = Callable[[], Tensor]
+Place = tuple[int, torch.Size, tuple[int, ...]]
 
 
 class Recipe:
-    """How a tensor is made again. Each that keeps it asks once; it is made for the first, and let go after the last."""
+    """How a tensor is made again: for the first of those that wait for it, and let go after the last has it."""
 
     def __init__(self, make: Make) -> None:
         self.make = make
         self._waiting = 0
         self._made: Tensor | None = None
 
-    def kept(self) -> Recipe:
-        """Itself, for one more that will ask."""
+    def for_one_more(self) -> Recipe:
+        """Itself, for one that will call it once."""
         self._waiting += 1
         return self
 
@@ -45,9 +46,9 @@ class Recipes:
     """What is offered in a block under way; one for a whole model."""
 
     def __init__(self) -> None:
-        self._offered: dict[tuple[int, torch.Size], tuple[Tensor, Recipe]] | None = None
+        self._offered: dict[Place, tuple[Tensor, Recipe]] | None = None
         self.watch: Callable[[Tensor], object] = lambda tensor: None
-        """Told each tensor that is kept as it is."""
+        """Told each tensor that is kept, by an operation or for a recipe."""
 
     @contextmanager
     def instead(self) -> Iterator[None]:
@@ -69,10 +70,18 @@ class Recipes:
         if (recipe := self._recipe(tensor)) is not None:
             recipe.make = lambda make=recipe.make: work(make())  # type: ignore[misc]
 
+    def offered(self, tensor: Tensor) -> bool:
+        return self._recipe(tensor) is not None
+
     def source(self, tensor: Tensor) -> Make:
-        """What gives ``tensor`` to another recipe, without keeping it if it was offered."""
+        """What gives ``tensor`` to another recipe: how it is made if that was offered, else what is kept of it."""
         recipe = self._recipe(tensor)
-        return (lambda: tensor) if recipe is None else recipe.kept()
+        if recipe is not None:
+            return recipe.for_one_more()
+        alone = tensor.detach()
+        if self._offered is not None:
+            self.watch(alone)
+        return lambda: alone
 
     def _recipe(self, tensor: Tensor) -> Recipe | None:
         found = None if self._offered is None else self._offered.get(_place(tensor))
@@ -81,13 +90,13 @@ class Recipes:
     def _keep(self, tensor: Tensor) -> Tensor | Recipe:
         recipe = self._recipe(tensor)
         if recipe is not None:
-            return recipe.kept()
+            return recipe.for_one_more()
         self.watch(tensor)
-        return tensor
+        return tensor.detach()  # what an operation keeps of its own results would keep the operation, for good
 
 
-def _place(tensor: Tensor) -> tuple[int, torch.Size]:
-    return tensor.data_ptr(), tensor.shape
+def _place(tensor: Tensor) -> Place:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _give(kept: Tensor | Recipe) -> Tensor:

@@ -30,10 +30,11 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
 
         return peer.conv(x, weight, bias, initial_state)
     if width == _KERNEL_WIDTH and kernels_run("causal_conv1d", x, channels):
-        from ssm_tune.ops.conv_kernels import conv
+        from ssm_tune.ops.conv_kernels import CausalConv
 
         start = None if initial_state is None else initial_state.to(x.dtype)
-        return conv(x, weight, bias, start)
+        out: Tensor = CausalConv.apply(x, weight, bias, start, channels)[0]
+        return out
     if initial_state is None:
         initial_state = x.new_zeros(rows, width - 1, channels)
     padded = torch.cat([initial_state.to(x.dtype), x], dim=1)
@@ -52,10 +53,10 @@ def split_conv1d(
     """The first half of ``joined`` (B, L, 2 D) through ``causal_conv1d``, and the second as it is: (B, L, D) each."""
     fitting = weight.shape[1] == _KERNEL_WIDTH and not peer_runs("causal_conv1d", joined)
     if fitting and kernels_run("causal_conv1d", joined, joined.shape[2] // 2):
-        from ssm_tune.ops.conv_kernels import SplitConv
+        from ssm_tune.ops.conv_kernels import CausalConv
 
         start = None if initial_state is None else initial_state.to(joined.dtype)
-        x, z = SplitConv.apply(joined, weight, bias, start)
+        x, z = CausalConv.apply(joined, weight, bias, start, joined.shape[2] // 2)
         return x, z
     x, z = joined.chunk(2, dim=-1)
     return causal_conv1d(x, weight, bias, initial_state), z

@@ -1,4 +1,4 @@
-"""The causal convolution on a GPU: launches, and the custom ops that autograd sees."""
+"""The causal convolution on a GPU: launches, and what autograd sees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
+from ssm_tune.ops.derivatives import refuse_a_second_derivative
 from ssm_tune.ops.joining import whole_of
 from ssm_tune.ops.launch import (
     DTYPE_CODES,
@@ -18,8 +19,6 @@ from ssm_tune.ops.launch import (
     in_fours,
     launch,
     names_memory,
-    once_differentiable,
-    refuse_a_second_derivative,
     sum_partials,
 )
 
@@ -33,7 +32,6 @@ BLOCKS = 2.75
 """Blocks a processor that fill the GPU."""
 WIDTH = 4
 
-_TENSORS = "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state"
 _FIELDS = "9P4q8i"
 
 
@@ -74,23 +72,25 @@ def run_forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: T
 
 @names_memory("causal_conv1d, backward")
 def run_backward(
-    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, dx: Tensor,
+    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, dx: Tensor | None,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Writes x's gradient to ``dx``, contiguous or a slice of such a tensor's last dimension; gives the others."""
-    want_x, want_weight, want_bias, want_initial = wanted
+    """The gradients that are ``wanted`` of weight, bias and initial_state; that of x goes to ``dx``, if there is one:
+    contiguous, or a slice of such a tensor's last dimension."""
+    want_weight, want_bias, want_initial = wanted
     sums = want_weight or want_bias
     span = _span(x, WEIGHT_SPANS if sums else SPANS["conv_backward"])
-    _, dweight, dbias, dinitial = gradients_of((x, weight, bias, initial_state), [False, *wanted[1:]])
+    _, dweight, dbias, dinitial = gradients_of((x, weight, bias, initial_state), [False, *wanted])
     grid = _grid(x, span)
     partial = x.new_empty(grid[1] * grid[2], WIDTH + 1, x.shape[2], dtype=torch.float32) if sums else None
-    if not want_x:  # made beside the initial state's; else only a number of columns
+    if dx is None and want_initial:  # made by the same threads
         dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    to = x if dx is None else dx
     dout, x, weight = in_fours(dout), in_fours(x), weight.contiguous()
     initial_state = None if initial_state is None else in_fours(initial_state)
-    launch(conv_kernel("conv_backward", x.dtype, span, want_x or want_initial, sums), grid, 128, 0, _FIELDS,
+    launch(conv_kernel("conv_backward", x.dtype, span, dx is not None, sums), grid, 128, 0, _FIELDS,
            [*map(address, (x, initial_state, dout, weight, bias, None, dx, dinitial if want_initial else None,
-                           partial)), *_ends(x, initial_state, dout, dx, weight, bias)], x.device)  # fmt: skip
+                           partial)), *_ends(x, initial_state, dout, to, weight, bias)], x.device)  # fmt: skip
     if partial is not None:
         total = torch.empty_like(partial[0])
         sum_partials([(partial, total)])
@@ -101,74 +101,38 @@ def run_backward(
     return dweight, dbias, dinitial
 
 
-def run_backward_alone(
-    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, wanted: list[bool]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All gradients, each in memory of its own."""
-    (dx,) = gradients_of((x,), wanted[:1])
-    return dx, *run_backward(dout, x, weight, bias, initial_state, dx, wanted)
+class CausalConv(torch.autograd.Function):
+    """The first ``channels`` of x (B, L, W) through the convolution, and the others as they are.
 
-
-conv = torch.library.custom_op(
-    "ssm_tune::causal_conv1d", run_forward, mutates_args=(), device_types="cuda", schema=f"({_TENSORS}) -> Tensor"
-)
-_backward = torch.library.custom_op(
-    "ssm_tune::causal_conv1d_backward", run_backward_alone, mutates_args=(), device_types="cuda",
-    schema=f"(Tensor dout, {_TENSORS}, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
-)  # fmt: skip
-
-
-@conv.register_fake
-def _(x: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-@_backward.register_fake
-def _(dout: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(gradients_of((x, *rest[:3]), rest[3]))
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-    wanted = list(ctx.needs_input_grad[:4])
-    grads = _backward(dout, *ctx.saved_tensors, wanted)
-    return tuple(grad if want else None for grad, want in zip(grads, wanted, strict=True))
-
-
-conv.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(once_differentiable("causal_conv1d"))
-
-
-class SplitConv(torch.autograd.Function):
-    """``split_conv1d``: the gradient of the second half, where it comes in memory that is twice as wide, stays there,
-    and that of the first is put beside it."""
+    The gradient of the others, where it comes in memory as wide as x, stays there, and that of the first is put beside
+    it.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, joined: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, channels: int
     ) -> tuple[Tensor, Tensor]:
-        x, z = joined.chunk(2, dim=-1)
-        ctx.save_for_backward(joined, weight, bias, initial_state)
+        ctx.save_for_backward(x, weight, bias, initial_state)
+        ctx.channels = channels
         ctx.set_materialize_grads(False)
-        return conv(x, weight, bias, initial_state), z
+        return run_forward(x[..., :channels], weight, bias, initial_state), x[..., channels:]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_a_second_derivative("causal_conv1d")
-        (dout, dz), wanted = grads, list(ctx.needs_input_grad)
-        joined, weight, bias, start = ctx.saved_tensors
-        x, z = joined.chunk(2, dim=-1)
-        whole = whole_of([dz], [z.shape[-1]], joined.shape[-1])
-        if whole is None:
-            whole = torch.empty_like(joined, memory_format=torch.contiguous_format)
-            whole.chunk(2, dim=-1)[1].copy_(torch.zeros_like(z) if dz is None else dz)
-        dx = whole.chunk(2, dim=-1)[0]
-        dout = torch.zeros_like(x) if dout is None else dout
-        found = whole, *run_backward(dout, x, weight, bias, start, dx, wanted)
-        return tuple(grad if want else None for grad, want in zip(found, wanted, strict=True))
+        (dout, dothers), wanted, channels = grads, list(ctx.needs_input_grad[:4]), ctx.channels
+        x, weight, bias, start = ctx.saved_tensors
+        dx = None
+        if wanted[0]:
+            dx = whole_of([dothers], [channels], x.shape[2])
+            if dx is None:
+                dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+                if channels < x.shape[2]:
+                    dx[..., channels:].copy_(torch.zeros_like(x[..., channels:]) if dothers is None else dothers)
+        x = x[..., :channels]
+        others = run_backward(torch.zeros_like(x) if dout is None else dout, x, weight, bias, start,
+                              None if dx is None else dx[..., :channels], wanted[1:])  # fmt: skip
+        return dx, *(grad if want else None for grad, want in zip(others, wanted[1:], strict=True)), None
 
 
 def run_step(

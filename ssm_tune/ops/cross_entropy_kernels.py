@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, launch, names_memory, refuse_a_second_derivative
+from ssm_tune.ops.derivatives import refuse_a_second_derivative
+from ssm_tune.ops.launch import DTYPE_CODES, address, launch, names_memory
 
 _THREADS = 512
 

@@ -7,10 +7,13 @@ it (``whole_of``). Only memory that was made for it is ever taken, and only once
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+
+from ssm_tune.ops.launch import gradients_of
 
 _WHOLE = "_ssm_tune_whole"
 
@@ -24,7 +27,10 @@ class Room(NamedTuple):
 
 
 def room_of(*slices: Tensor) -> Room | None:
-    """Where tensors (B, L, n) lie in the one (B, L, W) that they are slices of; None if there is none."""
+    """Where tensors (B, L, n) lie in the one (B, L, W) that they are slices of; None if there is none, or they
+    overlap."""
+    if not slices:
+        return None
     rows, length, _ = slices[0].shape
     width = slices[0].stride(1)
     first = int(slices[0].storage_offset()) // max(width, 1)
@@ -36,11 +42,14 @@ def room_of(*slices: Tensor) -> Room | None:
             return None
         if x.untyped_storage()._cdata != slices[0].untyped_storage()._cdata:
             return None
+    order = sorted(zip(starts, sizes, strict=True))
+    if any(start + size > after for (start, size), (after, _) in itertools.pairwise(order)):
+        return None
     return Room((rows, length, width), starts, sizes)
 
 
 def pieces(whole: Tensor, room: Room) -> list[Tensor]:
-    """The slices of a ``whole`` that was made for them, uninitialised where they do not lie. They know it."""
+    """The slices of a ``whole`` that was made for them; ``whole_of`` finds it by them."""
     found = []
     for start, size in zip(room.starts, room.sizes, strict=True):
         piece = whole[..., start : start + size]
@@ -61,3 +70,44 @@ def whole_of(gradients: Sequence[Tensor | None], starts: Sequence[int], width: i
     for gradient in gradients:
         delattr(gradient, _WHOLE)
     return whole
+
+
+def memory_of_gradients(given: Sequence[Tensor | None], wanted: list[bool], together: list[list[int]]) -> list[Tensor]:
+    """``gradients_of``, but that the inputs ``together``, by number, where they are slices of one tensor and all
+    wanted, have the memory of all in the place of the first and none in the others'."""
+    alone, rooms = list(wanted), _rooms(given, wanted, together)
+    for number in (number for numbers, _ in rooms for number in numbers):
+        alone[number] = False
+    found = gradients_of(given, alone)
+    for (first, *_), room in rooms:
+        found[first] = found[first].new_empty(room.shape, dtype=given[first].dtype)  # type: ignore[union-attr]
+    return found
+
+
+def gradients_within(
+    memory: Sequence[Tensor], given: Sequence[Tensor | None], wanted: list[bool], together: list[list[int]]
+) -> list[Tensor]:
+    """The gradients themselves in what ``memory_of_gradients`` gave, one for each input."""
+    found = list(memory)
+    for numbers, room in _rooms(given, wanted, together):
+        for number, piece in zip(numbers, pieces(memory[numbers[0]], room), strict=True):
+            found[number] = piece
+    return found
+
+
+def _rooms(
+    given: Sequence[Tensor | None], wanted: list[bool], together: list[list[int]]
+) -> list[tuple[list[int], Room]]:
+    found = []
+    for numbers in together:
+        slices = [x for number in numbers if wanted[number] and (x := given[number]) is not None]
+        room = room_of(*slices) if len(slices) == len(numbers) else None
+        if room is not None and _worth_it(room):
+            found.append((numbers, room))
+    return found
+
+
+def _worth_it(room: Room) -> bool:
+    """Whether kernels can write to the slices four numbers at a time, and most of the memory is not for nothing."""
+    width = room.shape[2]
+    return not any(number % 4 for number in (width, *room.starts)) and width <= 8 * sum(room.sizes)

@@ -9,7 +9,7 @@ import ctypes
 import re
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -119,24 +119,7 @@ def names_memory(operation: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return around
 
 
-def once_differentiable(operation: str) -> Callable[..., None]:
-    """What a backward's own autograd is registered with: NotImplementedError that names the way on."""
-
-    def refuse(ctx: Any, *_: Any) -> None:
-        raise NotImplementedError(
-            f"{operation}: the CUDA kernels have no second derivative; backend=reference has one by plain PyTorch"
-        )
-
-    return refuse
-
-
-def refuse_a_second_derivative(operation: str) -> None:
-    """The same for a backward under way whose result somebody wants to differentiate."""
-    if torch.is_grad_enabled():
-        once_differentiable(operation)(None)
-
-
-def gradients_of(given: tuple[Tensor | None, ...], wanted: list[bool]) -> list[Tensor]:
+def gradients_of(given: Sequence[Tensor | None], wanted: list[bool]) -> list[Tensor]:
     """An uninitialised gradient, contiguous, for each input that wants one; an empty tensor for the others."""
     first = given[0]
     assert first is not None
@@ -187,4 +170,4 @@ def sum_partials(jobs: list[tuple[Tensor, Tensor]]) -> None:
         values += [partial.data_ptr(), out.data_ptr(), out.numel(), partial.shape[0], code(out), run, step]
     largest = max(out.numel() for _, out in jobs)
     fields = "PPqiiii" * len(jobs) + "x" * 40 * (8 - len(jobs))
-    launch(_SUMS, (min(-(-largest // 128), 65535), len(jobs), 1), 128, 0, fields, values, jobs[0][1].device)
+    launch(_SUMS, (min(-(-largest // 32), 65535), len(jobs), 1), 256, 0, fields, values, jobs[0][1].device)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES, address, code, launch, names_memory, once_differentiable, sum_partials
+from ssm_tune.ops.derivatives import once_differentiable
+from ssm_tune.ops.launch import DTYPE_CODES, address, code, launch, names_memory, sum_partials
 
 _BLOCKS = 512
 _FIELDS = "10Pq2ifi"

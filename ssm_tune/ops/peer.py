@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.ops.compiler import KernelError
+from ssm_tune.ops.derivatives import refuse_a_second_derivative
 
 MOST_STATES = 256
 _INSTEAD = "backend=cuda and backend=reference have it"
@@ -94,6 +95,5 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            raise NotImplementedError("backend=mamba_ssm has no second derivative; backend=reference has one")
+        refuse_a_second_derivative("backend=mamba_ssm")
         return grads[0]

@@ -2,7 +2,7 @@
 
 A tensor that is read twice gets its two gradients added. These products hand their input on, so that its second
 reader's gradient arrives first and the product's own is added to it as it is made: ``addmm``. Whoever reads what is
-handed on gives it a gradient of its own, which is changed. All have second derivatives.
+handed on gives it a gradient of its own, which is changed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssm_tune.ops.derivatives import refuse_a_second_derivative
 from ssm_tune.ops.joining import whole_of
 
 
@@ -71,15 +72,14 @@ class _LinearBeside(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("linear_beside")
         (dout, dx), (x, *rows), wanted = grads, ctx.saved_tensors, ctx.needs_input_grad
         if dout is None:
             return dx, *(None for _ in rows)
-        if wanted[0] and (dx is None or torch.is_grad_enabled()):
-            own = dout @ _below(tuple(rows))
-            dx = own if dx is None else dx + own
+        if wanted[0] and dx is None:
+            dx = dout @ _below(tuple(rows))
         elif wanted[0]:
-            assert dx is not None
-            dx = dx.contiguous()
+            dx = dx.contiguous()  # type: ignore[union-attr]
             _flat(dx).addmm_(_flat(dout), _below(tuple(rows)))
         drows, start = [], 0
         for own, want in zip(rows, wanted[1:], strict=True):
@@ -100,13 +100,14 @@ class _SplitLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("split_linear")
         (dout, dfirst, *dothers), (joined, weight), sizes = grads, ctx.saved_tensors, ctx.sizes
         dweight = None
         if ctx.needs_input_grad[1] and dout is not None:
             dweight = _flat(dout).t() @ _flat(joined[..., : sizes[0]])
         if not ctx.needs_input_grad[0] or all(grad is None for grad in grads):
             return None, dweight, *(None for _ in sizes)
-        whole = None if torch.is_grad_enabled() else whole_of(dothers, (sizes[0], sizes[0] + sizes[1]), sum(sizes))
+        whole = whole_of(dothers, (sizes[0], sizes[0] + sizes[1]), sum(sizes))
         if whole is not None and dout is not None:
             own = _flat(whole)[:, : sizes[0]]
             torch.mm(_flat(dout), weight, out=own)
@@ -131,6 +132,7 @@ class _EachLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("each_linear")
         (dout,), (x, weight), (want_x, want_weight) = grads, ctx.saved_tensors, ctx.needs_input_grad
         return torch.bmm(dout, weight) if want_x else None, torch.bmm(dout.mT, x) if want_weight else None
 
@@ -148,13 +150,10 @@ class _AddLowRank(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("add_low_rank")
         (dout,), (low, *ups) = grads, ctx.saved_tensors
         flat = _flat(dout)
         columns = [flat[:, start : start + up.shape[0]] for start, up in zip(ctx.starts, ups, strict=True)]
-        if torch.is_grad_enabled():
-            dlow = torch.stack([ctx.scale * (own @ up) for own, up in zip(columns, ups, strict=True)])
-            dups = [ctx.scale * (own.t() @ part) for own, part in zip(columns, low, strict=True)]
-            return dout, dlow, None, None, *dups
         # beta=0: what is in the new memory does not count
         dlow = torch.empty_like(low, memory_format=torch.contiguous_format)
         dups = [torch.empty_like(up) for up in ups]

@@ -13,10 +13,9 @@ from ssm_tune.config import method_section
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initial import initialised
-from ssm_tune.ops import backend, conv_kernels, norm_kernels
+from ssm_tune.ops import backend, norm_kernels
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step, split_conv1d
 from ssm_tune.ops.cross_entropy import IGNORE, cross_entropy
-from ssm_tune.ops.dropout_kernels import dropout
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
@@ -115,9 +114,6 @@ def test_gradients_of_what_is_frozen_are_left_out(frozen: tuple[str, ...]) -> No
 
 
 def test_the_ops_pass_opcheck() -> None:
-    x, weight, bias = (draw(*shape).requires_grad_() for shape in ((2, 9, 16), (16, 4), (16,)))
-    torch.library.opcheck(conv_kernels.conv, (x, weight, bias, None))
-    torch.library.opcheck(conv_kernels.conv, (x, weight, bias, draw(2, 3, 16).requires_grad_()))
     residual, added, scale = (draw(*shape).requires_grad_() for shape in ((5, 64), (5, 64), (64,)))
     torch.library.opcheck(norm_kernels._forward, (residual, added, scale, 1e-5, torch.float32))
     torch.library.opcheck(norm_kernels._forward, (residual, None, scale, 1e-5, torch.bfloat16))
@@ -190,6 +186,10 @@ def test_cross_entropy(dtype: torch.dtype, width: int) -> None:
     targets = torch.randint(0, width, (40,), device="cuda")
     logits[3, (targets[3] + 1) % width] = float("-inf")
     targets[::7] = IGNORE
+    backend.use("cuda")
+    broken = logits.clone()
+    broken[1] = float("nan")
+    assert cross_entropy(broken, targets, torch.tensor(50, device="cuda")).isnan()
     found = []
     for how in ("cuda", "reference"):
         backend.use(how)
@@ -250,4 +250,3 @@ def test_keyed_dropout(dtype: torch.dtype, parts: int) -> None:
     torch.testing.assert_close(found["cuda"][1], found["reference"][1])
     mine, plain = (found[how][2].double() for how in ("cuda", "reference"))  # sums that round at other places
     assert (mine - plain).norm() <= TOLERANCE[dtype] * plain.norm()
-    torch.library.opcheck(dropout, (wide[..., 72:].contiguous().requires_grad_(), rows, columns, 0))

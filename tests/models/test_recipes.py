@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 
 import torch
@@ -55,5 +56,28 @@ def test_outside_a_block_all_is_kept() -> None:
     x = leaf.exp()
     recipes.offer(x, lambda: torch.zeros(3))
     recipes.change(x, lambda made: made)
-    assert recipes.source(x)() is x
+    assert torch.equal(recipes.source(x)(), x)
     torch.testing.assert_close(torch.autograd.grad(x.sin().sum(), leaf)[0], (x.cos() * x).detach())
+
+
+def test_an_operation_that_keeps_its_own_result_is_let_go() -> None:
+    """Keeping the very tensor would tie it to the operation that made it, where no collector finds it."""
+    recipes = Recipes()
+    leaf = torch.randn(3, requires_grad=True)
+    with recipes.instead():
+        x = leaf.exp()
+    gone = weakref.ref(x)
+    del x
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_transposed_view_is_another_tensor() -> None:
+    recipes = Recipes()
+    leaf = torch.randn(4, 4, requires_grad=True)
+    with recipes.instead():
+        x = leaf * 2
+        recipes.offer(x, lambda: leaf.detach() * 2)
+        y = x.t().sin()
+    torch.testing.assert_close(torch.autograd.grad(y.tril().sum(), leaf)[0],
+                               (2 * (2 * leaf).cos() * torch.ones(4, 4).triu()).detach())  # fmt: skip

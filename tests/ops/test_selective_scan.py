@@ -166,3 +166,10 @@ def test_the_logarithm_of_A_stands_for_A() -> None:
         found.append((y, last, *torch.autograd.grad(y.sum() + last.sum(), log_A)))
     for mine, plain in zip(*found, strict=True):
         torch.testing.assert_close(mine, plain)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    given = inputs(2, 3, 3, 4, torch.float64)
+    u = given["u"].detach().requires_grad_()
+    with pytest.raises(NotImplementedError, match="selective_scan has no second derivative"):
+        torch.autograd.grad(selective_scan(**given | {"u": u}).sum(), u, create_graph=True)

@@ -122,11 +122,11 @@ __device__ __forceinline__ void store_many(float* to, const float (&x)[COUNT]) {
 #define NARROW 0
 #endif
 #if NARROW
-typedef u16 kept;
-__device__ __forceinline__ float from_kept(kept x) { return bfloat_to_float(x); }
+typedef u16 border_t;
+__device__ __forceinline__ float from_border(border_t x) { return bfloat_to_float(x); }
 
 template <int COUNT>
-__device__ __forceinline__ void store_kept(kept* to, const float (&x)[COUNT]) {
+__device__ __forceinline__ void store_border(border_t* to, const float (&x)[COUNT]) {
     if constexpr (COUNT % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < COUNT; i += 4)
@@ -137,11 +137,11 @@ __device__ __forceinline__ void store_kept(kept* to, const float (&x)[COUNT]) {
     }
 }
 #else
-typedef float kept;
-__device__ __forceinline__ float from_kept(kept x) { return x; }
+typedef float border_t;
+__device__ __forceinline__ float from_border(border_t x) { return x; }
 
 template <int COUNT>
-__device__ __forceinline__ void store_kept(kept* to, const float (&x)[COUNT]) {
+__device__ __forceinline__ void store_border(border_t* to, const float (&x)[COUNT]) {
     store_many<COUNT>(to, x);
 }
 #endif

@@ -21,8 +21,9 @@ struct Sum {
 };
 
 __device__ __forceinline__ Sum joined(Sum a, Sum b) {
+    if (a.most == NOTHING) return b;  // and fmaxf does not lose a NaN beside nothing
+    if (b.most == NOTHING) return a;
     const float most = fmaxf(a.most, b.most);
-    if (most == NOTHING) return {most, 0.0f};
     return {most, a.sum * exp_close(a.most - most) + b.sum * exp_close(b.most - most)};
 }
 

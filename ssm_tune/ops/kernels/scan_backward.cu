@@ -32,7 +32,7 @@ struct Backward {
     const elem *dout, *u, *dt, *z, *B, *C, *ungated;
     const float* A;
     const void *D, *dt_bias, *offset;
-    const kept* borders;
+    const border_t* borders;
     const float *dlast, *carries, *durations;
     elem *du, *ddt, *dz;
     float *dB, *dC;  // (blocks, rows, length, states): partial sums
@@ -127,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
     BC* bcs = (BC*)(dys + TILE * ROW);     // (TILE, ORDERS, WIDE)
     float* starts = (float*)(bcs + ORDERS * TILE * WIDE);  // (TILE / GROUP, PER, THREADS, STATES)
     float* sums = starts + TILE / GROUP * PER * THREADS * STATES;  // (WARPS, TILE, 2, WIDE)
-    kept* heads = (kept*)(sums + WARPS * TILE * 2 * WIDE);  // (PER, THREADS, STATES): the states at the tile's start
+    border_t* heads = (border_t*)(sums + WARPS * TILE * 2 * WIDE);  // (PER, THREADS, STATES): the states at the tile's start
     elem* raw = (elem*)(heads + PER * THREADS * STATES);
     elem* raw_bc = raw + (HAS_Z ? 7 : 5) * RAW + threadIdx.x * 2;  // (TWO_PASSES, 2, THREADS, 2): the next tile's B and C
 
@@ -210,11 +210,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
 #pragma unroll
         for (int k = 0; k < PER; ++k) {
             const int channel = min(first + local + k, p.channels - 1);
-            const kept* from = p.borders + (((i64)row * tiles + tile) * p.channels + channel) * WIDE + lane * STATES;
+            const border_t* from = p.borders + (((i64)row * tiles + tile) * p.channels + channel) * WIDE + lane * STATES;
             constexpr int PIECE = STATES % 4 == 0 ? 4 : STATES % 2 == 0 ? 2 : 1;
 #pragma unroll
             for (int j = 0; j < STATES; j += PIECE)
-                copy_async<sizeof(kept) * PIECE>(heads + (k * THREADS + threadIdx.x) * STATES + j, from + j);
+                copy_async<sizeof(border_t) * PIECE>(heads + (k * THREADS + threadIdx.x) * STATES + j, from + j);
         }
     };
 
@@ -296,7 +296,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
         for (int k = 0; k < PER; ++k) {
 #pragma unroll
             for (int j = 0; j < STATES; ++j)
-                border[k][j] = from_kept(heads[(k * THREADS + threadIdx.x) * STATES + state_of(j, order)]);
+                border[k][j] = from_border(heads[(k * THREADS + threadIdx.x) * STATES + state_of(j, order)]);
             store_many<STATES>(starts + (k * THREADS + threadIdx.x) * STATES, border[k]);
         }
 #pragma unroll 1

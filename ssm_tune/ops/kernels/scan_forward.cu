@@ -15,7 +15,7 @@ struct Forward {
     const float* A;
     const void *D, *dt_bias, *initial, *offset, *output_offset;
     elem *out, *ungated;
-    kept* borders;
+    border_t* borders;
     float* last;
     i64 u_row, dt_row, z_row, B_row, C_row, initial_row;  // strides of the batch, in elements
     int u_step, dt_step, z_step, B_step, C_step;          // strides of time
@@ -145,10 +145,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
         for (int part = 0; part < TILE; part += BORDER) {
 #if KEEP
             if (part < count) {
-                kept* to = p.borders + (border_row + (start + part) / BORDER) * border_size + border_at;
+                border_t* to = p.borders + (border_row + (start + part) / BORDER) * border_size + border_at;
 #pragma unroll
                 for (int k = 0; k < PER; ++k)
-                    if (first + local + k < p.channels) store_kept<STATES>(to + k * WIDE, h[k]);
+                    if (first + local + k < p.channels) store_border<STATES>(to + k * WIDE, h[k]);
             }
 #endif
 #pragma unroll 1

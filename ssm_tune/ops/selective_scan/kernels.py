@@ -9,23 +9,21 @@ The two ops take and give plain tensors, so that torch.compile and CUDA graphs s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.joining import Room, pieces, room_of
+from ssm_tune.ops.derivatives import once_differentiable
+from ssm_tune.ops.joining import gradients_within, memory_of_gradients
 from ssm_tune.ops.launch import (
     DTYPE_CODES,
     address,
     code,
-    gradients_of,
     in_fours,
     in_twos,
     launch,
     names_memory,
-    once_differentiable,
     sum_partials,
 )
 from ssm_tune.ops.selective_scan.variants import (
@@ -46,6 +44,8 @@ from ssm_tune.ops.selective_scan.variants import (
 )
 
 INPUTS = ["u", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state", "state_offset", "output_offset"]
+_TOGETHER = [[INPUTS.index(name) for name in names] for names in (["B", "C"], ["z"])]
+"""Which of them are slices of one tensor, in a Mamba block."""
 _TENSORS = (
     "Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? dt_bias, "
     "Tensor? initial_state, Tensor? state_offset, Tensor? output_offset"
@@ -109,8 +109,8 @@ def run_backward(
     planned, parts = backward_plan(states, channels, length, rows, _processors(u), want["A"])
     split = split or planned
     given = (u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
-    returned = _gradients(given, wanted)
-    grads = dict(zip(INPUTS, _slices(returned, given, wanted), strict=True))
+    returned = memory_of_gradients(given, wanted, _TOGETHER)
+    grads = dict(zip(INPUTS, gradients_within(returned, given, wanted, _TOGETHER), strict=True))
     blocks = -(-channels // split.channels)
     each, segments = _segments(length, segments or parts)
     partial: dict[str, Tensor] = {}
@@ -165,37 +165,6 @@ def run_backward(
     return tuple(returned)
 
 
-def _rooms(given: tuple[Any, ...], wanted: list[bool]) -> list[tuple[list[int], Room]]:
-    """Which of the inputs, by number, are wanted gradients of and slices of one tensor, and where they lie in it."""
-    rooms = []
-    for names in (("B", "C"), ("z",)):
-        numbers = [INPUTS.index(name) for name in names]
-        if all(wanted[number] and given[number] is not None for number in numbers):
-            room = room_of(*(given[number] for number in numbers))
-            rooms += [(numbers, room)] if room is not None else []
-    return rooms
-
-
-def _gradients(given: tuple[Any, ...], wanted: list[bool]) -> list[Tensor]:
-    """What the backward returns: the first of slices of one tensor has the memory of all, the others have none."""
-    alone, rooms = list(wanted), _rooms(given, wanted)
-    for number in (number for numbers, _ in rooms for number in numbers):
-        alone[number] = False
-    gradients = gradients_of(given, alone)
-    for (first, *_), room in rooms:
-        gradients[first] = given[first].new_empty(room.shape)
-    return gradients
-
-
-def _slices(returned: Sequence[Tensor], given: tuple[Any, ...], wanted: list[bool]) -> list[Tensor]:
-    """The gradients themselves in what the backward returned."""
-    gradients = list(returned)
-    for numbers, room in _rooms(given, wanted):
-        for number, piece in zip(numbers, pieces(gradients[numbers[0]], room), strict=True):
-            gradients[number] = piece
-    return gradients
-
-
 def _processors(x: Tensor) -> int:
     return torch.cuda.get_device_properties(x.device).multi_processor_count
 
@@ -232,7 +201,7 @@ def _(u: Tensor, dt: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 @_backward.register_fake
 def _(dout: Tensor, dlast: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(_gradients(rest[:11], rest[-1]))
+    return tuple(memory_of_gradients(rest[:11], rest[-1], _TOGETHER))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -248,7 +217,8 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlast: Tensor | None, *_: Any)
     wanted = list(ctx.needs_input_grad[:11])
     if dout is None:
         dout = torch.zeros_like(given[0])
-    grads = _slices(_backward(dout, dlast, *given, ungated, borders, *ctx.flags, wanted), tuple(given), wanted)
+    returned = _backward(dout, dlast, *given, ungated, borders, *ctx.flags, wanted)
+    grads = gradients_within(returned, given, wanted, _TOGETHER)
     return (*(grad if want else None for grad, want in zip(grads, wanted, strict=True)), None, None, None)
 
 

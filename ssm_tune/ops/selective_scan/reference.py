@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssm_tune.ops.derivatives import refuse_a_second_derivative
+
 # Elements of one (T, B, N, D) chunk buffer. On a CPU a few of them should fit the cache together: 2**17 and
 # 2**18 were best on a 2-core x86 machine, 2**15 and 2**22 half as fast. On a GPU launches are dear and memory is not.
 _CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**25}
@@ -107,6 +109,7 @@ class SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("selective_scan")
         grad_y, grad_last = output_grads
         u, dt, A, B, C, borders = ctx.saved_tensors
         need_u, need_dt, need_A, need_B, need_C, need_initial = ctx.needs_input_grad

@@ -139,7 +139,8 @@ def backward_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
     """Bytes of shared memory of a backward block."""
     raw = (7 if z else 5) * split.channels * dtype.itemsize
     sums = THREADS // 32 * 2 * split.wide
-    starts = 4 * (BORDER // GROUP + 1) * split.per * THREADS * split.states
+    heads = kept_dtype(dtype, split.lanes * split.states).itemsize
+    starts = (4 * (BORDER // GROUP) + heads) * split.per * THREADS * split.states
     pairs = split.orders * split.wide * split.pair(dtype)
     copied = -(-BORDER // (2 * (THREADS // split.wide))) * 4 * THREADS * dtype.itemsize
     return BORDER * (4 * 3 * (split.channels + 8) + 4 * sums + pairs + raw) + starts + copied

@@ -10,28 +10,27 @@ struct Job {
 
 struct Sums {
     Job jobs[8];
+    int parts, unused;  // threads that share the partial sums of a result: a power of two up to a block's warps
 };
 
-// A warp takes a part of the partial sums of 32 neighbours; the warps' sums are added in order.
-constexpr int PARTS = 8;
+#define THREADS 128
 
-extern "C" __global__ void __launch_bounds__(32 * PARTS) sum_partials(const __grid_constant__ Sums p) {
-    __shared__ float sums[PARTS][32];
+extern "C" __global__ void __launch_bounds__(THREADS) sum_partials(const __grid_constant__ Sums p) {
+    __shared__ float sums[THREADS];
     const Job job = p.jobs[blockIdx.y];
-    const int lane = threadIdx.x % 32, part = threadIdx.x / 32;
-    const int each = (job.count + PARTS - 1) / PARTS, from = part * each, to = min(from + each, job.count);
-    for (i64 start = (i64)blockIdx.x * 32; start < job.size; start += (i64)gridDim.x * 32) {
-        const i64 i = start + lane;
+    const int results = THREADS / p.parts, part = threadIdx.x / results;  // neighbours read neighbours
+    const int each = (job.count + p.parts - 1) / p.parts, from = part * each, to = min(from + each, job.count);
+    for (i64 start = (i64)blockIdx.x * results; start < job.size; start += (i64)gridDim.x * results) {
+        const i64 i = start + threadIdx.x % results;
         float sum = 0.0f;
         if (i < job.size) {
 #pragma unroll 8
             for (int k = from; k < to; ++k) sum += job.partial[k * job.size + i];
         }
-        sums[part][lane] = sum;
+        sums[threadIdx.x] = sum;
         __syncthreads();
         if (part == 0 && i < job.size) {
-#pragma unroll
-            for (int other = 1; other < PARTS; ++other) sum += sums[other][lane];
+            for (int other = 1; other < p.parts; ++other) sum += sums[other * results + threadIdx.x];
             store_any(job.out, job.run ? i / job.run * job.step + i % job.run : i, job.dtype, sum);
         }
         __syncthreads();

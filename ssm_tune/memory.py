@@ -86,14 +86,14 @@ def footprint(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Footp
     config, length = model.config, _LENGTH
     shapes = ((1, length), (1, 2 * length), (2, length))
     # of blocks that others stand before: the first keeps less, for its input has no gradient
-    few, many = ([_kept(small, *shape) for shape in shapes] for small in _small(model, method, adapter_dtype))
-    one, longer, more = ((two - one) / (_LAYERS[1] - _LAYERS[0]) for one, two in zip(few, many, strict=True))
-    token, row = (longer - one) / length, more - longer
-    lean = [
-        [_kept(small, *shape, partly=True) for shape in shapes[:2]] for small in _small(model, method, adapter_dtype)
-    ]
-    less = [many[i] - few[i] - (lean[1][i] - lean[0][i]) for i in range(2)]
-    spared = (less[1] - less[0]) / (_LAYERS[1] - _LAYERS[0]) / length
+    few, many = (
+        [*(_kept(small, *shape) for shape in shapes), *(_kept(small, *shape, partly=True) for shape in shapes[:2])]
+        for small in _small(model, method, adapter_dtype)
+    )
+    one, longer, more, lean, lean_longer = (
+        (two - one) / (_LAYERS[1] - _LAYERS[0]) for one, two in zip(few, many, strict=True)
+    )
+    token, row, spared = (longer - one) / length, more - longer, (longer - lean_longer - one + lean) / length
     residual, added = (config.d_model * dtype.itemsize for dtype in (model.residual_dtype, model.dtype))
     logits = torch.empty(1, config.vocab_size, dtype=model.dtype, device=model.device)
     label = config.vocab_size * bytes_at_worst(logits)

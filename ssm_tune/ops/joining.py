@@ -108,6 +108,6 @@ def _rooms(
 
 
 def _worth_it(room: Room) -> bool:
-    """Whether kernels can write to the slices four numbers at a time, and most of the memory is not for nothing."""
+    """Whether kernels can write to the slices four numbers at a time, and not too much of the memory is for nothing."""
     width = room.shape[2]
     return not any(number % 4 for number in (width, *room.starts)) and width <= 8 * sum(room.sizes)

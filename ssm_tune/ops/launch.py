@@ -154,8 +154,6 @@ def in_twos(tensor: Tensor) -> Tensor:
     return torch.nn.functional.pad(tensor, (0, tensor.shape[2] % 2)).clone(memory_format=torch.contiguous_format)
 
 
-_PARTS, _MANY, _FEW = 4, 32, 32768
-"""Threads share the partial sums of a result where these are many, and the results too few to fill a GPU."""
 _SUMS = Kernel.of("sum_partials", {"DTYPE": 0}, "sums")
 
 
@@ -170,8 +168,6 @@ def sum_partials(jobs: list[tuple[Tensor, Tensor]]) -> None:
     for partial, out in jobs:
         run, step = (0, 0) if out.is_contiguous() else (out.shape[-1], out.stride(-2))
         values += [partial.data_ptr(), out.data_ptr(), out.numel(), partial.shape[0], code(out), run, step]
-    largest, most = max(out.numel() for _, out in jobs), max(partial.shape[0] for partial, _ in jobs)
-    parts = _PARTS if most >= _MANY and largest <= _FEW else 1
-    fields = "PPqiiii" * len(jobs) + "x" * 40 * (8 - len(jobs)) + "2i"
-    blocks = min(-(-largest * parts // 128), 65535)
-    launch(_SUMS, (blocks, len(jobs), 1), 128, 0, fields, [*values, parts, 0], jobs[0][1].device)
+    largest = max(out.numel() for _, out in jobs)
+    fields = "PPqiiii" * len(jobs) + "x" * 40 * (8 - len(jobs))
+    launch(_SUMS, (min(-(-largest // 128), 65535), len(jobs), 1), 128, 0, fields, values, jobs[0][1].device)

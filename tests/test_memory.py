@@ -97,12 +97,17 @@ def test_recomputed_activations_train_to_the_same_bits(name: str, blocks: int) -
         assert torch.equal(one, two)
 
 
+def counted_on(name: str, options: dict[str, Any] | None = None, **sizes: int) -> tuple[Mamba, Footprint]:
+    """A model in training with a method attached, and what was counted for them before."""
+    model, method = small_model(**sizes), load_method(method_section(name, options))
+    found = footprint(model, method, torch.float32)
+    attach(model.train(), method)
+    return model, found
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_footprint_is_what_autograd_keeps(name: str) -> None:
-    model, method = small_model(n_layer=12), load_method(method_section(name))
-    found = footprint(model, method, torch.float32)
-    attach(model, method)
-    model.train()
+    model, found = counted_on(name, n_layer=12)
     counted = memory._kept(model, 3, 300)
     assert found.layers * (3 * (300 * found.token + found.row) + found.batch) == pytest.approx(counted, rel=0.15)
 
@@ -147,10 +152,7 @@ def test_loss_and_gradients_have_the_same_bits_whatever_is_recomputed(name: str,
 @pytest.mark.parametrize("name", METHODS)
 def test_each_block_that_is_recomputed_leaves_less_to_keep(name: str) -> None:
     """And as much as the footprint says: of recomputed blocks their inputs are all that autograd keeps outside."""
-    model, method = small_model(n_layer=8), load_method(method_section(name))
-    found = footprint(model, method, torch.float32)
-    attach(model, method)
-    model.train()
+    model, found = counted_on(name, n_layer=8)
     counted = []
     for model.recompute in range(9):
         counted.append(memory._kept(model, 3, 300))
@@ -163,10 +165,7 @@ def test_each_block_that_is_recomputed_leaves_less_to_keep(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_block_that_is_partly_recomputed_keeps_less(name: str) -> None:
-    model, method = small_model(n_layer=6), load_method(method_section(name))
-    found = footprint(model, method, torch.float32)
-    attach(model, method)
-    model.train()
+    model, found = counted_on(name, n_layer=6)
     whole, lean = (memory._kept(model, 3, 300, partly=partly) for partly in (False, True))
     block = 3 * (300 * found.token + found.row) + found.batch
     assert found.spared > 0
@@ -222,9 +221,7 @@ def test_no_other_choice_of_as_many_blocks_has_a_lower_peak(name: str) -> None:
 
 def test_the_plan_is_the_peak_of_a_step() -> None:
     """Where logits make it; where a block's gradients do, the CPU's operations differ from a GPU's kernels."""
-    model, method = small_model(n_layer=6, vocab_size=5000), load_method(method_section("prompt"))
-    found = footprint(model, method, torch.float32)
-    attach(model.train(), method)
+    model, found = counted_on("prompt", n_layer=6, vocab_size=5000)
     for number in range(7):
         assert peak(model, mamba.recomputed_blocks(6, number), 40) == pytest.approx(
             found.needs(2, 200, 80, number), rel=0.02
@@ -235,9 +232,7 @@ def test_the_plan_is_the_peak_of_a_step() -> None:
     "targets", [["dt_proj", "x_proj.dt", "x_proj.B", "x_proj.C"], ["in_proj", "out_proj"]], ids=str
 )
 def test_the_plan_is_the_peak_of_a_step_that_is_partly_recomputed(targets: list[str]) -> None:
-    model, method = small_model(n_layer=6, vocab_size=5000), load_method(method_section("lora", {"targets": targets}))
-    found = footprint(model, method, torch.float32)
-    attach(model.train(), method)
+    model, found = counted_on("lora", {"targets": targets}, n_layer=6, vocab_size=5000)
     found_peaks, needs = [], []
     for model.recompute_partly in (0, 2, 6):
         found_peaks.append(peak(model, (), 40))

@@ -49,8 +49,8 @@ _TITLES = "model method B,x,L ms/step official speedup tokens/s weights peak,GB 
 def heading(found: dict[str, Any]) -> str:
     """What was measured, and the table's titles."""
     share = [] if found["memory"] is None else [
-        f"allowed: the weights and {found['memory']:g} of the official code's peak above them; to keep to it, some "
-        "blocks are computed again."
+        f"allowed: the weights and {found['memory']:g} of the official code's peak above them; to keep to it, "
+        "blocks, or parts of them, are computed again."
     ]  # fmt: skip
     return "\n".join([
         f"{found['device']}, torch {found['torch']}: steps {found['how']}, bfloat16, {LABELS} label tokens a row",

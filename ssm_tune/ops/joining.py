@@ -72,10 +72,26 @@ def whole_of(gradients: Sequence[Tensor | None], starts: Sequence[int], width: i
     return whole
 
 
-def memory_of_gradients(given: Sequence[Tensor | None], wanted: list[bool], together: list[list[int]]) -> list[Tensor]:
-    """``gradients_of``, but that the inputs ``together``, by number, where they are slices of one tensor and all
-    wanted, have the memory of all in the place of the first and none in the others'."""
-    alone, rooms = list(wanted), _rooms(given, wanted, together)
+def rooms_of(
+    given: Sequence[Tensor | None], wanted: list[bool], together: list[list[int]]
+) -> list[tuple[list[int], Room]]:
+    """Which of the inputs ``together``, by number, are all wanted gradients of, and slices of one tensor that is worth
+    memory of its own; and where they lie in it."""
+    found = []
+    for numbers in together:
+        slices = [x for number in numbers if wanted[number] and (x := given[number]) is not None]
+        room = room_of(*slices) if len(slices) == len(numbers) else None
+        if room is not None and _worth_it(room):
+            found.append((numbers, room))
+    return found
+
+
+def memory_of_gradients(
+    given: Sequence[Tensor | None], wanted: list[bool], rooms: list[tuple[list[int], Room]]
+) -> list[Tensor]:
+    """``gradients_of``, but that inputs with a room have the memory of all in the place of the first and none in the
+    others'."""
+    alone = list(wanted)
     for number in (number for numbers, _ in rooms for number in numbers):
         alone[number] = False
     found = gradients_of(given, alone)
@@ -84,26 +100,12 @@ def memory_of_gradients(given: Sequence[Tensor | None], wanted: list[bool], toge
     return found
 
 
-def gradients_within(
-    memory: Sequence[Tensor], given: Sequence[Tensor | None], wanted: list[bool], together: list[list[int]]
-) -> list[Tensor]:
+def gradients_within(memory: Sequence[Tensor], rooms: list[tuple[list[int], Room]]) -> list[Tensor]:
     """The gradients themselves in what ``memory_of_gradients`` gave, one for each input."""
     found = list(memory)
-    for numbers, room in _rooms(given, wanted, together):
+    for numbers, room in rooms:
         for number, piece in zip(numbers, pieces(memory[numbers[0]], room), strict=True):
             found[number] = piece
-    return found
-
-
-def _rooms(
-    given: Sequence[Tensor | None], wanted: list[bool], together: list[list[int]]
-) -> list[tuple[list[int], Room]]:
-    found = []
-    for numbers in together:
-        slices = [x for number in numbers if wanted[number] and (x := given[number]) is not None]
-        room = room_of(*slices) if len(slices) == len(numbers) else None
-        if room is not None and _worth_it(room):
-            found.append((numbers, room))
     return found
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssm_tune.ops.joining import pieces, room_of, whole_of
+from ssm_tune.ops.joining import gradients_within, memory_of_gradients, pieces, room_of, rooms_of, whole_of
 from ssm_tune.ops.projections import add_low_rank, each_linear, linear_beside, split_linear
 
 Work = Callable[..., list[Tensor]]
@@ -131,3 +131,20 @@ def test_what_was_not_made_to_be_joined_is_left_alone() -> None:
     assert whole_of([one], [0], 16) is None
     assert whole_of([two], [0], 8) is None
     assert whole_of([one, two], [0, 4], 8) is whole
+
+
+def test_gradients_of_slices_get_one_memory_where_that_is_worth_it() -> None:
+    whole, alone = torch.randn(2, 3, 24), torch.randn(2, 3, 8)
+    low, B, C = whole.split([8, 8, 8], dim=-1)
+    z = torch.randn(2, 3, 19)[..., 3:11]  # where kernels cannot write four numbers at a time
+    given, together = [alone, B, C, z, None], [[1, 2], [3], [4]]
+    rooms = rooms_of(given, [True, True, True, True, False], together)
+    assert [numbers for numbers, _ in rooms] == [[1, 2]]
+    memory = memory_of_gradients(given, [True, True, True, True, False], rooms)
+    assert [tuple(x.shape) for x in memory] == [(2, 3, 8), (2, 3, 24), (0,), (2, 3, 8), (0,)]
+    gradients = gradients_within(memory, rooms)
+    assert gradients[0] is memory[0]
+    assert whole_of(gradients[1:3], (8, 16), 24) is memory[1]
+    assert rooms_of(given, [True, True, False, True, False], together) == []  # C's gradient is not wanted
+    assert rooms_of([low.expand(2, 3, 8)], [True], [[0]])  # a slice alone
+    assert not rooms_of([torch.randn(2, 3, 80)[..., :8]], [True], [[0]])  # ten times as much memory

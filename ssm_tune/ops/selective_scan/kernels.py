@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.derivatives import once_differentiable
-from ssm_tune.ops.joining import gradients_within, memory_of_gradients
+from ssm_tune.ops.joining import gradients_within, memory_of_gradients, rooms_of
 from ssm_tune.ops.launch import (
     DTYPE_CODES,
     address,
@@ -109,8 +109,9 @@ def run_backward(
     planned, parts = backward_plan(states, channels, length, rows, _processors(u), want["A"])
     split = split or planned
     given = (u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
-    returned = memory_of_gradients(given, wanted, _TOGETHER)
-    grads = dict(zip(INPUTS, gradients_within(returned, given, wanted, _TOGETHER), strict=True))
+    rooms = rooms_of(given, wanted, _TOGETHER)
+    returned = memory_of_gradients(given, wanted, rooms)
+    grads = dict(zip(INPUTS, gradients_within(returned, rooms), strict=True))
     blocks = -(-channels // split.channels)
     each, segments = _segments(length, segments or parts)
     partial: dict[str, Tensor] = {}
@@ -201,7 +202,8 @@ def _(u: Tensor, dt: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 @_backward.register_fake
 def _(dout: Tensor, dlast: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(memory_of_gradients(rest[:11], rest[-1], _TOGETHER))
+    given, wanted = rest[:11], rest[-1]
+    return tuple(memory_of_gradients(given, wanted, rooms_of(given, wanted, _TOGETHER)))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -218,7 +220,7 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlast: Tensor | None, *_: Any)
     if dout is None:
         dout = torch.zeros_like(given[0])
     returned = _backward(dout, dlast, *given, ungated, borders, *ctx.flags, wanted)
-    grads = gradients_within(returned, given, wanted, _TOGETHER)
+    grads = gradients_within(returned, rooms_of(given, wanted, _TOGETHER))
     return (*(grad if want else None for grad, want in zip(grads, wanted, strict=True)), None, None, None)
 
 

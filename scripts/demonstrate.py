@@ -21,8 +21,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ssm_tune.config import DataConfig, benchmarks, conf_dir
-from ssm_tune.record import Record, read_record
+from ssm_tune.config.schema import DataConfig, benchmarks, conf_dir
+from ssm_tune.records.record import Record, read_record
 from ssm_tune.tasks.base import carve, load_task
 from ssm_tune.tasks.sample.baselines import baseline
 

@@ -34,7 +34,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ssm_tune.models.block import MambaConfig, kept_dtype
-from ssm_tune.models.initial import initialised
+from ssm_tune.models.initialization import initialised
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import from_pretrained, save_pretrained
 from ssm_tune.tasks.base import END, SEPARATOR

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ssm_tune.config import method_section
-from ssm_tune.decoding import generate
+from ssm_tune.config.schema import method_section
+from ssm_tune.generation.generate import generate
 from ssm_tune.methods import base
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.mamba import Mamba

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ssm_tune.errors import Elsewhere, Stopped, UserError
-from ssm_tune.parallel import leads
+from ssm_tune.training.distributed import leads
+from ssm_tune.utils.errors import Elsewhere, Stopped, UserError
 
 SUBCOMMANDS = {
     "plan": "steps, tokens, hours and memory of a cell or a sweep, before anything runs",
@@ -80,14 +80,14 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     first = arguments[0]
     if first == "--completion":
-        from ssm_tune.completion import script
+        from ssm_tune.commands.completion import script
 
         return _guarded(lambda: print(script(arguments[1:]), end=""))
     if first in SUBCOMMANDS:
         command = import_module(f"ssm_tune.commands.{first}")
         return _guarded(lambda: command.main(arguments[1:]))
     if "=" not in first and not first.startswith(("-", "+", "~")):
-        from ssm_tune.config import nearest
+        from ssm_tune.config.schema import nearest
 
         return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
     return _guarded(
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _help() -> str:
-    from ssm_tune.config import names
+    from ssm_tune.config.schema import names
 
     groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep", "search")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
@@ -107,7 +107,7 @@ def _help() -> str:
 def _cells(arguments: list[str]) -> int:
     """Compose and run what the overrides ask for: one cell, or with -m many."""
     # an import of its own: --help and the subcommands that need no Hydra stay quick
-    from ssm_tune.compose import run_cells
+    from ssm_tune.config.compose import run_cells
 
     return run_cells(arguments)
 

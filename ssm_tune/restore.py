@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.api import load_adapter
-from ssm_tune.errors import UserError
+from ssm_tune.experiment.setup import choose_device, choose_dtype, load_model
 from ssm_tune.methods.base import Adapter, read_adapter
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import model_hash
 from ssm_tune.models.tokenizer import Tokenizer
-from ssm_tune.prepare import choose_device, choose_dtype, load_model
+from ssm_tune.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+DATA_VARIABLE = "SSM_TUNE_TEST_DATA"
+"""names the folder of real data and models that some tests use: data/glue, data/spider, models/mamba-25m ..."""
 
 
 # a busy machine must not fail a test: nothing here is timed
@@ -32,9 +34,9 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real data and a real model beside the checkout, where there is one."""
-    if not SHARED.is_dir():
-        pytest.skip(f"no folder {SHARED.name}/ with real data beside the checkout")
-    return SHARED
+    """The folder of real data and models that ``SSM_TUNE_TEST_DATA`` names."""
+    if not (folder := os.environ.get(DATA_VARIABLE)):
+        pytest.skip(f"{DATA_VARIABLE} names no folder of real data")
+    return Path(folder)

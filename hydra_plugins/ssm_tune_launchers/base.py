@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 
 
 class CellLauncher(Launcher):

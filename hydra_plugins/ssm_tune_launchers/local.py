@@ -38,7 +38,7 @@ class LocalLauncher(CellLauncher):
     def __init__(
         self, n_jobs: int | None, gpus: Sequence[int | str] | None, cells_per_gpu: int, threads: int | None
     ) -> None:
-        from ssm_tune.errors import UserError
+        from ssm_tune.utils.errors import UserError
 
         for name, value in (("n_jobs", n_jobs), ("cells_per_gpu", cells_per_gpu), ("threads", threads)):
             if value is not None and (type(value) is not int or value < 1):
@@ -56,10 +56,10 @@ class LocalLauncher(CellLauncher):
         self.threads = threads or max(1, cores // self.n_jobs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
-        from ssm_tune.errors import Stopped
-        from ssm_tune.interruption import stopping
-        from ssm_tune.multirun import returned
-        from ssm_tune.worker import Outcome, labels_of
+        from ssm_tune.experiment.signals import stopping
+        from ssm_tune.sweeps.run_sweep import returned
+        from ssm_tune.sweeps.worker import Outcome, labels_of
+        from ssm_tune.utils.errors import Stopped
 
         self.cells, self.outcomes = job_overrides, dict[int, Outcome]()
         self.labels = labels_of(job_overrides)
@@ -103,7 +103,7 @@ class LocalLauncher(CellLauncher):
         environment["TOKENIZERS_PARALLELISM"] = "false"
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        command = [sys.executable, "-m", "ssm_tune.worker", str(result), *self.cells[number]]
+        command = [sys.executable, "-m", "ssm_tune.sweeps.worker", str(result), *self.cells[number]]
         with open(log, "wb") as file:
             # a session of its own: Ctrl-C at the terminal reaches the launcher alone, which passes it on
             process = subprocess.Popen(
@@ -142,8 +142,8 @@ class LocalLauncher(CellLauncher):
 
 def _outcome(worker: _Worker) -> Any:
     """What the process wrote, or that it died without a word."""
-    from ssm_tune.files import decode_json
-    from ssm_tune.worker import Outcome
+    from ssm_tune.sweeps.worker import Outcome
+    from ssm_tune.utils.files import decode_json
 
     try:
         return Outcome(**decode_json(worker.result.read_bytes()))

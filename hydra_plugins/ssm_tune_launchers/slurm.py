@@ -30,7 +30,7 @@ class CellJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plu
     max_requeues: int
 
     def __call__(self) -> Any:
-        from ssm_tune.worker import run_cell
+        from ssm_tune.sweeps.worker import run_cell
 
         outcome = run_cell(self.overrides)
         print(f"{outcome.status}: {outcome.line or outcome.record}", file=sys.stderr, flush=True)
@@ -69,7 +69,7 @@ class SlurmLauncher(CellLauncher):
         self, wait: bool, poll_seconds: float, array_parallelism: int, time: int, signal_delay: int,
         max_requeues: int, cpus_per_task: int, sbatch: Any, **options: Any,
     ) -> None:  # fmt: skip
-        from ssm_tune.errors import UserError
+        from ssm_tune.utils.errors import UserError
 
         for name, value in (("array_parallelism", array_parallelism), ("time", time), ("cpus_per_task", cpus_per_task)):
             if type(value) is not int or value < 1:
@@ -91,8 +91,8 @@ class SlurmLauncher(CellLauncher):
         }
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
-        from ssm_tune.multirun import returned
-        from ssm_tune.worker import Outcome
+        from ssm_tune.sweeps.run_sweep import returned
+        from ssm_tune.sweeps.worker import Outcome
 
         jobs = self._submit(job_overrides)
         ids = f"{jobs[0].job_id.split('_')[0]}" + (f"_[0-{len(jobs) - 1}]" if len(jobs) > 1 else "")
@@ -105,7 +105,7 @@ class SlurmLauncher(CellLauncher):
         return [returned(cell, outcome) for cell, outcome in zip(job_overrides, outcomes, strict=True)]
 
     def _submit(self, cells: Sequence[Sequence[str]]) -> list[Any]:
-        from ssm_tune.errors import UserError
+        from ssm_tune.utils.errors import UserError
 
         if shutil.which("sbatch") is None:
             raise UserError("hydra/launcher=slurm: no sbatch here: run on a login node, or with hydra/launcher=local")
@@ -129,7 +129,7 @@ class SlurmLauncher(CellLauncher):
 
     def _await(self, jobs: Sequence[Any], cells: Sequence[Sequence[str]]) -> list[Any]:
         """Each job's outcome, told as it comes. Ctrl-C leaves the jobs to SLURM."""
-        from ssm_tune.worker import Outcome, labels_of
+        from ssm_tune.sweeps.worker import Outcome, labels_of
 
         labels = labels_of(cells)
         outcomes: dict[int, Outcome] = {}
@@ -163,8 +163,8 @@ class SlurmLauncher(CellLauncher):
 
 def _check_partition(wanted: str | None) -> None:
     """Refuse a partition that this cluster has not, with those that it has; sbatch would tell in lines of its own."""
-    from ssm_tune.config import nearest
-    from ssm_tune.errors import UserError
+    from ssm_tune.config.schema import nearest
+    from ssm_tune.utils.errors import UserError
 
     there = sorted(set(_output(["sinfo", "-h", "-o", "%R"]).split()))
     for name in wanted.split(",") if wanted and there else ():
@@ -174,7 +174,7 @@ def _check_partition(wanted: str | None) -> None:
 
 def _result(job: Any) -> Any:
     """The outcome that a job left, None where there is none (yet)."""
-    from ssm_tune.worker import Outcome
+    from ssm_tune.sweeps.worker import Outcome
 
     path = job.paths.result_pickle
     if not path.exists():
@@ -187,7 +187,7 @@ def _result(job: Any) -> Any:
 
 def _dead(job: Any) -> Any:
     """The outcome of a job that SLURM no longer knows and that left no result."""
-    from ssm_tune.worker import Outcome
+    from ssm_tune.sweeps.worker import Outcome
 
     log = Path(str(job.paths.stderr))
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []

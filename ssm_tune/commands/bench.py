@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ssm_tune.commands import bench_cpu, bench_generate, bench_scan, bench_step
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 
 _READ_BY = {
     "--shape": ("shapes", "scan"), "--method": ("methods", "step"), "--model": ("models", "generate", "cpu"),

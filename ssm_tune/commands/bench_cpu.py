@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, TextIO
 
 from ssm_tune.commands.bench_step import LABELS, SIZES
-from ssm_tune.config import method_section
-from ssm_tune.errors import UserError, first_line
+from ssm_tune.config.schema import method_section
+from ssm_tune.utils.errors import UserError, first_line
 
 NEW_TOKENS = 20
 LORA = {"targets": ["in_proj", "x_proj"], "dropout": 0.0}
@@ -73,7 +73,7 @@ def run(cases: Sequence[Case], table: TextIO) -> dict[str, Any]:
     """
     import torch
 
-    from ssm_tune.provenance import hardware
+    from ssm_tune.records.provenance import hardware
 
     found: dict[str, Any] = {
         **{name: value for name, value in hardware().items() if name in ("cpu", "cores")},
@@ -114,7 +114,7 @@ def measured(case: Case) -> dict[str, Any]:
         UserError: the two compute different things.
     """
     from ssm_tune.models.block import MambaConfig
-    from ssm_tune.models.initial import initialised
+    from ssm_tune.models.initialization import initialised
 
     row: dict[str, Any] = {"what": case.what, "model": case.model, "shape": case.shape, "rounds": case.rounds}
     try:
@@ -186,10 +186,10 @@ def _steps(case: Case, model: Any, theirs: Any) -> tuple[Step, Step]:
 
 
 def _our_step(model: Any, method: str, rows: list[list[int]]) -> Step:
-    from ssm_tune.encoding import Encoded
-    from ssm_tune.loop import Training, TrainSettings
+    from ssm_tune.data.tokenization import Encoded
     from ssm_tune.methods.base import attach, load_method
-    from ssm_tune.probe import RATE
+    from ssm_tune.planning.profiling import RATE
+    from ssm_tune.training.trainer import Training, TrainSettings
 
     sequences = [Encoded(tokens, min(LABELS, len(tokens) - 1)) for tokens in rows]
     settings = TrainSettings(epochs=10**6, batch_size=len(rows), learning_rate=RATE, seed=0)
@@ -228,7 +228,7 @@ def _trained_alike(theirs: Any, adapter: Any) -> list[Any]:
 def _their_step(model: Any, parameters: list[Any], rows: list[list[int]]) -> Step:
     import torch
 
-    from ssm_tune.probe import RATE
+    from ssm_tune.planning.profiling import RATE
 
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
     model.train()
@@ -273,7 +273,7 @@ def _decodings(case: Case, model: Any, theirs: Any) -> tuple[Callable[[], list[l
 
 
 def _ours(model: Any, prompts: list[list[int]], beams: int) -> list[list[int]]:
-    from ssm_tune.decoding import generate
+    from ssm_tune.generation.generate import generate
 
     return generate(model, prompts, num_beams=beams, max_new_tokens=NEW_TOKENS, min_length=10**6)
 

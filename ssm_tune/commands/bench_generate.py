@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_tune.commands.bench_step import random_model
-from ssm_tune.errors import UserError, first_line
+from ssm_tune.utils.errors import UserError, first_line
 
 READ_TOKENS, NEW_TOKENS = 150, 40
 PROMPT_QUANTILES = (52, 81, 104, 120, 132, 146, 158, 169, 182, 196, 210, 226, 245, 268, 298, 334, 412, 1241)
@@ -116,7 +116,7 @@ def lengths_of(case: Case) -> list[tuple[int, int]]:
 def _measured(case: Case) -> dict[str, Any]:
     import torch
 
-    from ssm_tune.memory import release
+    from ssm_tune.training.recompute_plan import release
 
     release()
     torch.manual_seed(0)
@@ -146,10 +146,10 @@ def _decoded(model: Any, prompts: list[list[int]], limits: list[int], beams: int
     """Decode all prompts, each to its limit: no sequence may end before."""
     import torch
 
-    from ssm_tune.beam import DecodeSettings
-    from ssm_tune.capture import CudaCapture
-    from ssm_tune.continuous import Continuous
-    from ssm_tune.decoding import BATCH_SIZE, inference, longest_first
+    from ssm_tune.generation.continuous_batching import Continuous
+    from ssm_tune.generation.generate import BATCH_SIZE, inference, longest_first
+    from ssm_tune.generation.settings import DecodeSettings
+    from ssm_tune.training.graphed_step import CudaCapture
 
     cuda = model.device.type == "cuda"
     settings = DecodeSettings(beams, min_length=10**6, max_new_tokens=max(limits), batch_size=None if cuda else 8)

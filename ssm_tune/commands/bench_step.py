@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ssm_tune.config import method_section
-from ssm_tune.errors import UserError, first_line
+from ssm_tune.config.schema import method_section
+from ssm_tune.utils.errors import UserError, first_line
 
 LABELS = 32
 """Label positions a row."""
@@ -99,8 +99,8 @@ def measured(case: Case, capture: bool, share: float | None = None) -> dict[str,
 def _measured(case: Case, capture: bool, share: float | None) -> dict[str, Any]:
     import torch
 
-    from ssm_tune.memory import release
-    from ssm_tune.probe import milliseconds_a_step, refused
+    from ssm_tune.planning.profiling import milliseconds_a_step, refused
+    from ssm_tune.training.recompute_plan import release
 
     device = torch.device("cuda")
     chosen = None if share is None else planned(case, capture, share, device)
@@ -138,8 +138,8 @@ def random_model(name: str, device: Any, dtype: Any) -> Any:
 
 def _training(case: Case, capture: bool, device: Any) -> tuple[Any, int]:
     """A training on random tokens, and the bytes of the model's weights."""
-    from ssm_tune.capture import CudaCapture
-    from ssm_tune.probe import training_on_random_tokens
+    from ssm_tune.planning.profiling import training_on_random_tokens
+    from ssm_tune.training.graphed_step import CudaCapture
 
     adapter, weights = _attached(case, device)
     shape = case.batch, case.length, case.batch * LABELS
@@ -164,8 +164,8 @@ def planned(case: Case, capture: bool, share: float, device: Any) -> Any:
 
     Raises UserError where nothing keeps to it.
     """
-    from ssm_tune.batching import bucket
-    from ssm_tune.memory import plan, workspaces
+    from ssm_tune.data.collator import bucket
+    from ssm_tune.training.recompute_plan import plan, workspaces
 
     adapter, weights = _attached(case, device)
     model, trained = adapter.model, sum(parameter.nbytes for parameter in adapter.parameters.values())
@@ -190,7 +190,7 @@ def activations_budget(case: Case, share: float, weights: int, added: int, train
 
     Raises UserError where it leaves none.
     """
-    from ssm_tune.memory import LEARNT
+    from ssm_tune.training.recompute_plan import LEARNT
 
     allowed, others = share_of_official(case, weights, share), added + LEARNT * trained + workspaces
     if allowed <= others:

@@ -17,9 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ssm_tune.config import benchmarks, conf_dir, names, nearest
-from ssm_tune.errors import UserError, first_line
-from ssm_tune.files import cache_dir
+from ssm_tune.config.schema import benchmarks, conf_dir, names, nearest
+from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.utils.files import cache_dir
 
 HUB_SECONDS, COMMAND_SECONDS = 2.0, 2.0
 LITTLE_DISK, TOO_LITTLE_DISK = 20e9, 1e9
@@ -119,8 +119,8 @@ def _torch(asked: Asked) -> list[Finding]:
 def _nvrtc(asked: Asked) -> list[Finding]:
     import torch
 
-    from ssm_tune.ops.compiler import KernelError, nvrtc_version
-    from ssm_tune.ops.launch import arch_of
+    from ssm_tune.ops.cuda.compiler import KernelError, nvrtc_version
+    from ssm_tune.ops.cuda.launch import arch_of
 
     there = torch.cuda.is_available()
     try:
@@ -138,7 +138,7 @@ def _compile_trivial(arch: str) -> None:
     """Raises KernelError where NVRTC cannot compile for ``arch``."""
     from cuda.bindings import nvrtc
 
-    from ssm_tune.ops.compiler import KernelError
+    from ssm_tune.ops.cuda.compiler import KernelError
 
     _, program = nvrtc.nvrtcCreateProgram(b'extern "C" __global__ void k() {}', b"k.cu", 0, [], [])
     (status,) = nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture={arch}".encode()])

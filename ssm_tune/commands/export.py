@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         save_transformers(*merged(tuned.adapter), tuned.tokenizer, target)
         print(f"merged checkpoint: {target} (transformers' layout; here: model=local model.path={target})")
     else:
-        from ssm_tune.files import atomic_write
         from ssm_tune.methods.base import DESCRIPTION, WEIGHTS, read_adapter
+        from ssm_tune.utils.files import atomic_write
 
         read_adapter(source)  # refuses what is damaged
         for name in (WEIGHTS, DESCRIPTION):

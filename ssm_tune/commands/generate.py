@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt.replace("\\n", "\n")
 
     # torch: only once the arguments are good
-    from ssm_tune.decoding import generate
+    from ssm_tune.generation.generate import generate
     from ssm_tune.restore import load_tuned
     from ssm_tune.tasks.base import SEPARATOR
 

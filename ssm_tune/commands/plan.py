@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ssm_tune.config import benchmarks, names
-from ssm_tune.errors import UserError
+from ssm_tune.config.schema import benchmarks, names
+from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ssm_tune.planning import Planned
+    from ssm_tune.planning.estimate import Planned
 
 ASSUMED = (
     "hours are an estimate: a few steps and batches were timed, the rest lies on straight lines between them by padded "
@@ -35,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("plan needs a cell, a sweep or --paper: ssm-tune plan method=lora task=samsum, or plan main")
     if options.task or options.method:
         raise UserError("--task and --method are for plan --paper; of a sweep, task=NAME and method=NAME choose cells")
-    from ssm_tune.sweep import read_sweep
+    from ssm_tune.sweeps.sweep_file import read_sweep
 
     sweep = read_sweep([word if "=" in word else f"+sweep={word}" for word in options.settings])
-    from ssm_tune.planning import Planner  # torch: not before the settings are known to be good
+    from ssm_tune.planning.estimate import Planner  # torch: not before the settings are known to be good
 
     planned = Planner().plan(sweep.cells, lambda line: print(line, file=sys.stderr, flush=True))
     if options.json:

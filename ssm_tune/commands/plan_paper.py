@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_tune.commands.bench_step import CASES, SIZES, random_model
-from ssm_tune.config import method_section, names
-from ssm_tune.errors import UserError
-from ssm_tune.tuned import OFFICIAL_BATCH_SIZE
+from ssm_tune.config.schema import method_section, names
+from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE
+from ssm_tune.utils.errors import UserError
 
 MEASURED, PART, STAND_IN, ASSUMED = "measured", "measured on a part", "measured on a stand-in", "assumed"
 
@@ -110,10 +110,10 @@ def work_of(size: Size, method: str, buckets: bool, cuda: bool) -> Any:
     """A task's work as far as it is known without its data: the mean batch many times, the longest once."""
     import numpy as np
 
-    from ssm_tune.answering import MOST_PROMPTS, MOST_TOKENS
-    from ssm_tune.batching import bucket
-    from ssm_tune.decoding import BATCH_SIZE
-    from ssm_tune.workload import BEAMS, Batches, Evaluation, Workload
+    from ssm_tune.data.collator import bucket
+    from ssm_tune.generation.generate import BATCH_SIZE
+    from ssm_tune.generation.predict import MOST_PROMPTS, MOST_TOKENS
+    from ssm_tune.planning.workload import BEAMS, Batches, Evaluation, Workload
 
     batch = _batch(size, method)
     labels = batch * max(1, size.answer)
@@ -172,12 +172,12 @@ def _measured(model_name: str, method_name: str, tasks: list[str], capture: bool
     """The rows of one model and method, which share what was timed of equal shapes."""
     import torch
 
-    from ssm_tune.beam import DecodeSettings
-    from ssm_tune.capture import CudaCapture
-    from ssm_tune.memory import release
+    from ssm_tune.generation.settings import DecodeSettings
     from ssm_tune.methods.base import attach, load_method
-    from ssm_tune.planning import hours
-    from ssm_tune.probe import DoesNotFit, Measured, measure
+    from ssm_tune.planning.estimate import hours
+    from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
+    from ssm_tune.training.graphed_step import CudaCapture
+    from ssm_tune.training.recompute_plan import release
 
     release()
     cuda = torch.cuda.is_available()

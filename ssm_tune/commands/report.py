@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssm_tune.errors import UserError
-from ssm_tune.files import atomic_write
-from ssm_tune.record import find_records
+from ssm_tune.records.record import find_records
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import atomic_write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     from ssm_tune.reporting.build import agreeing
     from ssm_tune.reporting.grid import fill
-    from ssm_tune.reporting.html import page
-    from ssm_tune.reporting.layout import load_layout
+    from ssm_tune.reporting.html_report import page
+    from ssm_tune.reporting.table_spec import load_layout
 
     found, warnings = find_records(options.results)
     for warning in warnings:

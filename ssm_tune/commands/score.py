@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssm_tune.errors import UserError
-from ssm_tune.record import Record, read_jsonl, read_record, references_sha256, rows_path
+from ssm_tune.records.record import Record, read_jsonl, read_record, references_sha256, rows_path
+from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ssm_tune.tasks.base import Dataset, Example, Task

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.errors import UserError
-from ssm_tune.states import STATUSES, Results, State
+from ssm_tune.sweeps.status import STATUSES, Results, State
+from ssm_tune.utils.errors import UserError
 
 OPEN = ("running", "stale", "stopped", "failed", "missing")
 """Statuses of cells that still take time."""
@@ -52,9 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _asked(words: Sequence[str], folder: str | None) -> tuple[list[tuple[str, State]], list[str]]:
     """The states of the cells that -m would run, and what tells these apart."""
-    from ssm_tune.compose import Composer
-    from ssm_tune.sweep import read_sweep
-    from ssm_tune.worker import label_of, labels_of
+    from ssm_tune.config.compose import Composer
+    from ssm_tune.sweeps.sweep_file import read_sweep
+    from ssm_tune.sweeps.worker import label_of, labels_of
 
     settings = [word if "=" in word else f"+sweep={word}" for word in words]
     if folder:

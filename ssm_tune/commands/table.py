@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssm_tune.errors import UserError
-from ssm_tune.record import Record, find_records
-from ssm_tune.tables import table_key, tables_from_records
+from ssm_tune.records.record import Record, find_records
+from ssm_tune.reporting.run_tables import table_key, tables_from_records
+from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ssm_tune.reporting.build import Found
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     if options.figure:
-        from ssm_tune import figures
+        from ssm_tune.reporting import run_figure as figures
 
         figures.check_format(options.figure)
     found, warnings = find_records(options.results)
@@ -112,9 +112,9 @@ def _files(options: argparse.Namespace, found: "Found", damaged: bool) -> int:
 
 def _print_planned(options: argparse.Namespace, chosen: "Found") -> None:
     """One table of conf/table."""
-    from ssm_tune.reporting import sheet
+    from ssm_tune.reporting import render as sheet
     from ssm_tune.reporting.grid import fill
-    from ssm_tune.reporting.layout import load_layout
+    from ssm_tune.reporting.table_spec import load_layout
 
     grid = fill(load_layout(options.name), [record for _, record in chosen])
     shown = sheet.sheet(grid, _published(options))
@@ -150,7 +150,7 @@ def _nothing(results: Path, found: list[Record], wanted: dict[str, str]) -> str:
 def _print(records: list[Record], style: str) -> None:
     from rich.console import Console
 
-    from ssm_tune import render
+    from ssm_tune.reporting import run_render as render
 
     if style in ("latex", "csv"):
         raise UserError(f"--format {style} needs the NAME of a table of conf/table")

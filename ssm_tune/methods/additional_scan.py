@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method, kaiming
+from ssm_tune.models.adapter_slots import ExtraStates
 from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.injection import ExtraStates
 from ssm_tune.models.mamba import Mamba
 
 

@@ -21,11 +21,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ssm_tune.errors import UserError
-from ssm_tune.files import atomic_write, encode_json
 from ssm_tune.models.block import MambaConfig, kept_dtype
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.target import instantiate
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import atomic_write, encode_json
+from ssm_tune.utils.instantiate import instantiate
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
+from ssm_tune.models.adapter_slots import Learned
 from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.injection import Learned
 from ssm_tune.models.mamba import Mamba
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Method, kaiming
+from ssm_tune.models.adapter_slots import Randomness
 from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.injection import Randomness
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.models.recipes import Recipes
+from ssm_tune.models.selective_recompute import Recipes
+from ssm_tune.ops.fused_linear import add_low_rank, each_linear, linear_beside
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout
-from ssm_tune.ops.projections import add_low_rank, each_linear, linear_beside
+from ssm_tune.utils.errors import UserError
 
 TARGETS = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")
 

@@ -7,9 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from ssm_tune.errors import UserError
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.block import MambaConfig, MambaMixer
+from ssm_tune.utils.errors import UserError
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from typing import Any
 import nltk.data
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
-from ssm_tune.errors import UserError, first_line
+from ssm_tune.utils.errors import UserError, first_line
 
 VARIABLE = "WNSEARCHDIR"
 """WordNet's own name for the folder of its database, wnintro(5WN)."""

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssm_tune.models.injection import Injection, tensor_of
-from ssm_tune.models.recipes import Recipes
+from ssm_tune.models.adapter_slots import Injection, tensor_of
+from ssm_tune.models.selective_recompute import Recipes
 from ssm_tune.ops.causal_conv1d import conv1d_step, split_conv1d
-from ssm_tune.ops.projections import linear_beside, split_linear
+from ssm_tune.ops.fused_linear import linear_beside, split_linear
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
 

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssm_tune.errors import UserError, first_line
 from ssm_tune.models.block import MambaConfig
+from ssm_tune.utils.errors import UserError, first_line
 
 WEIGHTS = (
     "model.safetensors",

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ssm_tune.models.adapter_slots import Randomness, tensor_of
 from ssm_tune.models.block import Block, MambaConfig, MambaMixer, Projection, RMSNorm, kept_dtype
-from ssm_tune.models.injection import Randomness, tensor_of
-from ssm_tune.models.recipes import Recipes
+from ssm_tune.models.selective_recompute import Recipes
 from ssm_tune.ops.selective_scan import state_dtype
 
 

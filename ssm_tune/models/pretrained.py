@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssm_tune.errors import UserError
-from ssm_tune.files import atomic_write, encode_json
 from ssm_tune.models.block import MambaConfig, kept_dtype
 from ssm_tune.models.checkpoint import WEIGHTS, read_config, read_tensors
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.source import PretrainedSource, resolve
 from ssm_tune.models.tokenizer import EOS, Tokenizer
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import atomic_write, encode_json
 
 DTYPES = {
     "float64": torch.float64,

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssm_tune.errors import UserError
-from ssm_tune.hub import model_folder
+from ssm_tune.hub.download import model_folder
+from ssm_tune.utils.errors import UserError
 
 EMBEDDED = Path(__file__).parent
 """Each folder here that holds a config.json is a model that comes with the package."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import tokenizers
 
-from ssm_tune.errors import UserError, first_line
 from ssm_tune.models.source import PretrainedSource, resolve
-from ssm_tune.text import clean_up as without_blanks
+from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.utils.text import clean_up as without_blanks
 
 EOS = "<|endoftext|>"
 

@@ -12,9 +12,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ssm_tune.ops import peer
-from ssm_tune.ops.compiler import KernelError, nvrtc_version
-from ssm_tune.ops.launch import DTYPE_CODES, arch_of
+from ssm_tune.ops import mamba_ssm_backend as peer
+from ssm_tune.ops.cuda.compiler import KernelError, nvrtc_version
+from ssm_tune.ops.cuda.launch import DTYPE_CODES, arch_of
 
 BACKENDS = ("auto", "cuda", "mamba_ssm", "reference")
 MOST_STATES = 64

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import launch
+from ssm_tune.ops.cuda.compiler import Kernel
+from ssm_tune.ops.cuda.launch import launch
 
 _COPY_BYTES = 2**30
 _ROUNDS = 4000
@@ -77,7 +77,7 @@ def exponential_rate() -> float:
     """Exponentials a second of the special-function units (ex2.approx)."""
     blocks = torch.cuda.get_device_properties("cuda").multi_processor_count * 8
     out = torch.zeros(1, device="cuda")
-    kernel = Kernel.of("exponentials", {"DTYPE": 0}, "rates")
+    kernel = Kernel.of("exponentials", {"DTYPE": 0}, "kernels/rates")
     taken = microseconds(
         lambda _: launch(kernel, (blocks, 1, 1), 256, 0, "Pii", [out.data_ptr(), _ROUNDS, 0], out.device), [None] * 3
     )

@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssm_tune import render
-from ssm_tune.errors import UserError
-from ssm_tune.files import atomic_write, read_bytes
-from ssm_tune.record import Record
-from ssm_tune.reporting import curves, pairs, sheet
+from ssm_tune.records.record import Record
+from ssm_tune.reporting import figure_data as curves
+from ssm_tune.reporting import paired_tables as pairs
+from ssm_tune.reporting import render as sheet
+from ssm_tune.reporting import run_render as render
 from ssm_tune.reporting.grid import Grid, fill
-from ssm_tune.reporting.layout import layout_names, load_layout
 from ssm_tune.reporting.published import Published
-from ssm_tune.tables import tables_from_records
+from ssm_tune.reporting.run_tables import tables_from_records
+from ssm_tune.reporting.table_spec import layout_names, load_layout
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import atomic_write, read_bytes
 
 Found = Sequence[tuple[Path, Record]]
 ALL = "tasks"
@@ -80,7 +82,7 @@ def _figures(grid: Grid, folders: curves.Folders, pictures: bool) -> dict[str, b
             continue
         files[f"figures/{grid.layout.name}-{kind}.csv"] = curves.as_csv(series).encode()
         if pictures:
-            from ssm_tune.reporting.pictures import draw
+            from ssm_tune.reporting.table_figures import draw
 
             for suffix, image in draw(kind, grid, series).items():
                 files[f"figures/{grid.layout.name}-{kind}.{suffix}"] = image

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.errors import UserError
-from ssm_tune.files import read_bytes
 from ssm_tune.reporting.grid import Grid
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import read_bytes
 
 COLUMNS = ("table", "method", "task", "value")
 

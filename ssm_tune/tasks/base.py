@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ssm_tune.errors import UserError
-from ssm_tune.target import instantiate
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.instantiate import instantiate
 
 SEPARATOR = "###"
 """Between the parts of a prompt and before the answer: plain text, encoded with what precedes it."""

@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from ssm_tune.errors import UserError
 from ssm_tune.metrics.classification import (
     METRICS,
     classification,
@@ -15,6 +14,7 @@ from ssm_tune.metrics.classification import (
 )
 from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset
 from ssm_tune.tasks.own_data import Line, OwnData, as_list
+from ssm_tune.utils.errors import UserError
 
 
 class Classify(OwnData):

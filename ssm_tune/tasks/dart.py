@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from ssm_tune.errors import UserError
-from ssm_tune.hub import dataset_files, read_table
+from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.bleu import bleu_scored, bleu_signature, sacrebleu, sacrebleu_signature
 from ssm_tune.metrics.meteor import meteor, meteor_name, meteor_signature, require_wordnet
 from ssm_tune.tasks.base import (
@@ -25,7 +24,8 @@ from ssm_tune.tasks.base import (
     published_data,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, place, read_json_list, read_text
-from ssm_tune.text import as_decoded
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import as_decoded
 
 FILES = {"train": "train", "val": "dev", "test": "test"}
 STEM = "dart-v1.1.1-full-"

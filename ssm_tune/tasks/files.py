@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 
 ACCEPT = "to run on it as a data set of its own, add data.check=off"
 HUB_CHANGED = "the hub's copy has changed: name another commit with task.revision=COMMIT, or use data=local"

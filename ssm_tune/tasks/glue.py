@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ssm_tune.errors import UserError
-from ssm_tune.hub import dataset_files, read_table
+from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.classification import classification, classification_signature, classification_statistics
 from ssm_tune.tasks.base import (
     OWN_WORDING,
@@ -27,6 +26,7 @@ from ssm_tune.tasks.base import (
     published_data,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, check_unquoted, read_tsv
+from ssm_tune.utils.errors import UserError
 
 POSITIVE = "1"
 """The class whose F1 is taken, where a member has an F1: the paraphrase, the duplicate."""

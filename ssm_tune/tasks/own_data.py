@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.errors import UserError
-from ssm_tune.files import read_jsonl
 from ssm_tune.tasks.base import END, Example, Roles, Task, set_aside
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import read_jsonl
 
 SPLITS = ("train", "val", "test")
 FEWEST = 10

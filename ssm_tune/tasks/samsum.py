@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.errors import UserError
-from ssm_tune.hub import dataset_files, read_table
+from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.rouge import rouge_scored, rouge_signature
 from ssm_tune.tasks.base import (
     SEPARATOR,
@@ -22,7 +21,8 @@ from ssm_tune.tasks.base import (
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample.dialogues import samsum_rows
-from ssm_tune.text import as_decoded
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import as_decoded
 
 COLUMNS = ("id", "dialogue", "summary")
 FILES = {"train": "train.json", "val": "val.json", "test": "test.json"}

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.errors import UserError
-from ssm_tune.hub import dataset_files, read_table
+from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.sql import (
     LEVELS,
     Database,
@@ -37,7 +36,8 @@ from ssm_tune.tasks.base import (
     published_data,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
-from ssm_tune.text import as_decoded, clean_up
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import as_decoded, clean_up
 
 COLUMNS = ("db_id", "query", "question")
 FILES = {"train": "train_spider.json", "val": "dev.json"}

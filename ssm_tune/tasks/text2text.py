@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ssm_tune.errors import UserError
 from ssm_tune.metrics.bleu import bleu_scored, bleu_signature, sacrebleu, sacrebleu_signature
 from ssm_tune.metrics.exact_match import exact_match, exact_match_signature
 from ssm_tune.metrics.meteor import meteor, meteor_name, meteor_signature, require_wordnet
 from ssm_tune.metrics.rouge import ROUGE_TYPES, rouge_scored, rouge_signature
 from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset
 from ssm_tune.tasks.own_data import Line, OwnData, as_list
-from ssm_tune.text import as_decoded
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import as_decoded
 
 METRICS = (*ROUGE_TYPES, "bleu", "sacrebleu", "meteor", "meteor_no_synonyms", "exact_match")
 

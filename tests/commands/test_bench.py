@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ssm_tune.commands import bench, bench_generate, bench_scan, bench_step
-from ssm_tune.config import names
-from ssm_tune.errors import UserError
-from ssm_tune.memory import NOTHING, Again
+from ssm_tune.config.schema import names
+from ssm_tune.training.recompute_plan import NOTHING, Again
+from ssm_tune.utils.errors import UserError
 
 TIMES = {"ours": [10.0, 40.0], "offset": [12.0, 50.0], "peer": [50.0, 200.0], "peer_eager": [60.0, 300.0]}
 

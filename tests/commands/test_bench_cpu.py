@@ -12,8 +12,8 @@ import torch
 
 from ssm_tune.commands import bench, bench_cpu
 from ssm_tune.commands.bench_cpu import Case
-from ssm_tune.config import names
-from ssm_tune.errors import UserError
+from ssm_tune.config.schema import names
+from ssm_tune.utils.errors import UserError
 
 SMALL = (
     Case("tiny", 2, (6, 6), 2, method="bitfit"),

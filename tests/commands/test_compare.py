@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from records import make_record
+from helpers.make_records import make_record
 
 from ssm_tune.commands import compare
-from ssm_tune.errors import UserError
-from ssm_tune.record import write_jsonl, write_record
+from ssm_tune.records.record import write_jsonl, write_record
+from ssm_tune.utils.errors import UserError
 
 SCORES = {"a": 0.1, "b": 0.5, "c": 0.9, "d": 0.3}
 

@@ -15,14 +15,14 @@ from typing import Any
 import pyarrow
 import pytest
 import tokenizers
-from hub_server import COMMIT, Client, Repository, Server, serving
+from helpers.hub_server import COMMIT, Client, Repository, Server, serving
 from omegaconf import OmegaConf
 from pyarrow import parquet
 
 from ssm_tune.commands import data as command
-from ssm_tune.config import benchmarks, conf_dir
-from ssm_tune.errors import UserError
+from ssm_tune.config.schema import benchmarks, conf_dir
 from ssm_tune.models import source
+from ssm_tune.utils.errors import UserError
 
 PINNED = {name: OmegaConf.load(conf_dir() / "task" / f"{name}.yaml").task.revision for name in ("glue_rte", "spider")}
 TINY = Path(source.__file__).parent / "tiny" / "tokenizer.json"

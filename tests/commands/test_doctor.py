@@ -14,7 +14,7 @@ import pytest
 from ssm_tune.cli import main
 from ssm_tune.commands import doctor
 from ssm_tune.commands.doctor import Asked, Finding, examine
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_an_old_gpu_and_a_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssm_tune.ops import compiler
+    from ssm_tune.ops.cuda import compiler
 
     def missing() -> str:
         raise compiler.KernelError("CUDA kernels need cuda-bindings; install it")

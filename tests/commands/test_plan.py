@@ -12,13 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune import probe, workload
 from ssm_tune.cli import main
 from ssm_tune.commands import bench_step, plan_paper
-from ssm_tune.config import benchmarks, names
-from ssm_tune.loop import Training, TrainSettings
-from ssm_tune.record import read_record
-from ssm_tune.workload import Batches, training_work
+from ssm_tune.config.schema import benchmarks, names
+from ssm_tune.planning import profiling as probe
+from ssm_tune.planning import workload
+from ssm_tune.planning.workload import Batches, training_work
+from ssm_tune.records.record import read_record
+from ssm_tune.training.trainer import Training, TrainSettings
 
 CELL = ["method=state_offset_y", "model=tiny", "data=sample", "decode.num_beams=1", "decode.max_new_tokens=3",
         "decode.batch_size=8"]  # fmt: skip
@@ -165,7 +166,7 @@ def test_steps_are_those_of_the_loop(
     tokens, batches = training_work(lengths, [1] * len(lengths), settings, buckets=False)
     loop = Training.__new__(Training)
     loop.sequences, loop.settings, loop._order = range(len(lengths)), settings, None  # type: ignore[assignment]
-    from ssm_tune.loop import Position, total_steps
+    from ssm_tune.training.trainer import Position, total_steps
 
     loop.position = Position()
     taken = [[lengths[i] - 1 for i in loop._next_batch()] for _ in range(total_steps(len(lengths), settings)[1])]
@@ -201,7 +202,7 @@ def test_the_papers_grid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_the_papers_grid_has_all_tasks_with_their_published_sizes() -> None:
-    from ssm_tune.compose import compose
+    from ssm_tune.config.compose import compose
     from ssm_tune.tasks.samsum import COUNTS
 
     assert set(plan_paper.TASKS) == set(benchmarks())

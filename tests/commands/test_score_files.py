@@ -16,7 +16,7 @@ from rouge_score import rouge_scorer
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from ssm_tune.commands import score as command
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 
 OUTPUTS = ["Ann is late .", "Bob bakes a cake", "", "They meet at noon"]
 REFERENCES = ["Ann is late.", "Bob baked a cake.", "Nothing happened.", "They meet at noon."]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from cases import CASE, inputs
+from helpers.scan_cases import CASE, inputs
 
 from ssm_tune.ops import backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASE, inputs
+from helpers.scan_cases import CASE, inputs
 
-from ssm_tune.ops import backend, norm_kernels
-from ssm_tune.ops.compiler import KernelError
-from ssm_tune.ops.selective_scan import kernels, selective_scan, selective_scan_step
+from ssm_tune.ops import backend
+from ssm_tune.ops.cuda.compiler import KernelError
+from ssm_tune.ops.rms_norm import cuda as norm_kernels
+from ssm_tune.ops.selective_scan import cuda as kernels
+from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
 

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from small import Silent
+from helpers.small_models import Silent
 
-from ssm_tune.capture import CudaCapture, Graphs
-from ssm_tune.config import method_section
-from ssm_tune.determinism import FIXED, VARIABLE
-from ssm_tune.encoding import Encoded
-from ssm_tune.loop import Diverged, Training, TrainSettings, train
+from ssm_tune.config.schema import method_section
+from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.initial import initialised
+from ssm_tune.models.initialization import initialised
 from ssm_tune.ops import backend
-from ssm_tune.step import Step
+from ssm_tune.training.determinism import FIXED, VARIABLE
+from ssm_tune.training.graphed_step import CudaCapture, Graphs
+from ssm_tune.training.train_step import Step
+from ssm_tune.training.trainer import Diverged, Training, TrainSettings, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from decoders import small_mamba, varied_prompts
-from divergence import compare
+from helpers.decoding_ties import compare
+from helpers.toy_decoders import small_mamba, varied_prompts
 from torch import nn
 
-from ssm_tune.beam import DecodeSettings
-from ssm_tune.capture import CudaCapture
-from ssm_tune.config import method_section, names
-from ssm_tune.continuous import Continuous
-from ssm_tune.decoding import generate, generate_batches, in_batches, inference, longest_first
+from ssm_tune.config.schema import method_section, names
+from ssm_tune.generation.continuous_batching import Continuous
+from ssm_tune.generation.generate import generate, generate_batches, in_batches, inference, longest_first
+from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops import backend
+from ssm_tune.training.graphed_step import CudaCapture
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.05}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import error, inputs, pairwise, run
+from helpers.scan_cases import error, inputs, pairwise, run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
 

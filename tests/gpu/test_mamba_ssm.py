@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import CASE, error, inputs, run
+from helpers.scan_cases import CASE, error, inputs, run
 
-from ssm_tune.ops import backend, peer
+from ssm_tune.ops import backend
+from ssm_tune.ops import mamba_ssm_backend as peer
 from ssm_tune.ops.causal_conv1d import causal_conv1d
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]

@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.config import method_section
+from ssm_tune.config.schema import method_section
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.initial import initialised
-from ssm_tune.ops import backend, norm_kernels
+from ssm_tune.models.initialization import initialised
+from ssm_tune.ops import backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step, split_conv1d
 from ssm_tune.ops.cross_entropy import IGNORE, cross_entropy
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
+from ssm_tune.ops.rms_norm import cuda as norm_kernels
 from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import CASE, inputs
+from helpers.scan_cases import CASE, inputs
 from torch import Tensor
 
 from ssm_tune.ops import backend
-from ssm_tune.ops.compiler import KernelError
-from ssm_tune.ops.selective_scan import kernels, selective_scan
+from ssm_tune.ops.cuda.compiler import KernelError
+from ssm_tune.ops.selective_scan import cuda as kernels
+from ssm_tune.ops.selective_scan import selective_scan
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
 

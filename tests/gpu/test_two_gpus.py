@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssm_tune.record import read_jsonl, read_record
+from ssm_tune.records.record import read_jsonl, read_record
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")]
 CELL = ["method=lora", "task=samsum", "model=random", "model.tokenizer=tiny", "model.d_model=64", "model.n_layer=2",

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import Silent, small_model
+from helpers.small_models import Silent, small_model
 
-from ssm_tune.batching import Encoded
-from ssm_tune.config import method_section, names
-from ssm_tune.gate import fingerprint
-from ssm_tune.loop import Training, TrainSettings, train
+from ssm_tune.config.schema import method_section, names
+from ssm_tune.data.collator import Encoded
 from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.training.sanity_checks import fingerprint
+from ssm_tune.training.trainer import Training, TrainSettings, train
 
 METHODS = names("method")
 VARIANTS = [(name, {}) for name in METHODS] + [
@@ -115,7 +115,7 @@ def test_initialisation_follows_the_seed(name: str, options: dict) -> None:  # t
 
 @every_variant
 def test_restoring_what_does_not_fit_is_refused(name: str, options: dict) -> None:  # type: ignore[type-arg]
-    from ssm_tune.errors import UserError
+    from ssm_tune.utils.errors import UserError
 
     adapter = attached(name, options)
     tensors = adapter.tensors()

@@ -7,17 +7,17 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from small import small_model
+from helpers.small_models import small_model
 from torch import nn
 
 import ssm_tune
-from ssm_tune.config import method_section
-from ssm_tune.errors import UserError
-from ssm_tune.gate import TrainingGate
+from ssm_tune.config.schema import method_section
 from ssm_tune.methods.base import attach, load_method
+from ssm_tune.models.adapter_slots import Learned
 from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.injection import Learned
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.training.sanity_checks import TrainingGate
+from ssm_tune.utils.errors import UserError
 
 # (mamba-130m, mamba-1.4b): the paper's own counts for the published five, hand-derived sums for the others
 PUBLISHED = {

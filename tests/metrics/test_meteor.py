@@ -13,10 +13,10 @@ from nltk.tokenize import word_tokenize
 from nltk.tokenize.punkt import PunktParameters, save_punkt_params
 from nltk.translate.meteor_score import meteor_score
 
-from ssm_tune.errors import UserError
 from ssm_tune.metrics import meteor as module
 from ssm_tune.metrics.meteor import meteor, meteor_name, meteor_signature
 from ssm_tune.metrics.wordnet import Reader, load_wordnet
+from ssm_tune.utils.errors import UserError
 
 GUIDE = "It is a guide to action which ensures that the military always obeys the commands of the party"
 REFERENCES = (

@@ -6,9 +6,9 @@ from pathlib import Path
 import nltk.data
 import pytest
 
-from ssm_tune.errors import UserError
 from ssm_tune.metrics import wordnet
 from ssm_tune.metrics.meteor import require_wordnet
+from ssm_tune.utils.errors import UserError
 
 # word class, its letter, number of the lexicographer file, synonyms
 SYNSETS = (

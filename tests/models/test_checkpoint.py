@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import (
+from helpers.random_checkpoints import (
     PLAIN,
     edit_config,
     old_names,
@@ -23,9 +23,9 @@ from checkpoints import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssm_tune.errors import UserError
 from ssm_tune.models.checkpoint import read_tensors
 from ssm_tune.models.pretrained import from_pretrained, model_hash
+from ssm_tune.utils.errors import UserError
 
 
 def refused(folder: Path, *names: str, load: Callable[..., Any] = from_pretrained) -> str:

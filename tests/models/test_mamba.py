@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from helpers.small_models import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import small_model
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 99))

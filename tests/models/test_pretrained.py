@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import (
+from helpers.random_checkpoints import (
     LAYOUTS,
     assert_same_logits,
     edit_config,
@@ -20,11 +20,9 @@ from checkpoints import (
 )
 from safetensors.torch import load_file
 
-from ssm_tune.errors import UserError
-from ssm_tune.models.injection import Learned
+from ssm_tune.models.adapter_slots import Learned
 from ssm_tune.models.pretrained import from_pretrained, load_checkpoint, model_hash, save_pretrained
-
-REAL = Path(__file__).parents[2] / ".." / "shared" / "models" / "mamba-25m"
+from ssm_tune.utils.errors import UserError
 
 
 @pytest.mark.parametrize("write", LAYOUTS, ids=lambda write: write.__name__.removeprefix("write_"))
@@ -60,10 +58,9 @@ def test_norm_epsilon_matters_in_that_test(tmp_path: Path) -> None:
         assert_same_logits(tmp_path, model, "wrong epsilon")
 
 
-def test_the_real_checkpoint_equals_transformers() -> None:
-    if not REAL.is_dir():
-        pytest.skip(f"{REAL} is absent: no real checkpoint to compare on")
-    published = json.loads((REAL / "config.json").read_text())
+def test_the_real_checkpoint_equals_transformers(shared: Path) -> None:
+    real = shared / "models" / "mamba-25m"
+    published = json.loads((real / "config.json").read_text())
     sizes = {
         "hidden_size": published["d_model"],
         "num_hidden_layers": published["n_layer"],
@@ -72,11 +69,11 @@ def test_the_real_checkpoint_equals_transformers() -> None:
     model = transformers.MambaForCausalLM(transformers.MambaConfig(**sizes)).eval()
     state = {
         name.replace("backbone.embedding.", "backbone.embeddings."): value.float()
-        for name, value in load_file(REAL / "model.safetensors").items()
+        for name, value in load_file(real / "model.safetensors").items()
     }
     state["lm_head.weight"] = state["backbone.embeddings.weight"]
     model.load_state_dict(state)
-    assert_same_logits(REAL, model, "mamba-25m", vocabulary=8192)
+    assert_same_logits(real, model, "mamba-25m", vocabulary=8192)
 
 
 # ---------------------------------------------------------------- dtypes, padding, hash, round trip

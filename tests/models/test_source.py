@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import oracle, write_state_spaces_bin
-from hub_server import COMMIT, Client, Repository, Server, closed_port, serving
+from helpers.hub_server import COMMIT, Client, Repository, Server, closed_port, serving
+from helpers.random_checkpoints import oracle, write_state_spaces_bin
 
-from ssm_tune.errors import UserError
 from ssm_tune.models import source
 from ssm_tune.models.source import PretrainedSource, resolve
+from ssm_tune.utils.errors import UserError
 
 WANTED = [["config.json", "model.safetensors", "model-*.safetensors"], ["config.json", "pytorch_model.bin"]]
 REPOSITORIES = {
@@ -47,7 +47,7 @@ def client(server: Server, tmp_path: Path) -> Client:
 
 ASK = """
 import json, sys
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 from ssm_tune.models.source import resolve
 for name, revision in json.loads(sys.argv[1]):
     try:
@@ -125,7 +125,7 @@ def test_what_another_program_downloaded_is_used_without_a_network(client: Clien
 
 LOAD = """
 import json, sys, torch
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 from ssm_tune.models.pretrained import from_pretrained
 for line in sys.stdin:
     try:

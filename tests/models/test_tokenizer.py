@@ -12,19 +12,21 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.errors import UserError
 from ssm_tune.models.source import PretrainedSource
 from ssm_tune.models.tokenizer import EOS, Tokenizer, load_tokenizer
-from ssm_tune.text import clean_up
-
-REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "tokenizer" / "tokenizer.json"
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import clean_up
 
 
 @pytest.fixture(scope="module")
-def real() -> Tokenizer:
-    if not REAL.is_file():
-        pytest.skip(f"{REAL} is absent: no GPT-NeoX tokenizer to test on")
-    return Tokenizer(REAL)
+def real_file(shared: Path) -> Path:
+    """The tokenizer of GPT-NeoX-20B, which the published checkpoints use."""
+    return shared / "data" / "tokenizer" / "tokenizer.json"
+
+
+@pytest.fixture(scope="module")
+def real(real_file: Path) -> Tokenizer:
+    return Tokenizer(real_file)
 
 
 def write(folder: Path, special: tuple[str, ...] = (EOS,), **changes: Any) -> Path:
@@ -68,9 +70,9 @@ def test_decoding_shows_special_tokens_and_skips_padding_rows(real: Tokenizer) -
     assert real.decode([50278, 4118, 50279]) == "###"
 
 
-def test_ids_equal_transformers(real: Tokenizer) -> None:
+def test_ids_equal_transformers(real: Tokenizer, real_file: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    oracle = transformers.PreTrainedTokenizerFast(tokenizer_file=str(REAL), clean_up_tokenization_spaces=False)
+    oracle = transformers.PreTrainedTokenizerFast(tokenizer_file=str(real_file), clean_up_tokenization_spaces=False)
     texts = [
         "naïve café",
         "日本語 text",
@@ -93,8 +95,8 @@ def test_the_real_one_fits_the_published_vocabulary(real: Tokenizer) -> None:
         real.check_fits(50276)
 
 
-def test_the_hash_is_of_the_bytes(real: Tokenizer) -> None:
-    assert real.hash == hashlib.sha256(REAL.read_bytes()).hexdigest()
+def test_the_hash_is_of_the_bytes(real: Tokenizer, real_file: Path) -> None:
+    assert real.hash == hashlib.sha256(real_file.read_bytes()).hexdigest()
 
 
 # ---------------------------------------------------------------- clean-up
@@ -196,9 +198,9 @@ def test_a_malformed_file(content: bytes, tmp_path: Path) -> None:
     assert str(file) in message_of(tmp_path)
 
 
-def test_a_truncated_file(real: Tokenizer, tmp_path: Path) -> None:
+def test_a_truncated_file(real: Tokenizer, tmp_path: Path, real_file: Path) -> None:
     file = tmp_path / "tokenizer.json"
-    file.write_bytes(REAL.read_bytes()[:100_000])
+    file.write_bytes(real_file.read_bytes()[:100_000])
     assert str(file) in message_of(tmp_path)
 
 

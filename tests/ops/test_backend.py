@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssm_tune.ops import backend
-from ssm_tune.ops.compiler import KernelError
+from ssm_tune.ops.cuda.compiler import KernelError
 from ssm_tune.ops.selective_scan import selective_scan
 from ssm_tune.ops.selective_scan.variants import BORDER, TILE, backward_plan, forward_split, split_of
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssm_tune.ops import compiler
-from ssm_tune.ops.compiler import Kernel, KernelError, cached_cubin, compile_kernel
-from ssm_tune.ops.conv_kernels import SPANS, WEIGHT_SPANS, conv_kernel
-from ssm_tune.ops.cross_entropy_kernels import cross_entropy_kernel
-from ssm_tune.ops.dropout_kernels import dropout_kernel
-from ssm_tune.ops.norm_kernels import norm_kernel
+from ssm_tune.ops.causal_conv1d.cuda import SPANS, WEIGHT_SPANS, conv_kernel
+from ssm_tune.ops.cross_entropy.cuda import cross_entropy_kernel
+from ssm_tune.ops.cuda import compiler
+from ssm_tune.ops.cuda.compiler import Kernel, KernelError, cached_cubin, compile_kernel
+from ssm_tune.ops.keyed_dropout.cuda import dropout_kernel
+from ssm_tune.ops.rms_norm.cuda import norm_kernel
 from ssm_tune.ops.selective_scan import variants
-from ssm_tune.ops.selective_scan.kernels import INPUTS
+from ssm_tune.ops.selective_scan.cuda import INPUTS
 
 try:
     compiler.nvrtc_version()
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 def test_eight_processes_at_once(tmp_path: Path) -> None:
     program = (
-        "from ssm_tune.ops.compiler import Kernel, cached_cubin; "
+        "from ssm_tune.ops.cuda.compiler import Kernel, cached_cubin; "
         "cached_cubin(Kernel.of('exponentials', {'DTYPE': 0}, 'rates'), 'sm_90')"
     )
     environment = {**os.environ, compiler.CACHE_VARIABLE: str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from ssm_tune.ops import backend, compiler, conv_kernels, launch
-from ssm_tune.ops.compiler import Kernel, KernelError, cached_cubin
+from ssm_tune.ops import backend
+from ssm_tune.ops.causal_conv1d import cuda as conv_kernels
+from ssm_tune.ops.cuda import compiler, launch
+from ssm_tune.ops.cuda.compiler import Kernel, KernelError, cached_cubin
 
 GPU = torch.device("cuda", 0)
 SIMPLE = Kernel.of("exponentials", {"DTYPE": 0}, "rates")

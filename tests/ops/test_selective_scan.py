@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssm_tune.ops.selective_scan import reference, selective_scan
+from ssm_tune.ops.selective_scan import cpu as reference
+from ssm_tune.ops.selective_scan import selective_scan
 
 
 def recurrence(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset):  # type: ignore[no-untyped-def]

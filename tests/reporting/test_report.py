@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from records import make_record
+from helpers.make_records import make_record
 
 from ssm_tune.commands import report
-from ssm_tune.record import write_jsonl, write_record
+from ssm_tune.records.record import write_jsonl, write_record
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from records import make_record
+from helpers.make_records import make_record
 from scipy import stats
 
 from ssm_tune.commands import table as command
-from ssm_tune.errors import UserError
-from ssm_tune.record import find_records, read_jsonl, references_sha256, write_jsonl, write_record
-from ssm_tune.reporting import build, sheet
+from ssm_tune.records.record import find_records, read_jsonl, references_sha256, write_jsonl, write_record
+from ssm_tune.reporting import build
+from ssm_tune.reporting import render as sheet
+from ssm_tune.reporting.bootstrap import Sums, paired_bootstrap, sums
 from ssm_tune.reporting.grid import fill
-from ssm_tune.reporting.layout import parse_layout
 from ssm_tune.reporting.published import read_published
-from ssm_tune.reporting.resample import Sums, paired_bootstrap, sums
+from ssm_tune.reporting.table_spec import parse_layout
+from ssm_tune.utils.errors import UserError
 
 PLAN = {"seeds": [1, 2], "model": "tiny", "data": "sample", "columns": [{"task": "samsum"}], "average_rank": True}
 

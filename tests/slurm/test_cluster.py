@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ssm_tune.record import find_records
+from ssm_tune.records.record import find_records
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "slurm_cluster.sh"
 CELLS = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample", "seed=1,2,3,4,5,6", "frozen=false",

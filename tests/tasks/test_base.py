@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.errors import UserError
 from ssm_tune.tasks.base import (
     Dataset,
     Example,
@@ -23,6 +22,7 @@ from ssm_tune.tasks.base import (
     make_dataset,
     published_data,
 )
+from ssm_tune.utils.errors import UserError
 
 DATA = {"source": "local", "path": "somewhere/mine", "check": "off", "name": None}
 

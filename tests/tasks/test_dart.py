@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from nltk.translate.meteor_score import meteor_score
 from omegaconf import OmegaConf
 
-from ssm_tune.config import conf_dir
-from ssm_tune.errors import UserError
-from ssm_tune.hub import HubFiles
+from ssm_tune.config.schema import conf_dir
+from ssm_tune.hub.download import HubFiles
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks import dart
 from ssm_tune.tasks.base import Example, Roles, load_task
 from ssm_tune.tasks.dart import COUNTS, DART, OLD_TEST
+from ssm_tune.utils.errors import UserError
 
 LOADED = OmegaConf.to_container(OmegaConf.load(conf_dir() / "task" / "dart.yaml"))
 assert isinstance(LOADED, dict)
@@ -322,8 +322,8 @@ def test_prompts_in_tokens(shared: Path) -> None:
 
 
 def test_a_run_asks_for_wordnet_before_it_loads_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssm_tune import prepare
-    from ssm_tune.compose import compose
+    from ssm_tune.config.compose import compose
+    from ssm_tune.experiment import setup as prepare
 
     def absent() -> None:
         raise UserError("there is no WordNet")

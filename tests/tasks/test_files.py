@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ssm_tune.errors import UserError
 from ssm_tune.tasks.files import check_counts, check_unquoted, place, read_json_list, read_objects, read_text, read_tsv
+from ssm_tune.utils.errors import UserError
 
 NAMES = ("number", "text", "label")
 FIELD = st.text(st.characters(exclude_characters="\t\r\n", exclude_categories=("Cs",)), max_size=30)

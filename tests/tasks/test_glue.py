@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from ssm_tune.config import conf_dir
-from ssm_tune.errors import UserError
-from ssm_tune.hub import HubFiles
+from ssm_tune.config.schema import conf_dir
+from ssm_tune.hub.download import HubFiles
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks import glue
 from ssm_tune.tasks.base import Dataset, Example, Roles, carve, load_task
 from ssm_tune.tasks.glue import Glue
+from ssm_tune.utils.errors import UserError
 
 MEMBERS = ("cola", "sst2", "mrpc", "qqp", "qnli", "rte", "mnli")
 MNLI = ["index", "promptID", "pairID", "genre"] + [

@@ -12,11 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from ssm_tune.config import DataConfig
-from ssm_tune.errors import UserError
+from ssm_tune.config.schema import DataConfig
 from ssm_tune.metrics.exact_match import exact_match
 from ssm_tune.tasks.classify import Classify
 from ssm_tune.tasks.text2text import Text2Text
+from ssm_tune.utils.errors import UserError
 
 
 def text2text(instruction: str = "", metric: Any = "rougeL") -> Text2Text:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from ssm_tune.errors import UserError
 from ssm_tune.tasks.sample import databases
 from ssm_tune.tasks.sample.databases import spider_folder, write_spider
 from ssm_tune.tasks.sample.draw import Draw
 from ssm_tune.tasks.sample.prose import corpus
 from ssm_tune.tasks.sample.schemas import SHAPES, ask, new_schema, table_names
 from ssm_tune.tasks.sample.words import Part
+from ssm_tune.utils.errors import UserError
 
 SIZES = {"train_spider": 640, "dev": 120}
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssm_tune.errors import UserError
 from ssm_tune.tasks.sample import smalltalk, words
 from ssm_tune.tasks.sample.dialogues import KINDS, MAX_TURNS, Chat, chat, new_event, samsum_rows, summary
 from ssm_tune.tasks.sample.draw import Draw
@@ -20,6 +19,7 @@ from ssm_tune.tasks.sample.kind import Phrases
 from ssm_tune.tasks.sample.prose import corpus
 from ssm_tune.tasks.sample.values import Clause, When
 from ssm_tune.tasks.sample.world import World
+from ssm_tune.utils.errors import UserError
 
 SPLITS = {"train": 640, "val": 64, "test": 128}
 PARTS: dict[str, words.Part] = {"train": "seen", "val": "held", "test": "held"}

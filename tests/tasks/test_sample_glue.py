@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.errors import UserError
 from ssm_tune.tasks.sample import reviews, words
 from ssm_tune.tasks.sample.corrupt import corrupted
 from ssm_tune.tasks.sample.draw import Draw
@@ -20,6 +19,7 @@ from ssm_tune.tasks.sample.genres import GENRES, changed, new_fact, of_others, t
 from ssm_tune.tasks.sample.glue import glue_rows
 from ssm_tune.tasks.sample.prose import corpus
 from ssm_tune.tasks.sample.world import World
+from ssm_tune.utils.errors import UserError
 
 COLUMNS = {
     "cola": ("sentence",), "mnli": ("premise", "hypothesis"), "mrpc": ("sentence1", "sentence2"),

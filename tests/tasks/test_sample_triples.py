@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.errors import UserError
 from ssm_tune.tasks.base import Example
 from ssm_tune.tasks.sample import words
 from ssm_tune.tasks.sample.baselines import baseline, commonest_query, copied, first_turn, majority
@@ -19,6 +18,7 @@ from ssm_tune.tasks.sample.draw import Draw
 from ssm_tune.tasks.sample.prose import corpus
 from ssm_tune.tasks.sample.triples import dart_rows, reference
 from ssm_tune.tasks.sample.world import World
+from ssm_tune.utils.errors import UserError
 
 SIZES = {"train": 400, "val": 60, "test": 120}
 SHA256 = "def8540813f1b3e83f10137a6301949a112eea6c0270477a6031dba5d70ab6e1"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rouge_score import rouge_scorer
 
-from ssm_tune.errors import UserError
-from ssm_tune.hub import HubFiles
+from ssm_tune.hub.download import HubFiles
 from ssm_tune.tasks import samsum
 from ssm_tune.tasks.base import Dataset, Example, Roles, carve, load_task, make_dataset
 from ssm_tune.tasks.samsum import COUNTS, HUB_COUNTS, SAMSum
+from ssm_tune.utils.errors import UserError
 
 TASK = load_task({"_target_": "ssm_tune.tasks.samsum.SAMSum", "name": "samsum", "hub": "some/one", "revision": None})
 ROW = {"id": "13818513", "summary": "Amanda baked cookies.", "dialogue": "Amanda: I baked  cookies.\r\nJerry: Sure!"}

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from ssm_tune.config import conf_dir
-from ssm_tune.errors import UserError
-from ssm_tune.hub import HubFiles
+from ssm_tune.config.schema import conf_dir
+from ssm_tune.hub.download import HubFiles
 from ssm_tune.metrics.sql import hardness_counts, read_schemas
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks import spider
 from ssm_tune.tasks.base import Roles, carve, load_task
 from ssm_tune.tasks.spider import MAX_TOKENS, Spider, schema_text
+from ssm_tune.utils.errors import UserError
 
 LOADED = OmegaConf.to_container(OmegaConf.load(conf_dir() / "task" / "spider.yaml"))
 assert isinstance(LOADED, dict)

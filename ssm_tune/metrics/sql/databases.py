@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssm_tune.errors import UserError
+from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ssm_tune.metrics.sql.schema import Schema

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ssm_tune.errors import UserError
 from ssm_tune.metrics.sql.tokens import MAX_LENGTH
+from ssm_tune.utils.errors import UserError
 
 Job = tuple[Path, str]
 """A database and a query."""

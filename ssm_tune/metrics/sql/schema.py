@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.errors import UserError
 from ssm_tune.metrics.sql.databases import open_to_read
+from ssm_tune.utils.errors import UserError
 
 
 @dataclass(frozen=True)

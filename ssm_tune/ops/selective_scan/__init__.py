@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.ops.backend import kernels_run, peer_runs
-from ssm_tune.ops.selective_scan.reference import SelectiveScan
+from ssm_tune.ops.selective_scan.cpu import SelectiveScan
 from ssm_tune.ops.selective_scan.step import selective_scan_step
 
 __all__ = ["selective_scan", "selective_scan_step", "state_dtype"]
@@ -60,13 +60,13 @@ def selective_scan(
     _check(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
     if peer_runs("selective_scan", u):
         A = -torch.exp(A.to(state_dtype(u.dtype))) if log_A else A
-        from ssm_tune.ops import peer
+        from ssm_tune.ops import mamba_ssm_backend as peer
 
         y, last = peer.scan(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus,
                             return_last_state)  # fmt: skip
         return y if last is None else (y, last)
     if kernels_run("selective_scan", u, *A.shape):
-        from ssm_tune.ops.selective_scan.kernels import scan
+        from ssm_tune.ops.selective_scan.cuda import scan
 
         y, last_state = scan(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset, dt_softplus,
                              log_A)  # fmt: skip

@@ -38,7 +38,7 @@ def selective_scan_step(
     given = (state, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset)
     differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
     if not differentiable and kernels_run("selective_scan_step", u, *A.shape):
-        from ssm_tune.ops.selective_scan.kernels import run_step
+        from ssm_tune.ops.selective_scan.cuda import run_step
 
         state = state.contiguous()
         after = state if into is None else into

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ssm_tune.ops.compiler import Kernel
-from ssm_tune.ops.launch import DTYPE_CODES
+from ssm_tune.ops.cuda.compiler import Kernel
+from ssm_tune.ops.cuda.launch import DTYPE_CODES
 
 TILE = 32
 """Positions of a tile of the forward."""
@@ -108,7 +108,7 @@ def forward_kernel(
 ) -> Kernel:
     own = {"BORDER": BORDER, "HAS_Z": int(z), "HAS_OFFSET": int(offset), "KEEP": int(keep)}
     own["NARROW"] = int(keep and kept_dtype(dtype, states) == torch.bfloat16)
-    return Kernel.of("scan_forward", split.macros(dtype, TILE, softplus) | own)
+    return Kernel.of("scan_forward", split.macros(dtype, TILE, softplus) | own, "selective_scan/scan_forward")
 
 
 def backward_kernel(
@@ -117,16 +117,20 @@ def backward_kernel(
     own = {"GROUP": GROUP, "HAS_Z": int(z), "HAS_OFFSET": int(offset)}
     own["NARROW"] = int(kept_dtype(dtype, states) == torch.bfloat16)
     gradients = {macro: int(wanted[name]) for name, macro in _GRADIENTS.items()}
-    return Kernel.of("scan_backward", split.macros(dtype, BORDER, softplus) | own | gradients)
+    return Kernel.of(
+        "scan_backward", split.macros(dtype, BORDER, softplus) | own | gradients, "selective_scan/scan_backward"
+    )
 
 
 def carry_kernel(dtype: torch.dtype, split: Split, softplus: bool, z: bool) -> Kernel:
-    return Kernel.of("scan_carry", split.macros(dtype, BORDER, softplus) | {"HAS_Z": int(z)})
+    return Kernel.of(
+        "scan_carry", split.macros(dtype, BORDER, softplus) | {"HAS_Z": int(z)}, "selective_scan/scan_carry"
+    )
 
 
 def step_kernel(dtype: torch.dtype, split: Split, offset: bool) -> Kernel:
     own = {"LANES": split.lanes, "STATES": split.states, "SOFTPLUS": 1, "HAS_Z": 1, "HAS_OFFSET": int(offset)}
-    return Kernel.of("scan_step", {"DTYPE": DTYPE_CODES[dtype]} | own, "step")
+    return Kernel.of("scan_step", {"DTYPE": DTYPE_CODES[dtype]} | own, "selective_scan/step")
 
 
 def forward_shared(split: Split, dtype: torch.dtype, z: bool) -> int:

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError
-from ...files import cache_dir
+from ...utils.errors import UserError
+from ...utils.files import cache_dir
 from .draw import Draw
 from .schemas import Table, ask, new_schema, table_names
 from .words import Part

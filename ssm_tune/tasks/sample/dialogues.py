@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from ...errors import UserError
+from ...utils.errors import UserError
 from . import kinds_home, kinds_life, kinds_town
 from .draw import Draw
 from .grammar import fill

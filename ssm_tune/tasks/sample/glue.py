@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ...errors import UserError
+from ...utils.errors import UserError
 from .corrupt import corrupted
 from .draw import Draw
 from .genres import GENRES, Genre, changed, new_fact, of_others, tell, two_forms

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from ...errors import UserError
+from ...utils.errors import UserError
 from .draw import Draw
 from .grammar import article
 from .kind import Phrases

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from toy_spider import make_database
+from helpers.toy_spider import make_database
 
 from ssm_tune.metrics.sql import Database, find_database, find_schema, read_schemas
 

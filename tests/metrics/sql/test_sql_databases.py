@@ -6,10 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from toy_spider import ENTRY, SCHEMA
+from helpers.toy_spider import ENTRY, SCHEMA
 
-from ssm_tune.errors import UserError
 from ssm_tune.metrics.sql import Database, find_database, find_schema, read_schemas, schema_of_database
+from ssm_tune.utils.errors import UserError
 
 
 def test_read_schemas(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from toy_spider import SCHEMA
+from helpers.toy_spider import SCHEMA
 
 from ssm_tune.metrics.sql import Database, hardness_counts, spider_scores
 from ssm_tune.metrics.sql.exact import exact_match, prepare

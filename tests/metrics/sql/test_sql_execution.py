@@ -7,9 +7,9 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from helpers.toy_spider import SCHEMA
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_spider import SCHEMA
 
 from ssm_tune.metrics.sql import Database
 from ssm_tune.metrics.sql.exact import prepare

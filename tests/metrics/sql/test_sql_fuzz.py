@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from hostile_sql import GOLDS, hostile_queries
-from toy_spider import state
+from helpers.hostile_sql import GOLDS, hostile_queries
+from helpers.toy_spider import state
 
 from ssm_tune.metrics.sql import METRICS, Database, spider_scores
 from ssm_tune.metrics.sql.sandbox import Limits, Pool

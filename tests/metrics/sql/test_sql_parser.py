@@ -4,10 +4,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from helpers.toy_spider import SCHEMA
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.tokenize.destructive import NLTKWordTokenizer
-from toy_spider import SCHEMA
 
 from ssm_tune.metrics.sql import Database, Schema
 from ssm_tune.metrics.sql.parser import MAX_DEPTH, parse

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from toy_spider import ENDLESS, state
+from helpers.toy_spider import ENDLESS, state
 
 from ssm_tune.metrics.sql import Database, sandbox
 from ssm_tune.metrics.sql.sandbox import Limits, Pool, Result

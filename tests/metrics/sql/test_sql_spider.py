@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_spider import ENDLESS, state
+from helpers.toy_spider import ENDLESS, state
 
-from ssm_tune.errors import UserError
 from ssm_tune.metrics.sql import LEVELS, METRICS, Database, hardness_counts, signatures, spider_scores
+from ssm_tune.utils.errors import UserError
 
 GOLDS = [
     "SELECT name FROM singer WHERE country = 'France'",  # easy

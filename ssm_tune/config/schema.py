@@ -1,0 +1,302 @@
+"""The settings that all runs share: typed, and checked when the configuration is composed.
+
+``model``, ``task`` and ``method`` are open nodes: their yaml names the class (``_target_``) that checks them.
+Hydra checks names and types against these dataclasses; ``__post_init__`` checks ranges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from ssm_tune.utils.errors import UserError
+
+
+def conf_dir() -> Path:
+    """The folder of yamls: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def _require(valid: bool, name: str, value: object, wanted: str) -> None:
+    if not valid:
+        raise UserError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, name, value, "one of " + ", ".join(choices))
+
+
+@dataclass
+class DataConfig:
+    source: str = "hub"
+    """hub, local (official files in ``path``) or sample (generated, no network)"""
+    path: str | None = None
+    """folder of the official files, for source=local; of one's own data also a file"""
+    root: str | None = None
+    """folder that ``path`` is below, so that a sweep file names the folders of several tasks from one place"""
+    check: str = "counts"
+    """counts: refuse local files whose row counts differ from the published ones; off: accept them as a stand-in;
+    own: set by the tasks that read data of one's own, which have no published counts"""
+    name: str | None = None
+    """the name of a stand-in, or of one's own data, in records and tables; that of its folder or file where null"""
+
+    def __post_init__(self) -> None:
+        _one_of("data.source", self.source, ("hub", "local", "sample"))
+        _one_of("data.check", self.check, ("counts", "off", "own"))
+        if self.check == "own":
+            if self.source == "sample" or not self.path:
+                instead = "; data=sample has none for it" if self.source == "sample" else ""
+                raise UserError(
+                    f"this task reads data of your own{instead}: add data=local data.path=FILE.jsonl, or the path of a "
+                    "folder with train.jsonl, val.jsonl and test.jsonl"
+                )
+            self.source = "local"  # a path is enough: the hub, which other tasks read by default, has no such data
+        if self.source == "local" and not self.path:
+            raise UserError("data=local needs the folder of the official files: add data.path=DIR")
+        if self.source != "local" and self.path:
+            raise UserError(f"data.path is only read with data=local, not with data={self.source}")
+        if self.source != "local" and self.check == "off":
+            raise UserError(f"data.check=off is only read with data=local, not with data={self.source}")
+        if self.name is not None and self.check == "counts":
+            raise UserError("data.name is for stand-ins, data=local data.check=off; other data have their own names")
+        if self.root is not None:
+            if not self.path:
+                raise UserError(f"data.root is only read with data=local data.path=DIR, not with data={self.source}")
+            self.path, self.root = str(Path(self.root) / self.path), None
+
+
+@dataclass
+class SplitConfig:
+    selection: str | None = None
+    """split that picks the best epoch; the protocol's where null"""
+    report: str | None = None
+    """split whose scores are reported; the protocol's where null"""
+    selection_examples: int | None = None
+    """score so many examples of the selection split, drawn by a fixed seed, instead of all of them"""
+
+    def __post_init__(self) -> None:
+        if (count := self.selection_examples) is not None:
+            _require(count >= 1, "splits.selection_examples", count, "at least 1")
+
+
+@dataclass
+class TrainConfig:
+    epochs: int = 10
+    batch_size: int | None = None
+    """examples a step; null: conf/tuned's for the cell, else 4"""
+    micro_batch: int | None = None
+    """examples that a process computes at a time, whose gradients are summed; null: all that it has of a batch"""
+    learning_rate: float | None = None
+    """null: conf/tuned's for the cell, else the method's own default"""
+    adapter_dtype: str = "auto"
+    """bfloat16, float32, or auto: bfloat16 with a learning rate of the paper's on a bfloat16 model, else float32"""
+    max_steps: int | None = None
+    """stop after so many optimizer steps, before the epochs are over"""
+    evaluate_every: int = 1
+    """epochs between two evaluations on the selection split; the end of training is always evaluated"""
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    cuda_graphs: str = "auto"
+    """auto: with our CUDA kernels, run steps as CUDA graphs, on batches padded to a few lengths; off: launch singly"""
+    deterministic: bool = False
+    """the same bits in every run: refuse operations that add in no fixed order, and fix cuBLAS's workspace"""
+    recompute: str = "auto"
+    """on: the backward computes each block's activations again, and keeps their inputs alone; off: it keeps them; auto:
+    as ``memory`` has room"""
+    memory: float | None = None
+    """GB for activations; null: most of what the GPU has free, and on a CPU as much as it takes"""
+
+    def __post_init__(self) -> None:
+        _one_of("train.cuda_graphs", self.cuda_graphs, ("auto", "off"))
+        _one_of("train.recompute", self.recompute, ("auto", "on", "off"))
+        if self.memory is not None:
+            _require(0 < self.memory < 1e6, "train.memory", self.memory, "a positive number of GB")
+        _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
+        _require(self.evaluate_every >= 1, "train.evaluate_every", self.evaluate_every, "at least 1")
+        if self.batch_size is not None:
+            _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        if self.micro_batch is not None:
+            _require(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "at least 1")
+        if self.learning_rate is not None:
+            _require(0 < self.learning_rate < 1e6, "train.learning_rate", self.learning_rate, "a positive number")
+        if self.max_steps is not None:
+            _require(self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
+        _one_of("train.adapter_dtype", self.adapter_dtype, ("auto", "bfloat16", "float32"))
+        _require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "a positive number")
+        _require(0 <= self.weight_decay < 1e6, "train.weight_decay", self.weight_decay, "0 or more")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "in [0, 1)")
+        _require(0 < self.eps < 1, "train.eps", self.eps, "a small positive number")
+
+
+@dataclass
+class DecodeConfig:
+    num_beams: int = 5
+    """1: greedy"""
+    min_length: int = 5
+    """tokens, prompt included, before the end may come (as the official code counts)"""
+    max_new_tokens: int = 1024
+    length_penalty: float = 1.0
+    batch_size: int | None = None
+    """examples decoded together; it changes speed and memory, not what is decoded. null: 64 on a CPU; on a GPU the
+    largest power of two whose states fit, up to 1,280 beams"""
+
+    def __post_init__(self) -> None:
+        for name in ("num_beams", "max_new_tokens", "batch_size"):
+            value = getattr(self, name)
+            if name != "batch_size" or value is not None:
+                _require(value >= 1, f"decode.{name}", value, "at least 1")
+        _require(self.min_length >= 0, "decode.min_length", self.min_length, "0 or more")
+        _require(abs(self.length_penalty) <= 10, "decode.length_penalty", self.length_penalty, "from -10 to 10")
+
+
+@dataclass
+class CheckpointConfig:
+    minutes: float = 10.0
+    """between two checkpoints; longer where writing one takes more than a twentieth of the time"""
+    steps: int | None = None
+    """also after so many optimizer steps or evaluation batches"""
+
+    def __post_init__(self) -> None:
+        _require(self.minutes > 0, "checkpoint.minutes", self.minutes, "a positive number")
+        if self.steps is not None:
+            _require(self.steps >= 1, "checkpoint.steps", self.steps, "at least 1")
+
+
+@dataclass
+class Config:
+    """One cell of the grid, and how to run it."""
+
+    model: Any = MISSING
+    task: Any = MISSING
+    method: Any = MISSING
+    tuned: Any = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    seed: int = 42
+    protocol: str = "auto"
+    """paper, standard, or auto: paper for the published data, standard for the sample world and stand-ins"""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one"""
+    backend: str = "auto"
+    """cuda (our kernels), mamba_ssm (the package, to compare), reference (plain PyTorch); auto: cuda where it can"""
+    trial: bool = False
+    """train and score the selection split alone, as ``ssm-tune search`` does; it leaves a trial and no record"""
+    frozen: bool = True
+    """also score the frozen model (once per model, data, task and decoding; then cached)"""
+    force: bool = False
+    """run a cell again although its record exists, and from its start although a checkpoint does"""
+    output_dir: str = "results"
+    logger: str = "none"
+    """wandb (the extra of that name; offline without a key or network) or none; steps.jsonl is written in any case"""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
+        _one_of("protocol", self.protocol, ("auto", "paper", "standard"))
+        _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        _one_of("backend", self.backend, ("auto", "cuda", "mamba_ssm", "reference"))
+        _one_of("logger", self.logger, ("none", "wandb"))
+        if self.trial:
+            self._check_trial()
+
+    def _check_trial(self) -> None:
+        """A trial must be unable to see what is reported."""
+        if self.protocol != "standard":
+            raise UserError(
+                f"a search needs protocol=standard, got {self.protocol}: protocol=paper selects on the very split that "
+                "it reports"
+            )
+        for role in ("selection", "report"):
+            if (split := getattr(self.splits, role)) is not None:
+                raise UserError(
+                    f"splits.{role}={split}: a search scores the selection split of protocol=standard and never sees "
+                    "the reported one; leave the setting out"
+                )
+        self.frozen = False  # the frozen model is scored on the reported split
+
+    @property
+    def kept_in(self) -> str:
+        """The folder below ``output_dir`` where what the run leaves goes: trials are no results."""
+        return "trials" if self.trial else "runs"
+
+
+def register() -> None:
+    """Make the schema known to Hydra, as the base of conf/config.yaml."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def checked(composed: DictConfig) -> Config:
+    """The composed configuration as checked dataclasses; model, task, method and tuned as plain dicts.
+
+    Raises UserError for a value out of its range, OmegaConf's errors for a wrong type.
+    """
+    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    known = [item.name for item in fields(Config)]
+    for key in plain.keys() - set(known):
+        raise UserError(f"there is no setting {key!r}: {nearest(str(key), known)}")
+    for group in ("model", "task", "method"):
+        if not isinstance(plain[group], dict):
+            raise UserError(f"there is no {group} {plain[group]!r}: {nearest(str(plain[group]), names(group))}")
+    sections = {
+        "data": DataConfig,
+        "splits": SplitConfig,
+        "train": TrainConfig,
+        "decode": DecodeConfig,
+        "checkpoint": CheckpointConfig,
+    }
+    values: dict[str, Any] = {name: plain[name] for name in known}
+    for name, section in sections.items():
+        options = [item.name for item in fields(section)]
+        for key in values[name].keys() - set(options):
+            raise UserError(f"there is no setting '{name}.{key}': {nearest(key, options)}")
+        values[name] = section(**values[name])
+    return Config(**values)
+
+
+def require_model_path(model: dict[str, Any]) -> None:
+    """Raise UserError for a section of a checkpoint folder that does not say where the folder is."""
+    if model["source"] == "folder" and not model["path"]:
+        raise UserError("model=local needs the checkpoint's folder: add model.path=DIR")
+
+
+def names(group: str) -> list[str]:
+    """The choices of a group of yamls, as ``method=NAME`` takes them."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def benchmarks() -> list[str]:
+    """The tasks that have published data and a part in the sample world: all but those for data of one's own."""
+    return [name for name in names("task") if "data" not in OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")]
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for an error's line: the nearest known names, or all of them."""
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+
+
+def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """conf/method/NAME.yaml with some options changed. Raises UserError for an unknown method or option."""
+    if name not in names("method"):
+        raise UserError(f"there is no method {name!r}: {nearest(name, names('method'))}")
+    loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / "method" / f"{name}.yaml"))
+    assert isinstance(loaded, dict)
+    section = {str(key): value for key, value in loaded.items()}
+    for option in options or {}:
+        if option not in section:
+            raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
+    return section | (options or {})

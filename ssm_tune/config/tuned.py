@@ -1,0 +1,97 @@
+"""Files of conf/tuned: learning rates by model, task and method; as a search writes them, with their origin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ssm_tune.config.schema import method_section
+from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import atomic_write
+
+HEAD = """\
+# Written by "ssm-tune search": for each cell the learning rate whose trial scored best on the selection split, of those
+# that tie the one with the lowest training loss. "trials" says of each what was tried ([rate, score] in fractions), in
+# how many steps and on what; edge: the best was the smallest or the largest of the grid. Runs take the rates with
+# tuned={name}.
+"""
+OFFICIAL_BATCH_SIZE = 4
+"""Of training, where a tuned file names no other."""
+_NO_TEXT = ("y", "yes", "n", "no", "on", "off", "true", "false", "null")
+"""Words that yaml does not read as texts."""
+Tables = dict[str, dict[str, dict[str, Any]]]
+"""By model, task and method (with the options that are not its defaults)."""
+
+
+def of_cell(table: dict[str, Any] | None, model: str, task: str, method: dict[str, Any]) -> Any:
+    """What a table of conf/tuned has for a cell, else None. method: its section of the configuration.
+
+    A method may stand there with the options that are not its defaults; without them it stands for all of its options.
+    """
+    found: Any = table
+    for name in (model, task):
+        found = (found or {}).get(name)
+    found = found or {}
+    return found.get(variant(method), found.get(method["name"]))
+
+
+def variant(method: dict[str, Any]) -> str:
+    """A method's name with those of its options that are not the defaults: ``state_offset,rank=4``."""
+    own = ("_target_", "name", "published", "learning_rate")
+    usual = method_section(method["name"])
+    changed = {key: value for key, value in sorted(method.items()) if key not in own and usual.get(key) != value}
+    return ",".join([method["name"], *(f"{key}={spelled(value)}" for key, value in changed.items())])
+
+
+def spelled(value: Any) -> str:
+    """An option's value as it stands in a variant's name."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def read_tuned(path: Path) -> tuple[Tables, Tables, str | None]:
+    """The rates and trials of a file that a search wrote, and the type of its adapters; empty where there is none.
+
+    Raises UserError where the file is someone's own, which a search would overwrite, or cannot be read.
+    """
+    if not path.exists():
+        return {}, {}, None
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # yaml's errors have many kinds
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("trials"), dict):
+        raise UserError(f"{path} was not written by a search and would be lost: name another file with --to FILE")
+    plain: dict[str, Any] = {str(key): value for key, value in content.items()}
+    return plain.get("learning_rate") or {}, plain["trials"], plain.get("adapter_dtype")
+
+
+def write_tuned(path: Path, rates: Tables, trials: Tables, adapter_dtype: str) -> None:
+    """Write the file whole. Raises UserError where it cannot be written."""
+    lines = [HEAD.format(name=path.stem), f"source: {path.stem}\n", f"adapter_dtype: {adapter_dtype}\n"]
+    lines += _table("learning_rate", rates, lambda rate: repr(float(rate)))
+    lines += ["batch_size: {}\n", *_table("trials", trials, json.dumps)]
+    atomic_write(path, ["".join(lines).encode()])
+
+
+def merge(into: Tables, cell: tuple[str, str, str], value: Any) -> None:
+    """Put a cell's value into a table."""
+    model, task, method = cell
+    into.setdefault(model, {}).setdefault(task, {})[method] = value
+
+
+def _table(name: str, table: Tables, spelled: Callable[[Any], str]) -> list[str]:
+    lines = [f"{name}:\n" if table else f"{name}: {{}}\n"]
+    for model, tasks in sorted(table.items()):
+        lines.append(f"  {_key(model)}:\n")
+        for task, methods in sorted(tasks.items()):
+            lines.append(f"    {_key(task)}:\n")
+            lines += [f"      {_key(method)}: {spelled(value)}\n" for method, value in sorted(methods.items())]
+    return lines
+
+
+def _key(name: str) -> str:
+    return name if name.isidentifier() and name.lower() not in _NO_TEXT else json.dumps(name)

@@ -1,0 +1,150 @@
+"""Training sequences as flat arrays, tokenised once and kept between runs; imports no torch.
+
+Large splits take gigabytes as lists of Python numbers and minutes to tokenise. Here they lie in files that are
+mapped into memory, in a folder whose name is the hash of what determines them: texts, tokenizer and code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from ssm_tune.data.tokenization import Encoded, encode_training
+from ssm_tune.models.tokenizer import Tokenizer
+from ssm_tune.tasks.base import Example, Task
+from ssm_tune.utils.errors import first_line
+from ssm_tune.utils.files import cache_dir
+
+VERSION = 1
+"""Raised whenever a change of code makes other tokens of the same texts."""
+DTYPES = {"tokens": np.int32, "ends": np.int64, "labels": np.int32}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences(Sequence[Encoded]):
+    """Encoded examples, read like a list of them.
+
+    tokens: (all tokens,) int32, one sequence after the other; ends: (N,) int64, where each ends; labels: (N,) int32,
+    how many of its last tokens carry the loss.
+    """
+
+    tokens: NDArray[np.int32]
+    ends: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        index %= len(self)
+        start = self.ends[index - 1] if index else 0
+        return Encoded(self.tokens[start : self.ends[index]].tolist(), int(self.labels[index]))
+
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence."""
+        return np.diff(self.ends, prepend=0).tolist()
+
+
+def training_sequences(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> Sequences:
+    """The examples as ``encode_training`` has them, from the cache where it holds them, and kept there otherwise.
+
+    A damaged entry is made anew, and a cache that cannot be written is done without; a line tells of either.
+    Raises UserError as ``encode_training`` does.
+    """
+    folder = cache_dir() / "tokens" / _key(examples, task, tokenizer)
+    damaged = False
+    if folder.exists():
+        try:
+            return _read(folder, len(examples), tokenizer.vocab_size)
+        except (OSError, ValueError, EOFError) as error:
+            log.warning("%s is damaged and is made anew (%s)", folder, first_line(error))
+            damaged = True
+    fresh = gathered(encode_training(examples, task, tokenizer))
+    try:
+        _write(folder, fresh, damaged)
+        return _read(folder, len(examples), tokenizer.vocab_size)
+    except (OSError, ValueError, EOFError) as error:
+        log.warning("the tokens are not kept for the next run (%s)", first_line(error))
+        return fresh
+
+
+def gathered(encoded: Iterator[Encoded]) -> Sequences:
+    """Sequences in memory."""
+    tokens, lengths, labels = [], [], []
+    for one in encoded:
+        tokens.append(np.asarray(one.tokens, DTYPES["tokens"]))
+        lengths.append(len(one.tokens))
+        labels.append(one.labels)
+    flat = np.concatenate(tokens) if tokens else np.zeros(0, DTYPES["tokens"])
+    return Sequences(flat, np.cumsum(lengths, dtype=DTYPES["ends"]), np.asarray(labels, DTYPES["labels"]))
+
+
+def _key(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> str:
+    """Hash of all that determines the tokens: the very texts, the tokenizer's file and its library, and the code."""
+    about = [VERSION, tokenizers.__version__, tokenizer.hash, task.mode]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for example in examples:
+        row = [example.prefix, example.prompt, task.completion(example)]
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _read(folder: Path, count: int, vocab_size: int) -> Sequences:
+    """Map an entry into memory. Raises ValueError (or OSError, EOFError) for one that cannot be what was written."""
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in DTYPES}
+    for name, dtype in DTYPES.items():
+        if arrays[name].dtype != dtype or arrays[name].ndim != 1:
+            raise ValueError(f"{name} is {arrays[name].dtype} of {arrays[name].ndim} dimensions")
+    tokens, ends, labels = (arrays[name] for name in DTYPES)
+    lengths = np.diff(ends, prepend=0)
+    if len(ends) != count or len(labels) != count or len(tokens) != (ends[-1] if count else 0):
+        raise ValueError(f"it holds {len(ends)} sequences of {count}, in {len(tokens)} tokens")
+    if count and (labels.min() < 0 or (labels > lengths).any()):
+        raise ValueError("ends and labels contradict each other")
+    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocab_size:
+        raise ValueError("it holds tokens that the tokenizer does not have")
+    return Sequences(tokens, ends, labels)
+
+
+def _write(folder: Path, sequences: Sequences, damaged: bool) -> None:
+    """Put an entry into its place, complete or not at all; where another process was first, its entry stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex
+    temporary, aside = (folder.with_name(f".{folder.name[:16]}.{mark}.{what}") for what in ("tmp", "old"))
+    try:
+        temporary.mkdir()
+        for name in DTYPES:
+            with open(temporary / f"{name}.npy", "wb") as file:
+                np.save(file, getattr(sequences, name))
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave zeros, and 0 is a token
+        if damaged:
+            with suppress(FileNotFoundError):
+                os.rename(folder, aside)
+        with suppress(OSError):  # there already: the reader that comes next tells whether it is any good
+            os.rename(temporary, folder)
+    finally:
+        for left in (temporary, aside):
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""From examples to tokens: prefix, prompt and completion, each encoded on its own. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ssm_tune.models.tokenizer import Tokenizer
+from ssm_tune.tasks.base import Example, Task
+from ssm_tune.utils.errors import UserError
+
+CHUNK = 4096
+"""Examples that are encoded at a time: the tokenizer's own record of a text is many times larger than its tokens."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One training example in tokens: the whole sequence, and how many of its last tokens carry the loss."""
+
+    tokens: list[int]
+    labels: int
+
+
+def encode_prompts(examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[int]]:
+    """The tokens that decoding starts from: prefix and prompt, each encoded on its own."""
+    prefixes = {prefix: tokenizer.encode(prefix) for prefix in {example.prefix for example in examples}}
+    prompts: list[list[int]] = []
+    for start in range(0, len(examples), CHUNK):
+        chunk = examples[start : start + CHUNK]
+        encoded = tokenizer.encode_batch([example.prompt for example in chunk])
+        prompts += [prefixes[example.prefix] + prompt for example, prompt in zip(chunk, encoded, strict=True)]
+    return prompts
+
+
+def encode_training(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> Iterator[Encoded]:
+    """Whole sequences with their completions, encoded apart from the prompts, one example after the other.
+
+    Raises UserError where an answer that is to be read off one position is not one token.
+    """
+    for start in range(0, len(examples), CHUNK):
+        chunk = examples[start : start + CHUNK]
+        completions = tokenizer.encode_batch([task.completion(example) for example in chunk])
+        for example, prompt, completion in zip(chunk, encode_prompts(chunk, tokenizer), completions, strict=True):
+            if task.mode == "classify" and len(completion) != 1:
+                raise UserError(
+                    f"{task.name}: the answer {example.target!r} is {len(completion)} tokens in this tokenizer, and "
+                    "classification reads one; take a tokenizer in which every label is one token, or other answers "
+                    "for the labels (task=classify: task.answers=digits, or a list of words)"
+                )
+            yield Encoded(prompt + completion, len(completion))
+
+
+def too_long(examples: Sequence[Example], lengths: Sequence[int], limit: int, tokenizer: Tokenizer) -> list[str]:
+    """Ids of the examples whose prompt and completion together have more than ``limit`` tokens.
+
+    lengths: of the whole sequences, prefixes included, in the examples' order; the limit does not count a prefix.
+    """
+    prefixes = {prefix: len(tokenizer.encode(prefix)) for prefix in {example.prefix for example in examples}}
+    return [
+        example.id
+        for example, length in zip(examples, lengths, strict=True)
+        if length - prefixes[example.prefix] > limit
+    ]

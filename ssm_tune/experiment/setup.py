@@ -1,0 +1,295 @@
+"""From a checked configuration to everything a run needs, cheap and refusable things first."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssm_tune.config.schema import Config, method_section, nearest, require_model_path
+from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell
+from ssm_tune.data.collator import parts_of
+from ssm_tune.data.token_cache import training_sequences
+from ssm_tune.data.tokenization import too_long
+from ssm_tune.generation.settings import DecodeSettings
+from ssm_tune.methods.base import Method, load_method
+from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.initialization import initialised
+from ssm_tune.models.mamba import Mamba
+from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
+from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
+from ssm_tune.ops.backend import Choice, choose
+from ssm_tune.records.run_id import digest, folder_name
+from ssm_tune.tasks.base import Dataset, Roles, Task, carve, drawn, load_task, published_data
+from ssm_tune.training.distributed import ALONE, World
+from ssm_tune.training.trainer import TrainSettings, total_steps
+from ssm_tune.utils.errors import UserError
+
+MODEL_KEYS = {"name", "source", "path", "revision", "tokenizer", "tokenizer_revision", "dtype"} | {
+    "d_model", "n_layer", "seed"
+}  # fmt: skip
+
+
+@dataclass
+class Prepared:
+    """A cell, ready to run.
+
+    revision: the hub commit of the weights, if they come from there. left_out: by split, the ids of examples that the
+    protocol finds too long. notes: what the record's reader must know.
+    """
+
+    config: Config
+    task: Task
+    method: Method
+    dataset: Dataset
+    roles: Roles
+    protocol: str
+    model: Mamba
+    model_name: str
+    tokenizer: Tokenizer
+    revision: str | None
+    train: TrainSettings
+    decode: DecodeSettings
+    learning_rate_source: str
+    adapter_dtype: torch.dtype
+    hashes: dict[str, str]
+    left_out: dict[str, list[str]]
+    notes: list[str]
+    kernels: Choice
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        return {
+            "model": self.model_name,
+            "data": self.dataset.name,
+            "task": self.task.name,
+            "method": self.method.name,
+            "method_options": self.method.options,
+            "protocol": self.protocol,
+            "seed": self.config.seed,
+        }
+
+    @property
+    def scored(self) -> str:
+        """The split whose scores are what the run is for."""
+        return self.roles.selection if self.config.trial else self.roles.report
+
+    @property
+    def backend(self) -> dict[str, str]:
+        return {
+            "device": self.model.device.type,
+            "scan": self.kernels.name,
+            "dtype": name_of(self.model.dtype),
+            "adapter_dtype": name_of(self.adapter_dtype),
+        }
+
+    @property
+    def key(self) -> str:
+        """Hash of what determines the result: contents in place of paths; no device, no logger, no commit."""
+        numbers = {name: value for name, value in self.backend.items() if name != "device"}
+        every, count = self.config.train.evaluate_every, self.config.splits.selection_examples
+        # what is not the default alone, so that older runs keep their names
+        choice = ({"every": every} if every > 1 else {}) | ({"examples": count} if count is not None else {})
+        return digest(
+            {
+                **({"choice": choice} if choice else {}),
+                "cell": self.cell,
+                "version": self.task.version,
+                "roles": dataclasses.asdict(self.roles),
+                "primary": self.dataset.primary,
+                "train": dataclasses.asdict(self.train),
+                "decode": self.decoding,
+                "numbers": numbers,
+                "hashes": self.hashes,
+            }
+        )
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The decode settings without the batch size, which changes speed alone."""
+        settings = dataclasses.asdict(self.decode)
+        del settings["batch_size"]
+        return settings
+
+    @property
+    def folder(self) -> Path:
+        defaults = method_section(self.method.name)
+        options = {name: value for name, value in self.method.options.items() if value != defaults.get(name)}
+        cell = {**self.cell, "method_options": options}
+        return Path(self.config.output_dir) / self.config.kept_in / self.task.name / folder_name(cell, self.key)
+
+
+def prepare(config: Config, world: World = ALONE) -> Prepared:
+    """Resolve everything that ``auto`` and null leave open, load data, tokenizer and model.
+
+    world: the processes that share each batch.
+    Raises UserError for whatever the user can mend.
+    """
+    task, method = load_task(config.task), load_method(config.method)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.model["dtype"], device)
+    if config.backend == "mamba_ssm" and method.name == "initial_state":
+        raise UserError("method=initial_state: mamba-ssm's scan takes no initial state; leave backend=auto")
+    kernels = choose(config.backend, device, dtype)
+    _writable(Path(config.output_dir))
+    data = dataclasses.asdict(config.data)
+    protocol = config.protocol
+    if protocol == "auto":
+        protocol = "paper" if published_data(data) else "standard"
+    dataset = task.load(data, protocol)
+    roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
+    if roles.selection == "carved":
+        dataset = carve(dataset)
+    dataset = _selecting(dataset, roles, config)
+    task.check_scoring(dataset.splits[roles.selection if config.trial else roles.report])  # a trial has no reported one
+    name = _model_name(config.model)
+    train, source = _train_settings(config, protocol, name, task, method)
+    parts_of(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
+    total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
+    model, tokenizer, revision = load_model(config.model, device, dtype)
+    dataset, left_out, notes = _within_limit(dataset, task, protocol, tokenizer)
+    total_steps(len(dataset.splits[roles.train]), train)
+    decode = DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id)
+    return Prepared(
+        config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
+        _adapter_dtype(config, source, dtype),
+        {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
+        left_out, [*task.notes, *notes], kernels,
+    )  # fmt: skip
+
+
+def _selecting(dataset: Dataset, roles: Roles, config: Config) -> Dataset:
+    """The data set as the run sees it: of the selection split what is asked for, of the reported one nothing in a
+    trial."""
+    splits, count = dict(dataset.splits), config.splits.selection_examples
+    if count is not None:
+        if roles.selected_on_report:
+            raise UserError("splits.selection_examples: the selection split is reported too, and is scored whole")
+        splits[roles.selection] = drawn(splits[roles.selection], count)
+    if config.trial:
+        del splits[roles.report]
+    return dataclasses.replace(dataset, splits=splits)
+
+
+def _within_limit(
+    dataset: Dataset, task: Task, protocol: str, tokenizer: Tokenizer
+) -> tuple[Dataset, dict[str, list[str]], list[str]]:
+    """The data set without the examples that the protocol finds too long, their ids, and what to say of it."""
+    limit = task.max_tokens(protocol)
+    if limit is None:
+        return dataset, {}, []
+    splits, left_out, notes = {}, {}, []
+    for name, examples in dataset.splits.items():
+        long = set(too_long(examples, training_sequences(examples, task, tokenizer).lengths(), limit, tokenizer))
+        splits[name] = [example for example in examples if example.id not in long]
+        if long:
+            left_out[name] = sorted(long)
+            notes.append(f"{len(long)} of {len(examples)} examples of {name} are left out: longer than {limit} tokens")
+        if not splits[name]:
+            raise UserError(f"{dataset.name}: every example of {name} is longer than {limit} tokens in this tokenizer")
+    return dataclasses.replace(dataset, splits=splits), left_out, notes
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def choose_device(wanted: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UserError("device=cuda: PyTorch sees no CUDA device here; use device=cpu or leave device=auto")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if wanted not in DTYPES:
+        raise UserError(f"model.dtype must be auto or one of {', '.join(DTYPES)}, got {wanted!r}")
+    return DTYPES[wanted]
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir: cannot make {folder} ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir: {folder} is not writable; choose another with output_dir=DIR")
+
+
+def _model_name(section: dict[str, Any]) -> str:
+    for key in section.keys() - MODEL_KEYS:
+        raise UserError(f"there is no setting 'model.{key}': {nearest(key, sorted(MODEL_KEYS))}")
+    for key in ("name", "path", "tokenizer", "revision"):
+        if not isinstance(section[key], str | None):
+            raise UserError(f"model.{key} must be text, got {section[key]!r}")
+    require_model_path(section)
+    if section["name"]:
+        return str(section["name"])
+    return Path(section["path"]).expanduser().resolve().name
+
+
+def load_model(
+    section: dict[str, Any], device: torch.device, dtype: torch.dtype
+) -> tuple[Mamba, Tokenizer, str | None]:
+    """The model on its device, its tokenizer, and the hub's commit where it comes from there."""
+    if section["source"] == "random":
+        tokenizer = load_tokenizer(section["tokenizer"], section["tokenizer_revision"])
+        rows = -(-tokenizer.vocab_size // 8) * 8
+        for name in ("d_model", "n_layer", "seed"):
+            if type(section[name]) is not int or section[name] < (name != "seed"):
+                raise UserError(
+                    f"model.{name} must be a whole number of at least {int(name != 'seed')}, got {section[name]!r}"
+                )
+        model = initialised(MambaConfig(section["d_model"], section["n_layer"], rows), section["seed"]).to(device)
+        model.keep_in(dtype)
+        return model.eval(), tokenizer, None
+    path = Path(section["path"]).expanduser() if section["source"] == "folder" else section["path"]
+    source = resolve_model(path, section["revision"])
+    if section["tokenizer"]:
+        tokenizer = load_tokenizer(section["tokenizer"], section["tokenizer_revision"])
+    else:
+        tokenizer = load_tokenizer(source)
+    model = from_pretrained(source, dtype, device)
+    tokenizer.check_fits(model.config.vocab_size)
+    return model, tokenizer, source.revision
+
+
+def _train_settings(config: Config, protocol: str, model: str, task: Task, method: Method) -> tuple[TrainSettings, str]:
+    """The settings of the optimizer, and where the learning rate comes from."""
+    wanted, tuned = config.train, config.tuned
+    rate, batch_size = wanted.learning_rate, wanted.batch_size
+    source = "given"
+    if rate is None:
+        rate, source = of_cell(tuned["learning_rate"], model, task.name, config.method), str(tuned["source"])
+    if rate is None:
+        rate, source = method.learning_rate, "the method's default: no tuned rate for this cell"
+    if batch_size is None:
+        batch_size = of_cell(tuned["batch_size"], model, task.name, config.method) or OFFICIAL_BATCH_SIZE
+    settings = TrainSettings(
+        epochs=wanted.epochs,
+        batch_size=batch_size,
+        learning_rate=rate,
+        seed=config.seed,
+        max_steps=wanted.max_steps,
+        max_grad_norm=wanted.max_grad_norm,
+        weight_decay=wanted.weight_decay,
+        betas=(wanted.beta1, wanted.beta2),
+        eps=wanted.eps,
+        stop_when_saturated=protocol == "paper",
+    )
+    return settings, source
+
+
+def _adapter_dtype(config: Config, source: str, model: torch.dtype) -> torch.dtype:
+    wanted, tuned = config.train.adapter_dtype, config.tuned
+    if wanted == "auto":
+        # rates that were found with bfloat16 adapters and moments (the paper's) belong to those: they differ in kind
+        narrow = source == tuned["source"] and tuned["adapter_dtype"] == "bfloat16" and model == torch.bfloat16
+        return torch.bfloat16 if narrow else torch.float32
+    return DTYPES[wanted]

@@ -1,0 +1,1 @@
+"""Greedy and beam search, continuous batching, and the predictions of a whole split."""

@@ -1,0 +1,89 @@
+"""``causal_conv1d``: the short depthwise convolution before the scan."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssm_tune.ops.backend import kernels_run, peer_runs
+
+_KERNEL_WIDTH = 4
+
+
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None) -> Tensor:
+    """Depthwise causal convolution over time, then silu.
+
+    Args:
+        x: (B, L, D).
+        weight: (D, K); tap K-1 meets the present position.
+        bias: (D,).
+        initial_state: the K-1 inputs before the first, oldest first: (B, K-1, D); zeros where absent.
+
+    Returns (B, L, D) in x's dtype. On a GPU one kernel for K = 4; elsewhere written as K shifted multiply-adds: with
+    channels contiguous that beats a grouped convolution on a CPU, and needs no transposed copy.
+    """
+    rows, length, channels = x.shape
+    width = weight.shape[1]
+    if peer_runs("causal_conv1d", x):
+        from ssm_tune.ops import mamba_ssm_backend as peer
+
+        return peer.conv(x, weight, bias, initial_state)
+    if width == _KERNEL_WIDTH and kernels_run("causal_conv1d", x, channels):
+        from ssm_tune.ops.causal_conv1d.cuda import CausalConv
+
+        start = None if initial_state is None else initial_state.to(x.dtype)
+        out: Tensor = CausalConv.apply(x, weight, bias, start, channels)[0]
+        return out
+    if initial_state is None:
+        initial_state = x.new_zeros(rows, width - 1, channels)
+    padded = torch.cat([initial_state.to(x.dtype), x], dim=1)
+    taps = weight.to(x.dtype).t().contiguous()
+    out = padded[:, width - 1 :] * taps[width - 1]
+    if bias is not None:
+        out = out + bias.to(x.dtype)
+    for k in range(width - 1):
+        out = torch.addcmul(out, padded[:, k : k + length], taps[k])
+    return F.silu(out)
+
+
+def split_conv1d(
+    joined: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The first half of ``joined`` (B, L, 2 D) through ``causal_conv1d``, and the second as it is: (B, L, D) each."""
+    fitting = weight.shape[1] == _KERNEL_WIDTH and not peer_runs("causal_conv1d", joined)
+    if fitting and kernels_run("causal_conv1d", joined, joined.shape[2] // 2):
+        from ssm_tune.ops.causal_conv1d.cuda import CausalConv
+
+        start = None if initial_state is None else initial_state.to(joined.dtype)
+        x, z = CausalConv.apply(joined, weight, bias, start, joined.shape[2] // 2)
+        return x, z
+    x, z = joined.chunk(2, dim=-1)
+    return causal_conv1d(x, weight, bias, initial_state), z
+
+
+def conv1d_step(
+    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None = None, into: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """One position of ``causal_conv1d``: x (R, D), state (R, K-1, D) -> (R, D) and the state after it.
+
+    Where the kernels run, and no gradient can be asked for, the state is changed in place and handed back.
+    source, into: as ``selective_scan_step`` takes them.
+    """
+    fitting = weight.shape[1] == _KERNEL_WIDTH and state.dtype == x.dtype
+    if fitting and not _differentiable(x, state, weight, bias) and kernels_run("conv1d_step", x, x.shape[1]):
+        from ssm_tune.ops.causal_conv1d.cuda import run_step
+
+        state = state.contiguous()
+        after = state if into is None else into
+        return run_step(x, state, after, source, weight, bias), after
+    if source is not None:
+        state = state.index_select(0, source.clamp(min=0))
+    window = torch.cat([state, x.unsqueeze(1)], dim=1)  # (R, K, D)
+    taps = weight.to(x.dtype).t()
+    after = window[:, 1:] if into is None else into.copy_(window[:, 1:])
+    return F.silu((window * taps).sum(1) + bias.to(x.dtype)), after
+
+
+def _differentiable(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

@@ -1,0 +1,1 @@
+"""Compiling CUDA C++ with NVRTC, launching kernels, device memory and CUDA graphs."""

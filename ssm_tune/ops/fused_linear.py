@@ -1,0 +1,163 @@
+"""Products with weights whose gradients cost no pass of their own where they are added to others or joined.
+
+A tensor that is read twice gets its two gradients added. These products hand their input on, so that its second
+reader's gradient arrives first and the product's own is added to it as it is made: ``addmm``. Whoever reads what is
+handed on gives it a gradient of its own, which is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssm_tune.ops.autograd import refuse_a_second_derivative
+from ssm_tune.ops.packed_gradients import whole_of
+
+
+def linear_beside(x: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
+    """``x`` (..., in) times the transpose of ``rows`` (out, in), or of several such below each other; and x."""
+    if not torch.is_grad_enabled():
+        return F.linear(x, _below(rows)), x
+    product, beside = _LinearBeside.apply(x, *rows)
+    return product, beside
+
+
+def split_linear(joined: Tensor, weight: Tensor, sizes: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The slices of ``joined`` (B, L, sum of sizes), the first also times the transpose of ``weight`` (out, sizes[0]).
+
+    Returns the product (B, L, out) and the three slices.
+    """
+    if not torch.is_grad_enabled():
+        first, second, third = joined.split(sizes, dim=-1)
+        return F.linear(first, weight), first, second, third
+    product, first, second, third = _SplitLinear.apply(joined, weight, *sizes)
+    return product, first, second, third
+
+
+def each_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (parts, rows, in) times the transposes of weight (parts, out, in): (parts, rows, out).
+
+    As ``torch.matmul`` gives it, but for the weight's gradient, which lies as the weight does and need not be copied.
+    """
+    return _EachLinear.apply(x, weight)
+
+
+def add_low_rank(out: Tensor, low: Tensor, starts: list[int], scale: float, *ups: Tensor) -> Tensor:
+    """Add ``scale * low[i] ups[i]^T`` to the columns of ``out`` (B, L, D) from starts[i] on, in place.
+
+    low: (parts, B L, r); ups: (columns, r) each.
+    """
+    return _AddLowRank.apply(out, low, starts, scale, *ups)
+
+
+def _below(rows: tuple[Tensor, ...]) -> Tensor:
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """(..., n) -> (all, n) where it lies."""
+    return x.view(-1, x.shape[-1]) if x.is_contiguous() else x.flatten(0, -2)
+
+
+class _LinearBeside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
+        trained = any(ctx.needs_input_grad[1:])
+        ctx.save_for_backward(x if trained else None, *rows)
+        ctx.set_materialize_grads(False)
+        return F.linear(x, _below(rows)), x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("linear_beside")
+        (dout, dx), (x, *rows), wanted = grads, ctx.saved_tensors, ctx.needs_input_grad
+        if dout is None:
+            return dx, *(None for _ in rows)
+        if wanted[0] and dx is None:
+            dx = dout @ _below(tuple(rows))
+        elif wanted[0]:
+            dx = dx.contiguous()  # type: ignore[union-attr]
+            _flat(dx).addmm_(_flat(dout), _below(tuple(rows)))
+        drows, start = [], 0
+        for own, want in zip(rows, wanted[1:], strict=True):
+            piece = _flat(dout)[:, start : start + own.shape[0]]
+            drows.append(piece.t() @ _flat(x) if want else None)
+            start += own.shape[0]
+        return dx, *drows
+
+
+class _SplitLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, joined: Tensor, weight: Tensor, *sizes: int) -> tuple[Tensor, ...]:
+        first, second, third = joined.split(sizes, dim=-1)
+        ctx.sizes = sizes
+        ctx.save_for_backward(joined if ctx.needs_input_grad[1] else None, weight)
+        ctx.set_materialize_grads(False)
+        return F.linear(first, weight), first, second, third
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("split_linear")
+        (dout, dfirst, *dothers), (joined, weight), sizes = grads, ctx.saved_tensors, ctx.sizes
+        dweight = None
+        if ctx.needs_input_grad[1] and dout is not None:
+            dweight = _flat(dout).t() @ _flat(joined[..., : sizes[0]])
+        if not ctx.needs_input_grad[0] or all(grad is None for grad in grads):
+            return None, dweight, *(None for _ in sizes)
+        whole = whole_of(dothers, (sizes[0], sizes[0] + sizes[1]), sum(sizes))
+        if whole is not None and dout is not None:
+            own = _flat(whole)[:, : sizes[0]]
+            torch.mm(_flat(dout), weight, out=own)
+            if dfirst is not None:
+                own += _flat(dfirst)
+            return whole, dweight, *(None for _ in sizes)
+        shape = next(grad for grad in grads if grad is not None).shape[:-1]
+        parts = [
+            weight.new_zeros(*shape, size) if grad is None else grad
+            for grad, size in zip((dfirst, *dothers), sizes, strict=True)
+        ]
+        if dout is not None:
+            parts[0] = parts[0] + dout @ weight
+        return torch.cat(parts, dim=-1), dweight, *(None for _ in sizes)
+
+
+class _EachLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        return torch.bmm(x, weight.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("each_linear")
+        (dout,), (x, weight), (want_x, want_weight) = grads, ctx.saved_tensors, ctx.needs_input_grad
+        return torch.bmm(dout, weight) if want_x else None, torch.bmm(dout.mT, x) if want_weight else None
+
+
+class _AddLowRank(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, low: Tensor, starts: list[int], scale: float, *ups: Tensor) -> Tensor:
+        flat = out.view(-1, out.shape[-1])
+        for own, start, up in zip(low, starts, ups, strict=True):
+            flat[:, start : start + up.shape[0]].addmm_(own, up.t(), alpha=scale)
+        ctx.mark_dirty(out)
+        ctx.starts, ctx.scale = starts, scale
+        ctx.save_for_backward(low, *ups)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("add_low_rank")
+        (dout,), (low, *ups) = grads, ctx.saved_tensors
+        flat = _flat(dout)
+        columns = [flat[:, start : start + up.shape[0]] for start, up in zip(ctx.starts, ups, strict=True)]
+        # beta=0: what is in the new memory does not count
+        dlow = torch.empty_like(low, memory_format=torch.contiguous_format)
+        dups = [torch.empty_like(up) for up in ups]
+        for number, (own, up) in enumerate(zip(columns, ups, strict=True)):
+            dlow[number].addmm_(own, up, beta=0, alpha=ctx.scale)
+            dups[number].addmm_(own.t(), low[number], beta=0, alpha=ctx.scale)
+        return dout, dlow, None, None, *dups

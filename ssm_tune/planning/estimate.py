@@ -1,0 +1,188 @@
+"""What cells will cost, before they run: counted from the data, timed on a few of their own shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssm_tune.config.compose import Composer
+from ssm_tune.config.schema import Config
+from ssm_tune.data.token_cache import training_sequences
+from ssm_tune.experiment.base_model import frozen_path
+from ssm_tune.experiment.run import captures, memory_plan
+from ssm_tune.experiment.setup import Prepared, prepare
+from ssm_tune.methods.base import attach
+from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
+from ssm_tune.planning.workload import Workload, evaluations, training_work
+from ssm_tune.records.run_id import digest
+from ssm_tune.sweeps.status import Results
+from ssm_tune.sweeps.sweep_file import Cell
+from ssm_tune.sweeps.worker import asked_key, label_of
+from ssm_tune.training.graphed_step import Capture, CudaCapture
+from ssm_tune.training.recompute_plan import release
+from ssm_tune.training.trainer import total_steps
+from ssm_tune.utils.errors import UserError
+
+MS_PER_HOUR = 3.6e6
+
+
+@dataclass
+class Planned:
+    """A cell's plan. status: planned, done or diverged (both cost nothing more), does not fit, or failed.
+
+    hours: load, train, evaluate and their total. peak: bytes, on CUDA alone. detail: why, and what to do.
+    """
+
+    cell: str
+    status: str
+    detail: str = ""
+    workload: Workload | None = None
+    measured: Measured | None = None
+    hours: dict[str, float] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        found: dict[str, Any] = {"cell": self.cell, "status": self.status, "detail": self.detail, "hours": self.hours}
+        work, measured = self.workload, self.measured
+        if work is None:
+            return found
+        rows, length, labels = work.training.hardest()[0]
+        found |= {
+            "steps": work.steps, "tokens": work.tokens, "padded_tokens": work.training.padded,
+            "longest_batch": {"rows": rows, "length": length, "labels": labels},
+            "evaluations": [_plain_evaluation(one) for one in work.evaluations],
+        }  # fmt: skip
+        if measured is not None:
+            found |= {
+                "milliseconds": {
+                    "step": _by_shape(measured.steps), "prefill": _by_shape(measured.prefills),
+                    "new_token": _by_shape(measured.tokens),
+                },
+                "peak_memory_bytes": measured.peak, "said": measured.said,
+            }  # fmt: skip
+        return found
+
+
+def _plain_evaluation(one: Any) -> dict[str, Any]:
+    rows, length, _ = one.batches.hardest()[0]
+    return {
+        "what": one.what, "split": one.split, "times": one.times, "prompts": one.prompts,
+        "new_tokens": one.new_tokens, "longest_batch": {"rows": rows, "length": length},
+    }  # fmt: skip
+
+
+def _by_shape(times: dict[tuple[int, int, int], float]) -> list[dict[str, float]]:
+    return [{"rows": rows, "length": length, "extra": extra, "ms": ms} for (rows, length, extra), ms in times.items()]
+
+
+class Planner:
+    """Plans cells in order. Those that differ in seed alone share what was measured."""
+
+    def __init__(self) -> None:
+        self._composer = Composer()
+        self._results: dict[str, Results] = {}
+        self._groups: dict[str, list[tuple[int, Cell, Config]]] = {}
+        self._frozen: set[Any] = set()
+        self._found: dict[int, Planned] = {}
+
+    def plan(self, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Planned]:
+        """A plan for each cell. say: told what is being measured. Raises UserError for a cell that cannot be composed,
+        and where every cell fails."""
+        for number, cell in enumerate(cells):
+            try:
+                config = self._composer.config(cell.overrides)
+            except UserError as error:
+                raise UserError(f"{cell.origin}: {error}" if cell.origin else str(error)) from error
+            if config.output_dir not in self._results:
+                self._results[config.output_dir] = Results(config.output_dir)
+            state = self._results[config.output_dir].state(config)
+            if state.record is not None and not config.force:
+                self._found[number] = Planned(label_of(cell.overrides), state.status, state.detail)
+                continue
+            key = digest([asked_key(dataclasses.replace(config, seed=0)), config.output_dir, config.decode.batch_size])
+            self._groups.setdefault(key, []).append((number, cell, config))
+        for at, group in enumerate(self._groups.values(), start=1):
+            say(f"measuring {at} of {len(self._groups)}: {label_of(group[0][1].overrides)}")
+            try:
+                self._plan_group(group)
+            except UserError as error:
+                for number, cell, _ in group:
+                    self._found[number] = Planned(label_of(cell.overrides), "failed", str(error))
+            release()
+        planned = [self._found[number] for number in range(len(cells))]
+        failed = [one for one in planned if one.status == "failed"]
+        if failed and len(failed) == len(planned):
+            raise UserError(failed[0].detail)
+        return planned
+
+    def _plan_group(self, group: list[tuple[int, Cell, Config]]) -> None:
+        """Cells that differ in seed alone."""
+        begun = time.perf_counter()
+        prepared = prepare(group[0][2])
+        sequences = training_sequences(prepared.dataset.splits[prepared.roles.train], prepared.task, prepared.tokenizer)
+        loading = time.perf_counter() - begun
+        adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
+        captured = captures(prepared)
+        memory_plan(prepared, sequences).apply(prepared.model)
+        micro_batch = prepared.config.train.micro_batch
+
+        def capture() -> Capture | None:
+            return CudaCapture(prepared.model.device) if captured else None
+
+        measured: Measured | None = None
+        for number, cell, config in group:
+            work = workload(prepared, sequences, config.seed, captured, self._scores_frozen(prepared))
+            label = label_of(cell.overrides)
+            try:
+                measured = measure(adapter, work, prepared.decode, capture, measured, micro_batch)
+            except DoesNotFit as failure:
+                found = Planned(label, "does not fit", advice(failure, prepared), work)
+            else:
+                found = Planned(label, "planned", "", work, measured, hours(work, measured, loading))
+            self._found[number] = found
+
+    def _scores_frozen(self, prepared: Prepared) -> bool:
+        """Whether the next cell scores the frozen model: once for all cells that share its answers."""
+        path = frozen_path(prepared)
+        if not prepared.config.frozen or path in self._frozen or path.exists():
+            return False
+        self._frozen.add(path)
+        return True
+
+
+def workload(prepared: Prepared, sequences: Any, seed: int, captured: bool, frozen: bool) -> Workload:
+    """A prepared cell's work with another seed, which orders the examples."""
+    settings = dataclasses.replace(prepared.train, seed=seed)
+    tokens, batches = training_work(sequences.lengths(), sequences.labels.tolist(), settings, captured)
+    per_epoch, last = total_steps(len(sequences), settings)
+    evaluated = evaluations(
+        prepared.dataset.splits, prepared.roles, prepared.task, prepared.tokenizer, prepared.decode,
+        (math.ceil(last / per_epoch) - 1) // prepared.config.train.evaluate_every + 1, frozen,
+        prepared.model.device.type == "cuda",
+    )  # fmt: skip
+    return Workload(prepared.task.mode, last, tokens, batches, evaluated)
+
+
+def hours(work: Workload, measured: Measured, loading: float = 0.0) -> dict[str, float]:
+    """Hours by phase. loading: seconds of data and model."""
+    train = work.training.total(measured.steps)
+    evaluate = sum(
+        one.times * (measured.start + one.batches.total(measured.prefills) + one.batches.steps_of(measured.tokens))
+        for one in work.evaluations
+    )
+    found = {"load": loading / 3600, "train": train / MS_PER_HOUR, "evaluate": evaluate / MS_PER_HOUR}
+    return found | {"total": sum(found.values())}
+
+
+def advice(failure: DoesNotFit, prepared: Prepared) -> str:
+    """One line: the phase, the batch, its length, and what would fit."""
+    what = f"out of memory in {failure.phase}: {failure.rows} x {failure.length} tokens at a time do not fit"
+    name = prepared.model_name
+    if not failure.fits:
+        return f"{what}, nor does a single example of that length: take a smaller model than {name}, or a larger GPU"
+    setting = "train.micro_batch" if failure.phase == "training" else "decode.batch_size"
+    return f"{what}; {failure.fits} x {failure.length} do: {setting}={failure.fits}, the same results within rounding"

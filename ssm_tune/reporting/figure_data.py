@@ -1,0 +1,131 @@
+"""The numbers that figures are drawn from: for each figure a list of rows, which also stand beside it as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ssm_tune.records.record import Record, read_jsonl, rows_path
+from ssm_tune.reporting.grid import FROZEN, Grid, Head, measure
+from ssm_tune.reporting.run_tables import stat
+
+SAMPLES = 40
+"""Points of a learning curve; each is the mean over the steps since the point before, and over seeds."""
+Folders = Mapping[int, Path]
+"""A record's run folder, by the record's id()."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A method's points in one panel, named by ``label`` as in the table. x, y and error are of one length."""
+
+    panel: str
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    error: tuple[float | None, ...]
+
+
+def parameters(grid: Grid) -> list[Series]:
+    """Leading score (points, mean and deviation over seeds) against trainable parameters, a panel a column."""
+    found = []
+    for head in grid.heads:
+        for row in grid.rows:
+            value = row.values[head.column.name][_leading(head)].stat
+            trainable = {record["parameters"]["trainable"] for record in _records(grid, head, row.label)}
+            if value is not None and (trainable or row.method == FROZEN):
+                sd = None if value.sd is None else 100 * value.sd
+                x = float(max(trainable)) if trainable else 0.0
+                found.append(Series(head.column.name, row.label, (x,), (100 * value.mean,), (sd,)))
+    return found
+
+
+def losses(grid: Grid, folders: Folders) -> list[Series]:
+    """Training loss (nats a token) by optimizer step, a panel a task; what is not finite is left out.
+
+    Raises UserError where a run's steps are missing or damaged.
+    """
+    found = []
+    for head in grid.heads:
+        if len(head.column.tasks) > 1:
+            continue  # losses of several tasks have no mean worth looking at
+        for row in grid.rows:
+            runs = [read_jsonl(rows_path(folders[id(one)], "steps")) for one in _records(grid, head, row.label)]
+            if runs:
+                x, y = _sampled(runs)
+                found.append(Series(head.column.name, row.label, x, y, (None,) * len(x)))
+    return found
+
+
+def scores(grid: Grid) -> list[Series]:
+    """Leading score on the selection split by optimizer step, mean and deviation over seeds, a panel a task."""
+    found = []
+    for head in grid.heads:
+        if len(head.column.tasks) > 1:
+            continue
+        for row in grid.rows:
+            at: dict[int, list[float]] = {}
+            for record in _records(grid, head, row.label):
+                for epoch in record["metrics"]["epochs"]:
+                    if record["primary_metric"] in epoch["selection"]:
+                        at.setdefault(epoch["step"], []).append(100 * epoch["selection"][record["primary_metric"]])
+            if at:
+                stats = [stat(values) for _, values in sorted(at.items())]
+                found.append(Series(head.column.name, row.label, tuple(map(float, sorted(at))),
+                                    tuple(one.mean for one in stats), tuple(one.sd for one in stats)))  # fmt: skip
+    return found
+
+
+def costs(grid: Grid) -> list[Series]:
+    """Panels train_seconds and memory: of each method, in every column (x, from 0), the mean over its runs."""
+    found = []
+    for what in ("train_seconds", "memory"):
+        for row in grid.rows:
+            x, y = [], []
+            for place, head in enumerate(grid.heads):
+                values = [measure(record, what) for record in _records(grid, head, row.label)]
+                known = [value for value in values if value is not None]
+                if known:
+                    x.append(float(place))
+                    y.append(fmean(known))
+            if x:
+                found.append(Series(what, row.label, tuple(x), tuple(y), (None,) * len(x)))
+    return found
+
+
+def as_csv(series: Sequence[Series]) -> str:
+    """The rows, to six significant digits: pictures show no more."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["panel", "row", "x", "y", "deviation"])
+    for one in series:
+        for x, y, error in zip(one.x, one.y, one.error, strict=True):
+            writer.writerow([one.panel, one.label, f"{x:.6g}", f"{y:.6g}", "" if error is None else f"{error:.6g}"])
+    return text.getvalue()
+
+
+def _leading(head: Head) -> int:
+    return head.show.index(head.metric) if head.metric in head.show else 0
+
+
+def _records(grid: Grid, head: Head, label: str) -> list[Record]:
+    """The records of one row and column, diverged ones left out."""
+    picked = grid.picked.get((label, head.column.name), ())
+    return [record for record in picked if record["status"] == "completed"]
+
+
+def _sampled(runs: Sequence[list[dict[str, Any]]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    longest = max(len(run) for run in runs)
+    width = max(1, -(-longest // SAMPLES))
+    x, y = [], []
+    for start in range(0, longest, width):
+        chunk = [row["loss"] for run in runs for row in run[start : start + width] if row.get("loss") is not None]
+        if chunk:
+            x.append(float(min(start + width, longest)))
+            y.append(fmean(chunk))
+    return tuple(x), tuple(y)

@@ -1,0 +1,126 @@
+"""One row of a table against every other, task by task, on the same examples: differences with a paired bootstrap."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssm_tune.records.record import RECORD_NAME, Record
+from ssm_tune.reporting.bootstrap import RESAMPLES
+from ssm_tune.reporting.comparison import Side, aligned, compared, require_same, rows_of
+from ssm_tune.reporting.grid import FROZEN, Grid
+from ssm_tune.reporting.run_render import literal
+from ssm_tune.reporting.run_tables import heading
+
+Folders = Mapping[int, Path]
+"""A record's run folder, by the record's id()."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The row ``first`` minus the row ``second`` in one column. Fractions; seeds: those that both have."""
+
+    column: str
+    metric: str
+    first: str
+    second: str
+    scores: tuple[float, float]
+    difference: float
+    low: float
+    high: float
+    p: float
+    examples: int
+    seeds: tuple[int, ...]
+
+
+def pairs(grid: Grid, folders: Folders) -> list[Pair]:
+    """Every pair of the layout's ``compare`` row and another that has completed runs of the same seeds in a column.
+
+    Raises UserError where stored predictions are missing, damaged, or do not give the records' scores.
+    """
+    first = grid.layout.compare
+    assert first is not None
+    found = []
+    for head in grid.heads:
+        if len(head.column.tasks) > 1:
+            continue  # examples of several tasks have no score in common
+        for row in grid.rows:
+            if row.method == FROZEN or row.label == first:
+                continue
+            labels = (first, row.label)
+            runs = [_by_seed(grid.picked[label, head.column.name]) for label in labels]
+            seeds = sorted(runs[0].keys() & runs[1].keys())
+            if seeds:
+                sides = [
+                    _side(label, [run[seed] for seed in seeds], folders)
+                    for label, run in zip(labels, runs, strict=True)
+                ]
+                found += _pair(head.column.name, sides[0], sides[1], tuple(seeds))
+    return found
+
+
+def _by_seed(records: Sequence[Record]) -> dict[int, Record]:
+    return {one["cell"]["seed"]: one for one in records if one["status"] == "completed"}
+
+
+def _side(label: str, records: Sequence[Record], folders: Folders) -> Side:
+    paths = tuple(folders[id(record)] / RECORD_NAME for record in records)
+    rows = tuple(rows_of(path.parent, record, last=False) for path, record in zip(paths, records, strict=True))
+    return Side(label, paths, tuple(records), rows)
+
+
+def _pair(column: str, first: Side, second: Side, seeds: tuple[int, ...]) -> list[Pair]:
+    """One pair; none where the leading metric is no function of what is stored of each example."""
+    require_same(first, second)
+    order, metric = [row["id"] for row in first.rows[0]], first.records[0]["primary_metric"]
+    one = compared(aligned(first, order, first), aligned(second, order, first), metric)
+    if one is None:
+        return []
+    numbers = one["difference"], one["low"], one["high"], one["p"]
+    return [Pair(column, metric, first.label, second.label, (one["a"], one["b"]), *numbers, len(order), seeds)]
+
+
+def tables(grid: Grid, folders: Folders) -> dict[str, bytes]:
+    """The pairs as Markdown ("md") and CSV ("csv")."""
+    found = pairs(grid, folders)
+    return {"md": _markdown(grid, found).encode(), "csv": _csv(found).encode()}
+
+
+def _markdown(grid: Grid, found: Sequence[Pair]) -> str:
+    first = str(grid.layout.compare)
+    lines = [f"### {grid.layout.title}: {literal(first)} against the others", ""]
+    lines += [
+        f"| task | against | {literal(first)} | other | difference | 95% interval | p |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for one in found:
+        scores = " | ".join(f"{100 * score:.2f}" for score in one.scores)
+        clear = "**" if one.low > 0 or one.high < 0 else ""
+        lines.append(
+            f"| {literal(one.column)} {heading(one.metric)} | {literal(one.second)} | {scores} | "
+            f"{clear}{100 * one.difference:+.2f}{clear} | {100 * one.low:+.2f} to {100 * one.high:+.2f} | {one.p:.4f} |"
+        )
+    better, worse = sum(one.low > 0 for one in found), sum(one.high < 0 for one in found)
+    lines += [
+        "",
+        f"- points on the reported split, means over the seeds that both have; paired bootstrap of the examples, "
+        f"{RESAMPLES:,} resamples: the interval is about examples, not about seeds",
+        f"- bold: the interval leaves out zero; {literal(first)} is better in {better} and worse in {worse} of "
+        f"{len(found)} comparisons, none of them corrected for their number",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _csv(found: Sequence[Pair]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["column", "metric", "first", "second", "first_score", "second_score", "difference", "low", "high",
+                     "p", "examples", "seeds"])  # fmt: skip
+    for one in found:
+        numbers = [*one.scores, one.difference, one.low, one.high, one.p]
+        writer.writerow([one.column, one.metric, one.first, one.second, *(f"{number:.6f}" for number in numbers),
+                         one.examples, " ".join(map(str, one.seeds))])  # fmt: skip
+    return text.getvalue()

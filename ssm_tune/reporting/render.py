@@ -1,0 +1,240 @@
+"""A table as text, ready to be written: for a terminal, as Markdown, as LaTeX with booktabs; and as CSV, in full."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ssm_tune.records.record import Record
+from ssm_tune.reporting.grid import FROZEN, Grid, Row, Value
+from ssm_tune.reporting.published import Published
+from ssm_tune.reporting.run_render import NOTHING, literal
+from ssm_tune.reporting.run_tables import Stat, heading
+from ssm_tune.reporting.table_spec import QUANTITIES
+
+LOWER_IS_BETTER = ("outside_labels", "timed_out", *QUANTITIES)
+"""Whose best is not the highest: no number of theirs is set in bold."""
+GAP = 2
+"""Blanks between two columns of a terminal."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """bold: the places of cells that are the best of their column."""
+
+    group: str
+    cells: tuple[str, ...]
+    bold: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """heads: (column, what it shows), the first of them the methods' own."""
+
+    name: str
+    title: str
+    heads: tuple[tuple[str, str], ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def sheet(grid: Grid, published: Published | None = None) -> Sheet:
+    """The grid's numbers as they are printed, with published values and the differences beside ours where given."""
+    theirs = published.of(grid) if published else {}
+    heads: list[tuple[str, str]] = [("", "method")]
+    cells: list[list[str]] = [[row.label] for row in grid.rows]
+    bold: list[set[int]] = [set() for _ in grid.rows]
+    for model in dict.fromkeys(head.column.model for head in grid.heads):
+        if not any(what in ("share", "trainable") for head in grid.heads for what in head.show):
+            heads.append((model, "trainable"))
+            for line, row in zip(cells, grid.rows, strict=True):
+                line.append(f"{100 * row.shares[model]:.3g}%" if model in row.shares else NOTHING)
+    for head in grid.heads:
+        for place, what in enumerate(head.show):
+            values = [row.values[head.column.name][place] for row in grid.rows]
+            for index in _best(what, grid.rows, values):
+                bold[index].add(len(heads))
+            heads.append((head.column.name, QUANTITIES.get(what) or heading(what)))
+            for line, value in zip(cells, values, strict=True):
+                line.append(_cell(what, value))
+            given = [theirs.get((row.label, head.column.name, what)) for row in grid.rows]
+            if any(one is not None for one in given):
+                heads += [(head.column.name, "published"), (head.column.name, "difference")]
+                for line, value, one in zip(cells, values, given, strict=True):
+                    line += _beside(value.stat, one)
+    if grid.layout.average_rank:
+        heads.append(("", "rank"))
+        for line, row in zip(cells, grid.rows, strict=True):
+            line.append(NOTHING if row.rank is None else f"{row.rank:.2f}")
+    parts = zip(grid.rows, cells, bold, strict=True)
+    lines = [Line(row.group, tuple(line), frozenset(best)) for row, line, best in parts]
+    notes = (*grid.notes, *([published.note] if published and theirs else []))
+    return Sheet(grid.layout.name, grid.layout.title, tuple(heads), tuple(lines), notes)
+
+
+def terminal(sheet: Sheet, console: Console) -> None:
+    """Print it; columns that do not fit go into further blocks below, each with the methods' names again."""
+    console.print(Text(sheet.title, style="bold"))
+    headings = [f"{column}\n{what}" if column else f"\n{what}" for column, what in sheet.heads]
+    widths = [
+        max(len(part) for text in [heading, *(line.cells[place] for line in sheet.lines)] for part in text.split("\n"))
+        for place, heading in enumerate(headings)
+    ]
+    for block in _blocks(widths, console.width):
+        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        for place in block:
+            table.add_column(escape(headings[place]), justify="right" if place else "left", no_wrap=True)
+        for line, after in zip(sheet.lines, [*sheet.lines[1:], None], strict=True):
+            style = "dim" if line.group == FROZEN else None
+            shown = [f"[bold]{escape(line.cells[i])}[/]" if i in line.bold else escape(line.cells[i]) for i in block]
+            table.add_row(*shown, style=style, end_section=after is not None and after.group != line.group)
+        console.print()
+        console.print(table)
+    console.print()
+    for note in sheet.notes:
+        console.print(Text(note, style="dim"))
+
+
+def markdown(sheet: Sheet) -> str:
+    """GitHub's Markdown, title and notes included; ends with a newline."""
+    names = [f"{column} {what}".strip() for column, what in sheet.heads]
+    lines = [f"### {sheet.title}", "", _row(map(literal, names)), _row(["---", *["---:"] * (len(names) - 1)])]
+    group = ""
+    for line in sheet.lines:
+        if line.group not in (group, FROZEN):
+            lines.append(_row([f"*{literal(line.group)}*", *[""] * (len(names) - 1)]))
+        group = line.group
+        lines.append(_row(f"**{literal(c)}**" if i in line.bold else literal(c) for i, c in enumerate(line.cells)))
+    return "\n".join([*lines, "", *(f"- {literal(note)}" for note in sheet.notes)]) + "\n"
+
+
+def latex(sheet: Sheet) -> str:
+    """A tabular with booktabs' rules; the notes stand in comments; ends with a newline."""
+    upper, spans, at = [], [], 0
+    while at < len(sheet.heads):
+        column, end = sheet.heads[at][0], at + 1
+        while column and end < len(sheet.heads) and sheet.heads[end][0] == column:
+            end += 1
+        upper.append(rf"\multicolumn{{{end - at}}}{{c}}{{{_tex(column)}}}" if column else "")
+        spans += [rf"\cmidrule(lr){{{at + 1}-{end}}}"] if column else []
+        at = end
+    lines = [f"% {sheet.title}", *(f"% {note}" for note in sheet.notes)]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(sheet.heads) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(upper) + r" \\", " ".join(spans)] if spans else []
+    lines += [" & ".join(_tex(what) for _, what in sheet.heads) + r" \\", r"\midrule"]
+    group = sheet.lines[0].group if sheet.lines else ""
+    for line in sheet.lines:
+        if line.group != group:
+            lines.append(r"\midrule")
+            group = line.group
+        cells = [rf"\textbf{{{_tex(c)}}}" if i in line.bold else _tex(c) for i, c in enumerate(line.cells)]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+CSV_HEAD = ("table", "group", "row", "method", "options", "column", "tasks", "model", "data", "protocol", "shows",
+            "mean", "sd", "n", "seeds", "diverged_seeds", "selected_on_report", "average_rank")  # fmt: skip
+
+
+def comma_separated(grid: Grid) -> str:
+    """One line a number, whole: scores are fractions here, as in the records."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_HEAD)
+    for row in grid.rows:
+        options = " ".join(f"{name}={value}" for name, value in row.options.items())
+        for head in grid.heads:
+            column = head.column
+            for what, value in zip(head.show, row.values[column.name], strict=True):
+                numbers = [value.stat.mean, value.stat.sd, len(value.seeds) or 1] if value.stat else ["", "", 0]
+                writer.writerow([
+                    grid.layout.name, row.group, row.label, row.method, options, column.name, " ".join(column.tasks),
+                    column.model, column.data, grid.layout.protocol_of(column), what, *map(_number, numbers),
+                    " ".join(map(str, value.seeds)), " ".join(map(str, value.diverged)),
+                    "yes" if value.flattered else "no", "" if row.rank is None else repr(row.rank),
+                ])  # fmt: skip
+    return text.getvalue()
+
+
+def records_csv(records: Iterable[Record]) -> str:
+    """One line a record and metric on the reported split at the best epoch, for other tools."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "data", "model", "protocol", "method", "options", "seed", "status", "metric", "value"])
+    for record in records:
+        cell, best = record["cell"], record["metrics"]["best"]
+        options = " ".join(f"{name}={value}" for name, value in sorted(cell["method_options"].items()))
+        place = [cell["task"], cell["data"], cell["model"], cell["protocol"], cell["method"], options, cell["seed"]]
+        for metric, value in sorted(best["report"].items()) if best else [("", "")]:
+            writer.writerow([*place, record["status"], metric, _number(value)])
+    return text.getvalue()
+
+
+def points(what: str, number: float) -> str:
+    """A number as tables print it: scores in points, quantities in their units."""
+    if what == "trainable":
+        return f"{number:,.0f}"
+    if what in QUANTITIES:
+        return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+    return f"{100 * number:.2f}"
+
+
+def _cell(what: str, value: Value) -> str:
+    diverged = f"{len(value.diverged)} diverged" if value.diverged else ""
+    if value.stat is None:
+        return diverged or NOTHING
+    text = points(what, value.stat.mean) + ("*" if value.flattered else "")
+    if what not in ("trainable", "share"):
+        text += f" ± {points(what, value.stat.sd)}" if value.stat.sd is not None else ""
+        text += f" ({value.stat.n})" if value.seeds else ""
+    return f"{text}, {diverged}" if diverged else text
+
+
+def _best(what: str, rows: Sequence[Row], values: Sequence[Value]) -> list[int]:
+    """The places of the highest mean, as printed; of methods alone, and only where two can be compared."""
+    known = [(points(what, value.stat.mean), value.stat.mean, place)
+             for place, (row, value) in enumerate(zip(rows, values, strict=True))
+             if value.stat is not None and row.method != FROZEN]  # fmt: skip
+    if what in LOWER_IS_BETTER or len(known) < 2:
+        return []
+    highest = max(known, key=lambda one: one[1])[0]
+    return [place for text, _, place in known if text == highest]
+
+
+def _beside(ours: Stat | None, theirs: float | None) -> list[str]:
+    if theirs is None:
+        return [NOTHING, NOTHING]
+    return [f"{theirs:.2f}", NOTHING if ours is None else f"{100 * ours.mean - theirs:+.2f}"]
+
+
+def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The places of the columns of each block: the first one always, and at least one other."""
+    blocks, used = [[0]], widths[0] + GAP
+    for place in range(1, len(widths)):
+        if len(blocks[-1]) > 1 and used + widths[place] + GAP > room:
+            blocks.append([0])
+            used = widths[0] + GAP
+        blocks[-1].append(place)
+        used += widths[place] + GAP
+    return blocks
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def _number(value: object) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,34 @@
+"""A finished run in a few lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssm_tune.reporting.run_tables import heading
+
+
+def summary(record: Any) -> str:
+    """Frozen and tuned scores, trainable share and time of a completed record, for a terminal."""
+    metrics, parameters = record["metrics"], record["parameters"]
+    names = record["headline"]
+    split = record["splits"]["report"]
+    lines = [f"{'scores on ' + split:<26}" + "".join(f"{heading(name):>{_width(name)}}" for name in names)]
+    if metrics["frozen"]:
+        lines.append(_row("frozen model", metrics["frozen"]["values"], names))
+    cell = record["cell"]
+    lines.append(_row(f"{cell['method']}, epoch {metrics['best']['epoch']}", metrics["best"]["report"], names))
+    if metrics["last"]["epoch"] != metrics["best"]["epoch"]:
+        lines.append(_row(f"  last epoch ({metrics['last']['epoch']})", metrics["last"]["report"], names))
+    lines.append(
+        f"trained {parameters['trainable']:,} of {parameters['total']:,} parameters ({parameters['share']:.3%}); "
+        f"{record['seconds']['total']:.0f} s in all, {record['seconds']['train']:.0f} s of them training"
+    )
+    return "\n".join(lines)
+
+
+def _row(label: str, values: dict[str, float], names: list[str]) -> str:
+    return f"{label:<26}" + "".join(f"{100 * values[name]:>{_width(name)}.2f}" for name in names)
+
+
+def _width(name: str) -> int:
+    return max(12, len(heading(name)) + 2)

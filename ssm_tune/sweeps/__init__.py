@@ -1,0 +1,1 @@
+"""Many runs: sweep files, their status, the worker process, hyperparameter search."""

@@ -1,0 +1,151 @@
+"""ssm-tune -m: many cells. Skips what is done, hands the rest to the launcher, ends with a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ssm_tune.config.compose import Composer
+from ssm_tune.config.hydra_errors import explain
+from ssm_tune.config.schema import Config, checked, conf_dir, require_model_path
+from ssm_tune.sweeps.status import Results, record_path
+from ssm_tune.sweeps.sweep_file import Cell, Sweep, read_sweep
+from ssm_tune.sweeps.worker import Outcome, label_of, labels_of, outcome_of, run_config
+from ssm_tune.utils.errors import UserError, first_line
+
+BAD = ("failed", "diverged", "stopped")
+
+
+class Task:
+    """What a launcher is given: runs one composed cell. stop_on_error: start none after a failure."""
+
+    def __init__(self, stop_on_error: bool) -> None:
+        self.stop_on_error = stop_on_error
+
+    def __call__(self, composed: DictConfig) -> Outcome:
+        return run_config(checked(composed), [])
+
+
+def run_many(settings: Sequence[str]) -> int:
+    """Run what is missing; 0 if no cell failed, else the worst cell's status.
+
+    Raises UserError for a mistake in a sweep file or in every cell, before anything runs.
+    """
+    return max((outcome.exit for outcome in run_sweep(read_sweep(settings))), default=0)
+
+
+def run_sweep(sweep: Sweep) -> list[Outcome]:
+    """Run the sweep's cells that are missing and print the table; the outcome of each. Raises as ``run_many``."""
+    outcomes = _looked_up(sweep)
+    waiting = [number for number, outcome in enumerate(outcomes) if outcome is None]
+    kept = sum(outcome is not None and outcome.status == "kept" for outcome in outcomes)
+    print(
+        f"{len(sweep.cells)} cell{'s' * (len(sweep.cells) != 1)}: {kept} done already, {len(waiting)} to run",
+        file=sys.stderr,
+    )
+    stop = sweep.on_error == "stop"
+    if waiting and not (stop and any(outcome and outcome.status == "failed" for outcome in outcomes)):
+        launched = _launch(sweep, [sweep.cells[number].overrides for number in waiting], Task(stop))
+        for number, outcome in zip(waiting, launched, strict=False):
+            outcomes[number] = outcome
+    ended = [outcome or Outcome("not run") for outcome in outcomes]
+    print("\n".join(table(sweep.cells, ended)), flush=True)
+    return ended
+
+
+def _looked_up(sweep: Sweep) -> list[Outcome | None]:
+    """The outcomes that are known without running: of cells that are done, or that cannot be composed."""
+    composer, outcomes = Composer(), list[Outcome | None]()
+    results: dict[tuple[str, bool], Results] = {}
+    errors: list[UserError] = []
+    for cell in sweep.cells:
+        try:
+            config = composer.config(cell.overrides)
+        except UserError as error:
+            if cell.origin:
+                raise UserError(f"{cell.origin}: {error} ({label_of(cell.overrides)})") from error
+            errors.append(error)
+            outcomes.append(Outcome("failed", str(error), exit=2))
+            continue
+        place = (config.output_dir, config.trial)
+        if place not in results:
+            results[place] = Results(*place)
+            for warning in results[place].warnings:
+                print(f"note: {warning}", file=sys.stderr)
+        outcomes.append(_kept(results[place], config))
+        if outcomes[-1] is None:
+            require_model_path(config.model)  # a mistake in every cell of a sweep, told once
+    if errors and len(errors) == len(sweep.cells):
+        raise errors[0]
+    for number, outcome in enumerate(outcomes, start=1):
+        if outcome is not None and outcome.status == "failed":
+            print(f"ssm-tune: cell {number} failed: {outcome.line}", file=sys.stderr)
+    return outcomes
+
+
+def _kept(results: Results, config: Config) -> Outcome | None:
+    if config.force:
+        return None
+    state = results.state(config)
+    return outcome_of(state.record, record_path(state), fresh=False) if state.record is not None else None
+
+
+def _launch(sweep: Sweep, cells: list[list[str]], task: Task) -> list[Outcome]:
+    """Hand the cells to Hydra's launcher, whichever it is; their outcomes, in order, as far as it got."""
+    hydra_settings = [*sweep.hydra, *(item for item in cells[0] if item.startswith("output_dir="))]
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            main = GlobalHydra.instance().hydra
+            assert main is not None
+            config = main.compose_config("config", hydra_settings, RunMode.MULTIRUN, with_log_configuration=False)
+            with open_dict(config):
+                config.hydra.runtime.output_dir = config.hydra.sweep.dir
+            context = HydraContext(main.config_loader, Callbacks(config))
+            launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, list(sweep.hydra))) from error
+    return [_outcome(job) for job in launcher.launch(cells, 0)]
+
+
+def returned(overrides: Sequence[str], outcome: Outcome) -> JobReturn:
+    """An outcome as Hydra's launchers return it."""
+    return JobReturn(overrides=overrides, _return_value=outcome, status=JobStatus.COMPLETED)
+
+
+def _outcome(job: Any) -> Outcome:
+    try:
+        found = job.return_value
+    except Exception as error:  # of a launcher that is not ours
+        return Outcome("failed", str(error) if isinstance(error, UserError) else first_line(error), exit=1)
+    return found if isinstance(found, Outcome) else Outcome("failed", "the launcher returned no outcome", exit=1)
+
+
+def table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> list[str]:
+    """A line a cell (what tells it from the others, status, score, seconds), then how many of each status."""
+    rows = [("cell", "status", "score", "seconds")]
+    for label, outcome in zip(labels_of([cell.overrides for cell in cells]), outcomes, strict=True):
+        seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
+        rows.append((label, outcome.status, outcome.score or "", seconds))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = []
+    for number, row in enumerate(rows):
+        line = f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}".rstrip()
+        lines.append(line)
+        if number and outcomes[number - 1].status in (*BAD, "held"):
+            lines.append(f"    {outcomes[number - 1].line[:200]}")
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+    lines.append(", ".join(f"{count} {status}" for status, count in counts.items()))
+    return lines

@@ -1,0 +1,184 @@
+"""What -m asks for: a sweep file's blocks, or the command line's lists, as one list of settings a cell.
+
+A file conf/sweep/NAME.yaml holds ``blocks``; a block maps settings to a value or a list of values and stands for all
+their combinations. ``"*"`` for a group stands for all its choices; a value that is itself a list is put in a list.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from ssm_tune.config.hydra_errors import explain
+from ssm_tune.config.schema import conf_dir, names, nearest
+from ssm_tune.utils.errors import UserError
+
+ON_ERROR = ("continue", "stop")
+_NO_TEXT = ("null", "true", "false", "nan", "inf")
+FILTERED = ("task", "method")
+"""Of these a sweep takes no others than its own: a word that it does not have is a mistake."""
+
+
+@dataclass
+class Cell:
+    """Settings of one cell, and where they come from (of a sweep file)."""
+
+    overrides: list[str]
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Of a file: by setting, its values as they stand on a command line; and where it stands."""
+
+    settings: dict[str, list[str]]
+    origin: str
+
+
+@dataclass
+class Sweep:
+    """cells: in the order in which they run; hydra: settings of the launcher; files: names of sweep files."""
+
+    cells: list[Cell] = field(default_factory=list)
+    hydra: list[str] = field(default_factory=list)
+    on_error: str = "continue"
+    files: list[str] = field(default_factory=list)
+
+
+def read_sweep(settings: Sequence[str]) -> Sweep:
+    """What the settings behind -m stand for. Raises UserError for what cannot be read or is not there."""
+    sweep, given = read_settings(settings)
+    if sweep.files:
+        sweep.cells = _unique([cell for name in sweep.files for cell in _of_file(name, given)])
+    else:
+        sweep.cells = [Cell(list(combination)) for combination in itertools.product(*given.values())]
+    return sweep
+
+
+def read_settings(settings: Sequence[str], group: str = "sweep") -> tuple[Sweep, dict[str, list[str]]]:
+    """A sweep without its cells, and by setting the values of all others. group: what names its files."""
+    sweep, given = Sweep(), dict[str, list[str]]()
+    for text in settings:
+        try:
+            override = OverridesParser.create().parse_override(text)
+            key = override.get_key_element()
+            if override.is_delete():
+                values = [text]
+            elif override.is_sweep_override():
+                if not override.is_discrete_sweep():
+                    raise UserError(f"{text}: give the values of a sweep as a list, a,b,c")
+                values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            else:
+                values = [text]
+        except HydraException as error:
+            raise UserError(explain(error, list(settings))) from error
+        name = key.lstrip("+~")
+        if name == group:
+            sweep.files += [value.partition("=")[2] for value in values]
+        elif name == "sweep.on_error":
+            sweep.on_error = values[0].partition("=")[2]
+            if sweep.on_error not in ON_ERROR or len(values) > 1:
+                raise UserError(f"sweep.on_error must be one of {', '.join(ON_ERROR)}, got {sweep.on_error!r}")
+        elif name.startswith("sweep."):
+            raise UserError(f"there is no setting {name!r}: {nearest(name, ['sweep.on_error'])}")
+        elif override.is_hydra_override() or name.startswith(("hydra/", "hydra.")):
+            sweep.hydra += values
+        else:
+            given[key] = values
+    return sweep, given
+
+
+def _of_file(name: str, given: dict[str, list[str]]) -> list[Cell]:
+    """The cells of a sweep file as the command line narrows or changes them."""
+    content, where = read_file("sweep", name)
+    return narrowed(read_blocks(content, where), given, where)
+
+
+def narrowed(blocks: Sequence[Block], given: dict[str, list[str]], where: str) -> list[Cell]:
+    """The cells of blocks as the command line narrows or changes them. where: the blocks' file, for errors."""
+    narrowing, changing = {}, dict(given)
+    for key, values in given.items():
+        known = {value for block in blocks for value in block.settings.get(key, [])}
+        if key in FILTERED and not set(values) <= known:
+            unknown = next(value for value in values if value not in known).partition("=")[2]
+            there = sorted({value.partition("=")[2] for value in known})
+            raise UserError(f"{where} has no {key} {unknown!r}: {nearest(unknown, there)}")
+        if set(values) <= known:
+            narrowing[key] = set(values)
+            del changing[key]
+    cells = []
+    for block in blocks:
+        chosen = {
+            key: [value for value in values if key not in narrowing or value in narrowing[key]]
+            for key, values in block.settings.items()
+        }
+        if not narrowing.keys() <= block.settings.keys():
+            continue
+        combinations = itertools.product(*(chosen | changing).values())
+        cells += [Cell(list(combination), block.origin) for combination in combinations]
+    if not cells:
+        raise UserError(f"{where} has no cell with {' '.join(v for values in given.values() for v in values)}")
+    return cells
+
+
+def read_file(group: str, name: str) -> tuple[Any, str]:
+    """What conf/GROUP/NAME.yaml holds, and how errors name the file. Raises UserError where it cannot be read."""
+    path = conf_dir() / group / f"{name}.yaml"
+    if name not in names(group):
+        raise UserError(f"there is no {group} {name!r}: {nearest(name, names(group))}")
+    where = f"conf/{group}/{name}.yaml"
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True), where
+    except Exception as error:  # yaml's errors have many kinds
+        raise UserError(f"{where} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def read_blocks(content: Any, where: str) -> list[Block]:
+    """A file's blocks. Raises UserError for what is amiss."""
+    blocks = content.get("blocks") if isinstance(content, dict) else None
+    if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) and block for block in blocks):
+        raise UserError(f"{where} must hold 'blocks:', a list of settings and their values")
+    origins = [f"{where}, block {number}" for number in range(1, len(blocks) + 1)]
+    return [Block(_block(block, origin), origin) for block, origin in zip(blocks, origins, strict=True)]
+
+
+def _block(block: dict[Any, Any], where: str) -> dict[str, list[str]]:
+    found = {}
+    for key, value in block.items():
+        values = names(str(key)) if value == "*" else value if isinstance(value, list) else [value]
+        if not values:
+            raise UserError(f"{where}: {key} has no values")
+        if isinstance(value, dict) or any(isinstance(item, dict) for item in values):
+            raise UserError(f"{where}: {key} must be a value or a list; write sections with dots, as train.epochs")
+        for item in values if key in ("task", "method", "model", "data") else ():
+            if item not in names(str(key)):
+                raise UserError(f"{where}: there is no {key} {item!r}: {nearest(str(item), names(str(key)))}")
+        found[str(key)] = [f"{key}={on_command_line(item)}" for item in values]
+    return found
+
+
+def on_command_line(value: Any) -> str:
+    """A value as Hydra's command line reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(on_command_line(item) for item in value)}]"
+    if not isinstance(value, str) or (re.fullmatch(r"[a-z_][\w./@-]*", value, re.ASCII) and value not in _NO_TEXT):
+        return str(value)
+    # Hydra reads a backslash as one, except before a quote and at the end
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def _unique(cells: list[Cell]) -> list[Cell]:
+    """Each once: two blocks, or two sweeps, may share cells."""
+    return list({frozenset(cell.overrides): cell for cell in reversed(cells)}.values())[::-1]

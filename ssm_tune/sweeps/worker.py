@@ -1,0 +1,175 @@
+"""One cell of many, and how it came out: errors become an outcome, so that no cell takes others with it.
+
+python -m ssm_tune.sweeps.worker OUTCOME.json key=value ...     # what launchers start, one process a cell
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ssm_tune.config.schema import Config
+from ssm_tune.experiment.run_lock import ASKED, CLAIMS_NAME, Asked, Held, note_failure
+from ssm_tune.experiment.signals import interruptible, stopped_early, stopping
+from ssm_tune.records.record import why_diverged
+from ssm_tune.records.run_id import EXECUTION, digest
+from ssm_tune.reporting.summary import summary
+from ssm_tune.training.distributed import leads
+from ssm_tune.utils.errors import Stopped, UserError, first_line
+from ssm_tune.utils.files import atomic_write, encode_json
+
+NAMING = ("model=", "task=", "method=", "method.", "seed=")
+"""What a cell is called by, as overrides begin."""
+ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
+"""Settings that say which cell it is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell came out.
+
+    status: done, kept (was done already), held (another process runs it), failed, diverged, stopped, not run.
+    line: what to say of it. record: its path. seconds: of the run. exit: the process's exit status.
+    """
+
+    status: str
+    line: str = ""
+    record: str | None = None
+    score: str | None = None
+    seconds: float | None = None
+    exit: int = 0
+
+
+def asked_key(config: Config) -> str:
+    """Names a cell as it was asked for, before data and model are known."""
+    asked = {name: value for name, value in asdict(config).items() if name in ASKED_FOR}
+    for section, settings in EXECUTION.items():
+        for setting in settings:
+            del asked[section][setting]
+    if config.train.learning_rate is None:
+        asked["rates"] = config.tuned["source"]
+    return digest(asked)[:16]
+
+
+def unprepared_path(config: Config) -> Path:
+    """Where a failure is noted that comes before the cell's folder is known."""
+    claims = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / CLAIMS_NAME
+    return claims / f"unprepared-{asked_key(config)}.json"
+
+
+def label_of(overrides: Sequence[str]) -> str:
+    """A cell in words: its settings without those that say where and how it runs."""
+    hidden = ("hydra/", "hydra.", "output_dir=", "sweep", "-")
+    return " ".join(item for item in overrides if not item.lstrip("+~").startswith(hidden) and not item.startswith("-"))
+
+
+def labels_of(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The same of several cells, in no more words than tell them apart: of the settings that name a cell those that are
+    not common to all, and of the others what cells that are named alike do not share."""
+    common = frozenset.intersection(*map(frozenset, cells)) if len(cells) > 1 else frozenset()
+    named = [[item for item in cell if item.lstrip("+").startswith(NAMING) and item not in common] for cell in cells]
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number, items in enumerate(named):
+        alike.setdefault(tuple(items), []).append(number)
+    labels = []
+    for cell, items in zip(cells, named, strict=True):
+        others = alike[tuple(items)]
+        shared = frozenset.intersection(*(frozenset(cells[number]) for number in others)) if len(others) > 1 else cell
+        label = label_of([item for item in cell if item in items or item not in shared])
+        labels.append(label or label_of([item for item in cell if item.startswith(NAMING)]) or "the cell")
+    return labels
+
+
+def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
+    """Run the cell and print what came of it. Raises what ends it: UserError, Stopped, anything."""
+    asked, unprepared = Asked(asked_key(config), label_of(overrides)), unprepared_path(config)
+    token = ASKED.set(asked)
+    try:
+        with stopping():
+            # what a handler raises within torch's import is lost there, or aborts the process
+            with interruptible() as interruption:
+                from ssm_tune.experiment.run import run  # torch: not before the configuration is known to be good
+            if interruption.signal is not None:
+                raise stopped_early(interruption.signal)
+            finished = run(config)
+    except (Held, Stopped):
+        raise
+    except Exception as error:
+        if asked.claims is None and leads():
+            note_failure(unprepared, asked, _line(error))
+        raise
+    finally:
+        ASKED.reset(token)
+    with suppress(OSError):
+        unprepared.unlink(missing_ok=True)
+    if not leads():
+        return outcome_of(finished.record, finished.path, finished.fresh)
+    return told(finished.record, finished.path, finished.fresh)
+
+
+def told(record: Any, path: Path, fresh: bool) -> Outcome:
+    """The outcome of a cell that has its record, printed as it is made."""
+    if not fresh:
+        print("this cell is done already (force=true runs it again)", file=sys.stderr)
+    outcome = outcome_of(record, path, fresh)
+    if outcome.status == "diverged":
+        print(f"ssm-tune: the run {outcome.line}", file=sys.stderr)
+    else:
+        print(outcome.score if "trial" in record else summary(record))
+    print(f"{'trial' if 'trial' in record else 'record'}: {path}", flush=True)
+    return outcome
+
+
+def outcome_of(record: Any, path: Path, fresh: bool) -> Outcome:
+    from ssm_tune.reporting.run_tables import heading
+
+    seconds = record["seconds"]["total"]
+    if record["status"] == "diverged":
+        return Outcome("diverged", why_diverged(record), str(path), None, seconds, 1)
+    name = record["primary_metric"]
+    values = record["best"]["selection"] if "trial" in record else record["metrics"]["best"]["report"]
+    score = f"{heading(name)} {100 * values[name]:.2f}"
+    if "trial" in record:
+        score += f" on {record['examples']} of {record['splits']['selection']}"
+    return Outcome("done" if fresh else "kept", "", str(path), score, seconds)
+
+
+def run_cell(overrides: Sequence[str]) -> Outcome:
+    """Compose and run one cell of many; whatever ends it becomes its outcome. Ctrl-C goes through."""
+    from ssm_tune.config.compose import compose
+
+    try:
+        with stopping():
+            return run_config(compose(overrides), overrides)
+    except Held as error:
+        return Outcome("held", str(error))
+    except Stopped as error:
+        return Outcome("stopped", str(error), exit=128 + error.signal)
+    except Exception as error:
+        if os.environ.get("SSM_TUNE_TRACEBACK"):
+            traceback.print_exc()
+        return Outcome("failed", _line(error), exit=2 if isinstance(error, UserError) else 1)
+
+
+def _line(error: BaseException) -> str:
+    text = str(error) if isinstance(error, UserError) else f"unexpected {first_line(error)}"
+    return " ".join(text.split())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    path, *overrides = sys.argv[1:] if argv is None else argv
+    outcome = run_cell(overrides)
+    if outcome.line:
+        print(f"ssm-tune: {outcome.status}: {outcome.line}", file=sys.stderr)
+    atomic_write(Path(path), [encode_json(asdict(outcome))])
+    return outcome.exit
+
+
+if __name__ == "__main__":
+    sys.exit(main())

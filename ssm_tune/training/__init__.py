@@ -1,0 +1,1 @@
+"""Training: the trainer, one step and its CUDA graph, distribution, checkpoints, memory and sanity checks."""

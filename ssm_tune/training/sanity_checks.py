@@ -1,0 +1,66 @@
+"""The training gate: over the first steps, everything declared as trained must move and nothing else may."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssm_tune.methods.base import Adapter
+from ssm_tune.utils.errors import UserError
+
+STEPS = 3
+"""One step for a method's first movers, one for the partners that wait for them, one to see those move."""
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def fingerprint(tensor: Tensor) -> int:
+    """A checksum of a tensor's bits (any change of one element changes it)."""
+    bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
+    return int(bits.sum(dtype=torch.int64))
+
+
+class TrainingGate:
+    """Watches the first ``STEPS`` optimizer steps of an adapter. Raises UserError with the parameter's name."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        method = adapter.method
+        self.still = {name for name in adapter.parameters if adapter.matches(name, method.still)}
+        self.late = {name for name in adapter.parameters if adapter.matches(name, method.late)}
+        self.start = {name: value.detach().clone() for name, value in adapter.parameters.items()}
+        self.frozen = {name: fingerprint(value) for name, value in self._frozen().items()}
+
+    def _frozen(self) -> dict[str, Tensor]:
+        named = self.adapter.model.named_parameters()
+        return {name: value for name, value in named if name not in self.adapter.parameters}
+
+    def after_backward(self, step: int) -> None:
+        """Look at the gradients of step ``step`` (from 1)."""
+        for name, parameter in self.adapter.parameters.items():
+            if name in self.still:
+                continue
+            grad = parameter.grad
+            if grad is None:
+                raise self._failed(f"{name} is trained but gets no gradient")
+            if not bool(torch.isfinite(grad).all()):
+                raise self._failed(f"{name} gets a gradient that is not finite in step {step}")
+            if step == 1 and name not in self.late and not bool(grad.any()):
+                raise self._failed(f"the gradient of {name} is zero in the first step")
+
+    def finish(self, steps: int) -> None:
+        """After ``steps`` steps: who moved and who did not."""
+        for name, parameter in self.adapter.parameters.items():
+            if name in self.still or (name in self.late and steps < 2):
+                continue
+            if torch.equal(parameter, self.start[name]):
+                raise self._failed(
+                    f"{name} did not move in {steps} steps (its updates may be lost to rounding: "
+                    "try train.adapter_dtype=float32 or a larger train.learning_rate)"
+                )
+        for name, value in self._frozen().items():
+            if fingerprint(value) != self.frozen[name]:
+                raise self._failed(f"the frozen {name} changed")
+
+    def _failed(self, what: str) -> UserError:
+        return UserError(f"training gate: {what}")

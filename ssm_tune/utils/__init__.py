@@ -1,0 +1,1 @@
+"""Errors, files, processes, text and progress: what every room uses."""

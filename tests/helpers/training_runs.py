@@ -1,0 +1,55 @@
+"""A trainer of a small model, ready to step, and a capture that needs no GPU."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+
+from helpers.small_models import small_model
+from ssm_tune.config.schema import method_section
+from ssm_tune.data.tokenization import Encoded
+from ssm_tune.methods.base import attach, load_method
+from ssm_tune.training.distributed import ALONE, World
+from ssm_tune.training.graphed_step import Work
+from ssm_tune.training.trainer import Training, TrainSettings
+
+SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 7)], 1 + i % 4) for i in range(42)]
+METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",
+           "state_offset_y")  # fmt: skip
+
+
+class Uncaptured:
+    """A ``Capture`` that runs the very work, on the memory of the first call, where a GPU replays it."""
+
+    def __init__(self, refuses: tuple[int, ...] = ()) -> None:
+        self.refuses, self.captures, self.replays = refuses, 0, 0
+
+    running = nullcontext
+
+    def __call__(self, work: Work) -> Work:
+        self.captures += 1
+        if self.captures in self.refuses:
+            try:
+                raise RuntimeError("operation not permitted when stream is capturing\nand more")
+            finally:
+                raise RuntimeError("capture invalidated")
+
+        def again() -> None:
+            self.replays += 1
+            work()
+
+        return again
+
+    def release(self) -> None: ...
+
+
+def started(
+    name: str = "full", sequences: list[Encoded] = SEQUENCES, capture: Uncaptured | None = None,
+    options: dict[str, object] | None = None, micro_batch: int | None = None, world: World = ALONE,
+    dtype: torch.dtype | None = None, **changes: object,
+) -> Training:  # fmt: skip
+    wanted = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "seed": 42} | changes
+    adapter = attach(small_model(), load_method(method_section(name, options)), dtype=dtype)
+    settings = TrainSettings(**wanted)  # type: ignore[arg-type]
+    return Training(adapter, sequences, settings, 0, capture, micro_batch, world)

@@ -1,0 +1,143 @@
+"""backend=mamba_ssm equals the fused operations, by stand-ins for the packages with their layouts; refusals by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssm_tune.ops import backend
+from ssm_tune.ops import mamba_ssm_backend as peer
+from ssm_tune.ops.causal_conv1d import causal_conv1d
+from ssm_tune.ops.cuda.compiler import KernelError
+from ssm_tune.ops.selective_scan import selective_scan
+from ssm_tune.ops.selective_scan.cpu import SelectiveScan
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def scan_stand_in(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Any = None, z: Any = None, delta_bias: Any = None,
+    delta_softplus: bool = False, return_last_state: bool = False,
+) -> Any:  # fmt: skip
+    """mamba-ssm's layout, (B, D, L), over our plain scan; no offset and no initial state."""
+    assert u.dtype == delta.dtype == B.dtype == C.dtype
+    step = delta if delta_bias is None else delta + delta_bias[:, None]
+    step = F.softplus(step) if delta_softplus else step
+    turned = [x.transpose(1, 2) for x in (u, step, B, C)]
+    y, last = SelectiveScan.apply(turned[0], turned[1], A, turned[2], turned[3], A.new_zeros(u.shape[0], *A.shape))
+    y = y.transpose(1, 2)
+    y = y if D is None else y + u * D[:, None]
+    y = y if z is None else y * F.silu(z)
+    return (y, last) if return_last_state else y
+
+
+def conv_stand_in(
+    x: Tensor, weight: Tensor, bias: Any = None, initial_states: Any = None, activation: Any = None
+) -> Any:
+    assert activation == "silu"
+    start = x.new_zeros(x.shape[0], x.shape[1], weight.shape[1] - 1) if initial_states is None else initial_states
+    return F.silu(F.conv1d(torch.cat([start, x], dim=2), weight.unsqueeze(1), bias, groups=x.shape[1]))
+
+
+@pytest.fixture
+def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    modules = {name: ModuleType(name) for name in
+               ("mamba_ssm", "mamba_ssm.ops", "mamba_ssm.ops.selective_scan_interface", "causal_conv1d")}  # fmt: skip
+    modules["mamba_ssm.ops.selective_scan_interface"].selective_scan_fn = scan_stand_in  # type: ignore[attr-defined]
+    modules["causal_conv1d"].causal_conv1d_fn = conv_stand_in  # type: ignore[attr-defined]
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(backend, "_peer_obstacle", lambda device, dtype: None)
+    peer.missing.cache_clear()
+    yield
+    peer.missing.cache_clear()
+    backend.use("auto")
+
+
+def scan_inputs(offsets: bool, z: bool) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    given = {"u": draw(2, 7, 8), "dt": draw(2, 7, 8), "A": -draw(8, 3).exp(), "B": draw(2, 7, 3), "C": draw(2, 7, 3),
+             "D": draw(8), "dt_bias": draw(8)}  # fmt: skip
+    if z:
+        given["z"] = draw(2, 7, 8)
+    if offsets:
+        given |= {"state_offset": draw(8, 3), "output_offset": draw(8)}
+    return {name: x.requires_grad_() for name, x in given.items()}
+
+
+def both(work: Any, given: dict[str, Tensor]) -> list[list[Tensor]]:
+    results = []
+    for how in ("mamba_ssm", "reference"):
+        backend.use(how)
+        y = work(**given)
+        grads = torch.autograd.grad((y * torch.arange(y.numel()).reshape(y.shape).sin()).sum(), list(given.values()))
+        results.append([y, *grads])
+    return results
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("offsets", [False, True])
+@pytest.mark.parametrize("z", [False, True])
+def test_offsets_outside_equal_offsets_inside(offsets: bool, z: bool) -> None:
+    theirs, ours = both(lambda **given: selective_scan(**given, dt_softplus=True), scan_inputs(offsets, z))
+    for a, b in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("start", [False, True])
+def test_the_convolution_is_the_same(start: bool) -> None:
+    given = {"x": torch.randn(2, 9, 8), "weight": torch.randn(8, 4), "bias": torch.randn(8)}
+    if start:
+        given["initial_state"] = torch.randn(2, 3, 8)
+    given = {name: x.double().requires_grad_() for name, x in given.items()}
+    for a, b in zip(*both(causal_conv1d, given), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.usefixtures("packages")
+def test_what_the_package_lacks_is_refused_by_name() -> None:
+    given = scan_inputs(True, True)
+    backend.use("mamba_ssm")
+    with pytest.raises(KernelError, match="takes no initial state"):
+        selective_scan(**given, initial_state=torch.zeros(8, 3).double())
+    with pytest.raises(KernelError, match="last state no gradient"):
+        selective_scan(**given, return_last_state=True)
+    (du,) = torch.autograd.grad(selective_scan(**given).sum(), given["B"])
+    assert not du.requires_grad
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        torch.autograd.grad(selective_scan(**given).sum(), given["B"], create_graph=True)
+    with torch.no_grad():
+        wide = given | {"A": -torch.rand(8, 257), "B": torch.rand(2, 7, 257), "C": torch.rand(2, 7, 257)}
+        with pytest.raises(KernelError, match="at most 256 states, got 257"):
+            selective_scan(**{k: x for k, x in wide.items() if k != "state_offset"})
+        assert selective_scan(**given, return_last_state=True)[1].shape == (2, 8, 3)
+        with pytest.raises(KernelError, match="widths 2 to 4"):
+            causal_conv1d(torch.rand(1, 5, 8), torch.rand(8, 5))
+        with pytest.raises(KernelError, match="empty"):
+            causal_conv1d(torch.rand(0, 5, 8), torch.rand(8, 4))
+
+
+def test_it_is_refused_before_anything_runs() -> None:
+    for device, dtype, said in (
+        (CPU, torch.float32, "the device is cpu"),
+        (GPU, torch.float64, "not float64"),
+        (GPU, torch.bfloat16, r"mamba-ssm cannot be imported .*pip install"),
+    ):
+        with pytest.raises(KernelError, match=f"backend=mamba_ssm cannot run here: .*{said}"):
+            backend.choose("mamba_ssm", device, dtype)
+    u = torch.randn(1, 3, 8)
+    with pytest.raises(KernelError, match="selective_scan: backend=mamba_ssm cannot run: the device is cpu"):
+        selective_scan(u, u, -torch.rand(8, 2), torch.randn(1, 3, 2), torch.randn(1, 3, 2))
+    backend.use("auto")

@@ -9,13 +9,15 @@ ifneq ($(wildcard $(VENV)/wordnet/dict),)
 export WNSEARCHDIR := $(abspath $(VENV)/wordnet/dict)
 endif
 CELL := method=state_offset task=samsum model=tiny data=sample
+# the tests' models are small: several processes of one thread each are faster than one with several
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadgroup
 # Folders of a checkpoint and of data, for grid-mamba-25m (docs/experiments.md)
 MODEL ?=
 DATA ?=
 # apart from the results that are kept: its tables would be theirs
 DEMO := results/demo
 
-.PHONY: help demo sweep-tiny grid-mamba-25m wordnet test check tables check-tables report clean
+.PHONY: help demo sweep-tiny grid-mamba-25m wordnet test test-slow test-all check tables check-tables report clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -50,8 +52,13 @@ wordnet: $(VENV)/wordnet/dict/data.noun  ## get WordNet, which METEOR (task=dart
 $(VENV)/wordnet/dict/data.noun: | $(VENV)/installed
 	scripts/get_wordnet.sh $(VENV)/wordnet $(abspath $(BIN)/python)
 
-test: $(VENV)/installed-dev  ## install what the tests need and run them
-	$(BIN)/python -m pytest
+test: $(VENV)/installed-dev  ## install what the tests need and run the everyday ones, in parallel
+	$(PYTEST) -m "not slow and not gpu and not slurm"
+
+test-slow: $(VENV)/installed-dev  ## the other tests: slow ones, and those that need a GPU or SLURM
+	$(PYTEST) -m "slow or gpu or slurm"
+
+test-all: test test-slow  ## every test
 
 check: $(VENV)/installed-dev  ## lint and types
 	$(BIN)/ruff check .

@@ -21,6 +21,9 @@ import pytest
 
 from ssm_tune.records.record import find_records
 
+# one cluster at a time on this machine
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "slurm_cluster.sh"
 CELLS = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample", "seed=1,2,3,4,5,6", "frozen=false",
          "train.max_steps=30", "decode.batch_size=64"]  # fmt: skip

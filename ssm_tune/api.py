@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import torch
 from ssm_tune.config.schema import method_section
 from ssm_tune.generation.generate import generate
 from ssm_tune.methods import base
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.base import Adapter, read_adapter
+from ssm_tune.models.load import choose_device, choose_dtype, load_model
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.models.pretrained import model_hash
+from ssm_tune.models.tokenizer import Tokenizer
+from ssm_tune.utils.errors import UserError
 
 __all__ = ["attach", "generate", "load_adapter"]
 
@@ -33,8 +38,37 @@ def load_adapter(model: Mamba, folder: str | Path) -> Adapter:
 
     Raises UserError for files that are missing or damaged, or a model that they do not fit.
     """
-    description, tensors = base.read_adapter(Path(folder))
+    description, tensors = read_adapter(Path(folder))
     dtypes = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(("A_log", ".D"))}
     adapter = base.attach(model, base.load_method(description["method"]), dtype=next(iter(dtypes), None))
     adapter.restore(tensors, str(folder))
     return adapter
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model with its adapter, its tokenizer, and the settings that its run decoded with."""
+
+    model: Mamba
+    adapter: Adapter
+    tokenizer: Tokenizer
+    decode: dict[str, Any]
+
+
+def load_tuned(folder: Path, device: str = "auto") -> Tuned:
+    """Load the model that an adapter was trained on, and put the adapter on it.
+
+    Raises UserError where a file is missing or damaged, or the model is not the one of the training run.
+    """
+    description, _ = read_adapter(folder)
+    place = choose_device(device)
+    try:
+        section, decode, expected = description["model"], description["decode"], description["model"]["hash"]
+        model, tokenizer, _ = load_model(section, place, choose_dtype(section["dtype"], place))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'adapter.json'} lacks {error}: it was not written by a run") from error
+    if (model.checkpoint_hash or model_hash(model)) != expected:
+        raise UserError(f"{folder} was trained on another {section['name']}: the weights' hash differs")
+    adapter = load_adapter(model, folder)
+    model.eval()
+    return Tuned(model, adapter, tokenizer, decode)

@@ -116,9 +116,9 @@ def lengths_of(case: Case) -> list[tuple[int, int]]:
 def _measured(case: Case) -> dict[str, Any]:
     import torch
 
-    from ssm_tune.training.recompute_plan import release
+    from ssm_tune.ops.cuda.memory import free_memory
 
-    release()
+    free_memory()
     torch.manual_seed(0)
     cuda = torch.cuda.is_available()
     device, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
@@ -149,7 +149,7 @@ def _decoded(model: Any, prompts: list[list[int]], limits: list[int], beams: int
     from ssm_tune.generation.continuous_batching import Continuous
     from ssm_tune.generation.generate import BATCH_SIZE, inference, longest_first
     from ssm_tune.generation.settings import DecodeSettings
-    from ssm_tune.training.graphed_step import CudaCapture
+    from ssm_tune.ops.cuda.graph import CudaCapture
 
     cuda = model.device.type == "cuda"
     settings = DecodeSettings(beams, min_length=10**6, max_new_tokens=max(limits), batch_size=None if cuda else 8)

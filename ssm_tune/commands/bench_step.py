@@ -99,12 +99,12 @@ def measured(case: Case, capture: bool, share: float | None = None) -> dict[str,
 def _measured(case: Case, capture: bool, share: float | None) -> dict[str, Any]:
     import torch
 
+    from ssm_tune.ops.cuda.memory import free_memory
     from ssm_tune.planning.profiling import milliseconds_a_step, refused
-    from ssm_tune.training.recompute_plan import release
 
     device = torch.device("cuda")
     chosen = None if share is None else planned(case, capture, share, device)
-    release()
+    free_memory()
     held = torch.cuda.memory_allocated()  # what earlier rows, and the plan, have left: cuBLAS's workspaces, for one
     training, weights = _training(case, capture, device)
     torch.cuda.reset_peak_memory_stats()
@@ -138,8 +138,8 @@ def random_model(name: str, device: Any, dtype: Any) -> Any:
 
 def _training(case: Case, capture: bool, device: Any) -> tuple[Any, int]:
     """A training on random tokens, and the bytes of the model's weights."""
+    from ssm_tune.ops.cuda.graph import CudaCapture
     from ssm_tune.planning.profiling import training_on_random_tokens
-    from ssm_tune.training.graphed_step import CudaCapture
 
     adapter, weights = _attached(case, device)
     shape = case.batch, case.length, case.batch * LABELS

@@ -18,9 +18,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--to {target} exists already and is not empty: name a new folder, nothing is overwritten")
     # torch: only once the arguments are good
     if options.merge:
+        from ssm_tune.api import load_tuned
         from ssm_tune.methods.merge import merged
         from ssm_tune.models.pretrained import save_transformers
-        from ssm_tune.restore import load_tuned
 
         tuned = load_tuned(source, "cpu")
         save_transformers(*merged(tuned.adapter), tuned.tokenizer, target)

@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt.replace("\\n", "\n")
 
     # torch: only once the arguments are good
+    from ssm_tune.api import load_tuned
     from ssm_tune.generation.generate import generate
-    from ssm_tune.restore import load_tuned
     from ssm_tune.tasks.base import SEPARATOR
 
     tuned = load_tuned(folder, options.device)

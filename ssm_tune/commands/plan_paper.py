@@ -174,12 +174,12 @@ def _measured(model_name: str, method_name: str, tasks: list[str], capture: bool
 
     from ssm_tune.generation.settings import DecodeSettings
     from ssm_tune.methods.base import attach, load_method
+    from ssm_tune.ops.cuda.graph import CudaCapture
+    from ssm_tune.ops.cuda.memory import free_memory
     from ssm_tune.planning.estimate import hours
     from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
-    from ssm_tune.training.graphed_step import CudaCapture
-    from ssm_tune.training.recompute_plan import release
 
-    release()
+    free_memory()
     cuda = torch.cuda.is_available()
     device, dtype = (torch.device("cuda"), torch.bfloat16) if cuda else (torch.device("cpu"), torch.float32)
     method = load_method(method_section(method_name))

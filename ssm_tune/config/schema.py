@@ -267,12 +267,6 @@ def checked(composed: DictConfig) -> Config:
     return Config(**values)
 
 
-def require_model_path(model: dict[str, Any]) -> None:
-    """Raise UserError for a section of a checkpoint folder that does not say where the folder is."""
-    if model["source"] == "folder" and not model["path"]:
-        raise UserError("model=local needs the checkpoint's folder: add model.path=DIR")
-
-
 def names(group: str) -> list[str]:
     """The choices of a group of yamls, as ``method=NAME`` takes them."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))

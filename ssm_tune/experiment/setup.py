@@ -10,28 +10,24 @@ from typing import Any
 
 import torch
 
-from ssm_tune.config.schema import Config, method_section, nearest, require_model_path
+from ssm_tune.config.schema import Config, method_section
 from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell
 from ssm_tune.data.collator import parts_of
 from ssm_tune.data.token_cache import training_sequences
 from ssm_tune.data.tokenization import too_long
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Method, load_method
-from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.initialization import initialised
+from ssm_tune.models.load import choose_device, choose_dtype, load_model, name_of
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.models.pretrained import DTYPES, from_pretrained, model_hash, resolve_model
-from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
+from ssm_tune.models.pretrained import DTYPES, model_hash
+from ssm_tune.models.source import model_name
+from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.ops.backend import Choice, choose
 from ssm_tune.records.run_id import digest, folder_name
 from ssm_tune.tasks.base import Dataset, Roles, Task, carve, drawn, load_task, published_data
 from ssm_tune.training.distributed import ALONE, World
 from ssm_tune.training.trainer import TrainSettings, total_steps
 from ssm_tune.utils.errors import UserError
-
-MODEL_KEYS = {"name", "source", "path", "revision", "tokenizer", "tokenizer_revision", "dtype"} | {
-    "d_model", "n_layer", "seed"
-}  # fmt: skip
 
 
 @dataclass
@@ -146,7 +142,7 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
         dataset = carve(dataset)
     dataset = _selecting(dataset, roles, config)
     task.check_scoring(dataset.splits[roles.selection if config.trial else roles.report])  # a trial has no reported one
-    name = _model_name(config.model)
+    name = model_name(config.model)
     train, source = _train_settings(config, protocol, name, task, method)
     parts_of(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
@@ -194,25 +190,6 @@ def _within_limit(
     return dataclasses.replace(dataset, splits=splits), left_out, notes
 
 
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def choose_device(wanted: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise UserError("device=cuda: PyTorch sees no CUDA device here; use device=cpu or leave device=auto")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if wanted not in DTYPES:
-        raise UserError(f"model.dtype must be auto or one of {', '.join(DTYPES)}, got {wanted!r}")
-    return DTYPES[wanted]
-
-
 def _writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -220,44 +197,6 @@ def _writable(folder: Path) -> None:
         raise UserError(f"output_dir: cannot make {folder} ({error.strerror})") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"output_dir: {folder} is not writable; choose another with output_dir=DIR")
-
-
-def _model_name(section: dict[str, Any]) -> str:
-    for key in section.keys() - MODEL_KEYS:
-        raise UserError(f"there is no setting 'model.{key}': {nearest(key, sorted(MODEL_KEYS))}")
-    for key in ("name", "path", "tokenizer", "revision"):
-        if not isinstance(section[key], str | None):
-            raise UserError(f"model.{key} must be text, got {section[key]!r}")
-    require_model_path(section)
-    if section["name"]:
-        return str(section["name"])
-    return Path(section["path"]).expanduser().resolve().name
-
-
-def load_model(
-    section: dict[str, Any], device: torch.device, dtype: torch.dtype
-) -> tuple[Mamba, Tokenizer, str | None]:
-    """The model on its device, its tokenizer, and the hub's commit where it comes from there."""
-    if section["source"] == "random":
-        tokenizer = load_tokenizer(section["tokenizer"], section["tokenizer_revision"])
-        rows = -(-tokenizer.vocab_size // 8) * 8
-        for name in ("d_model", "n_layer", "seed"):
-            if type(section[name]) is not int or section[name] < (name != "seed"):
-                raise UserError(
-                    f"model.{name} must be a whole number of at least {int(name != 'seed')}, got {section[name]!r}"
-                )
-        model = initialised(MambaConfig(section["d_model"], section["n_layer"], rows), section["seed"]).to(device)
-        model.keep_in(dtype)
-        return model.eval(), tokenizer, None
-    path = Path(section["path"]).expanduser() if section["source"] == "folder" else section["path"]
-    source = resolve_model(path, section["revision"])
-    if section["tokenizer"]:
-        tokenizer = load_tokenizer(section["tokenizer"], section["tokenizer_revision"])
-    else:
-        tokenizer = load_tokenizer(source)
-    model = from_pretrained(source, dtype, device)
-    tokenizer.check_fits(model.config.vocab_size)
-    return model, tokenizer, source.revision
 
 
 def _train_settings(config: Config, protocol: str, model: str, task: Task, method: Method) -> tuple[TrainSettings, str]:

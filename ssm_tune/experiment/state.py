@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor
 
 import ssm_tune
-from ssm_tune.experiment.setup import Prepared, name_of
+from ssm_tune.experiment.setup import Prepared
 from ssm_tune.generation.predict import Answered
 from ssm_tune.methods.base import Adapter
+from ssm_tune.models.load import name_of
 from ssm_tune.records.provenance import git_state, hardware, versions
 from ssm_tune.records.record import SCHEMA, Record
 from ssm_tune.records.run_id import digest

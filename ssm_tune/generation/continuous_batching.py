@@ -18,7 +18,7 @@ import torch
 from ssm_tune.data.collator import pad_prompts
 from ssm_tune.generation.beam_search import BeamSlots, GreedySlots, slots_of
 from ssm_tune.generation.settings import DecodeSettings
-from ssm_tune.training.graphed_step import Capture, Work
+from ssm_tune.ops.cuda.graph import Capture, Work
 from ssm_tune.utils.errors import UserError, first_line, origin
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssm_tune.data.collator import pad_prompts
 from ssm_tune.generation.continuous_batching import Continuous
 from ssm_tune.generation.settings import DecodeSettings, search
-from ssm_tune.training.graphed_step import CudaCapture
+from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:

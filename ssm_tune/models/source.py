@@ -10,12 +10,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ssm_tune.config.schema import nearest
 from ssm_tune.hub.download import model_folder
 from ssm_tune.utils.errors import UserError
 
 EMBEDDED = Path(__file__).parent
 """Each folder here that holds a config.json is a model that comes with the package."""
+
+MODEL_KEYS = frozenset(
+    ("name", "source", "path", "revision", "tokenizer", "tokenizer_revision", "dtype", "d_model", "n_layer", "seed")
+)
+"""The keys that a ``model`` section may have."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +83,25 @@ def _at_hand(path_or_name: str | Path) -> Path | None:
         raise UserError(f"{name}: no such folder")
     known = ", ".join(embedded_models())
     raise UserError(f"{name!r} is no folder, no embedded model ({known}) and no hub id (owner/name)")
+
+
+def require_model_path(section: dict[str, Any]) -> None:
+    """Raise UserError for a ``model`` section of a checkpoint folder that does not say where the folder is."""
+    if section["source"] == "folder" and not section["path"]:
+        raise UserError("model=local needs the checkpoint's folder: add model.path=DIR")
+
+
+def model_name(section: dict[str, Any]) -> str:
+    """The name under which a ``model`` section's model stands in records: its own, else that of its folder.
+
+    Raises UserError for an unknown key or a value of the wrong type.
+    """
+    for key in section.keys() - MODEL_KEYS:
+        raise UserError(f"there is no setting 'model.{key}': {nearest(key, sorted(MODEL_KEYS))}")
+    for key in ("name", "path", "tokenizer", "revision"):
+        if not isinstance(section[key], str | None):
+            raise UserError(f"model.{key} must be text, got {section[key]!r}")
+    require_model_path(section)
+    if section["name"]:
+        return str(section["name"])
+    return Path(section["path"]).expanduser().resolve().name

@@ -16,14 +16,14 @@ from ssm_tune.experiment.base_model import frozen_path
 from ssm_tune.experiment.run import captures, memory_plan
 from ssm_tune.experiment.setup import Prepared, prepare
 from ssm_tune.methods.base import attach
+from ssm_tune.ops.cuda.graph import Capture, CudaCapture
+from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
 from ssm_tune.planning.workload import Workload, evaluations, training_work
 from ssm_tune.records.run_id import digest
 from ssm_tune.sweeps.status import Results
 from ssm_tune.sweeps.sweep_file import Cell
 from ssm_tune.sweeps.worker import asked_key, label_of
-from ssm_tune.training.graphed_step import Capture, CudaCapture
-from ssm_tune.training.recompute_plan import release
 from ssm_tune.training.trainer import total_steps
 from ssm_tune.utils.errors import UserError
 
@@ -112,7 +112,7 @@ class Planner:
             except UserError as error:
                 for number, cell, _ in group:
                     self._found[number] = Planned(label_of(cell.overrides), "failed", str(error))
-            release()
+            free_memory()
         planned = [self._found[number] for number in range(len(cells))]
         failed = [one for one in planned if one.status == "failed"]
         if failed and len(failed) == len(planned):

@@ -17,9 +17,9 @@ from ssm_tune.generation.generate import BATCH_SIZE, generate
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.ops.cuda.graph import Capture
+from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.workload import Batches, Shape, Workload
-from ssm_tune.training.graphed_step import Capture
-from ssm_tune.training.recompute_plan import release
 from ssm_tune.training.trainer import BLOCK, Training, TrainSettings
 
 RATE = 1e-8
@@ -99,7 +99,7 @@ def measure(
     found, model = known or Measured(), adapter.model
     evaluated = Batches.of(np.concatenate([one.batches.shapes for one in work.evaluations]))
     if model.device.type == "cuda":
-        release()
+        free_memory()
         torch.cuda.reset_peak_memory_stats()
 
     def train(shape: Shape) -> None:
@@ -140,7 +140,7 @@ def _out_of_memory(work: Callable[[int], None], rows: int) -> bool:
     else:
         failed = False
     if failed:
-        release()
+        free_memory()
     return failed
 
 

@@ -8,7 +8,6 @@ as little as memory allows.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor
 from ssm_tune.methods.base import Method, attach
 from ssm_tune.models.mamba import Mamba, recomputed_blocks
 from ssm_tune.ops.cross_entropy import bytes_at_worst
+from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.utils.errors import UserError
 
 GB = 1e9
@@ -38,13 +38,6 @@ _LESS = 0.75
 def workspaces(device: torch.device) -> int:
     """Bytes that products need beside their inputs and results."""
     return 2 * _WORKSPACE if device.type == "cuda" else 0
-
-
-def release() -> None:
-    """Give back the GPU memory of what earlier work of this process has left."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)
@@ -247,7 +240,7 @@ def plan(
     budget = None if memory is None else memory * GB
     if budget is None and model.device.type == "cuda":
         spent = LEARNT * method.count(model.config) * adapter_dtype.itemsize + workspaces(model.device)
-        release()
+        free_memory()
         budget = max(SPARE * torch.cuda.mem_get_info(model.device)[0] - spent, 1.0)
     chosen = Plan(found, budget, *longest, recompute)
     if memory is not None and (excess := chosen.excess()):

@@ -15,11 +15,12 @@ from torch import Tensor
 from ssm_tune.data.collator import Batch, bucket, collate, epoch_order, extent, parts_of
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import Adapter
+from ssm_tune.ops.cuda.graph import Capture
 from ssm_tune.ops.keyed_dropout import row_key
 from ssm_tune.training.determinism import same_bits
 from ssm_tune.training.distributed import ALONE, World
 from ssm_tune.training.divergence import divergence
-from ssm_tune.training.graphed_step import Capture, Graphs, Shape
+from ssm_tune.training.graphed_step import Graphs, Shape
 from ssm_tune.training.sanity_checks import STEPS, TrainingGate
 from ssm_tune.training.train_step import Step, short
 from ssm_tune.utils.errors import UserError

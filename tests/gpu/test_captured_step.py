@@ -19,8 +19,9 @@ from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initialization import initialised
 from ssm_tune.ops import backend
+from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.training.determinism import FIXED, VARIABLE
-from ssm_tune.training.graphed_step import CudaCapture, Graphs
+from ssm_tune.training.graphed_step import Graphs
 from ssm_tune.training.train_step import Step
 from ssm_tune.training.trainer import Diverged, Training, TrainSettings, train
 

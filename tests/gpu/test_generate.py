@@ -17,7 +17,7 @@ from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops import backend
-from ssm_tune.training.graphed_step import CudaCapture
+from ssm_tune.ops.cuda.graph import CudaCapture
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.05}

@@ -10,8 +10,8 @@ from helpers.small_models import small_model
 from ssm_tune.config.schema import method_section
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import attach, load_method
+from ssm_tune.ops.cuda.graph import Work
 from ssm_tune.training.distributed import ALONE, World
-from ssm_tune.training.graphed_step import Work
 from ssm_tune.training.trainer import Training, TrainSettings
 
 SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 7)], 1 + i % 4) for i in range(42)]

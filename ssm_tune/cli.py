@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         command = import_module(f"ssm_tune.commands.{first}")
         return _guarded(lambda: command.main(arguments[1:]))
     if "=" not in first and not first.startswith(("-", "+", "~")):
-        from ssm_tune.config.schema import nearest
+        from ssm_tune.utils.errors import nearest
 
         return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
     return _guarded(

@@ -163,8 +163,7 @@ class SlurmLauncher(CellLauncher):
 
 def _check_partition(wanted: str | None) -> None:
     """Refuse a partition that this cluster has not, with those that it has; sbatch would tell in lines of its own."""
-    from ssm_tune.config.schema import nearest
-    from ssm_tune.utils.errors import UserError
+    from ssm_tune.utils.errors import UserError, nearest
 
     there = sorted(set(_output(["sinfo", "-h", "-o", "%R"]).split()))
     for name in wanted.split(",") if wanted and there else ():

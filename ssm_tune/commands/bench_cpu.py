@@ -189,7 +189,8 @@ def _our_step(model: Any, method: str, rows: list[list[int]]) -> Step:
     from ssm_tune.data.tokenization import Encoded
     from ssm_tune.methods.base import attach, load_method
     from ssm_tune.planning.profiling import RATE
-    from ssm_tune.training.trainer import Training, TrainSettings
+    from ssm_tune.training.settings import TrainSettings
+    from ssm_tune.training.trainer import Training
 
     sequences = [Encoded(tokens, min(LABELS, len(tokens) - 1)) for tokens in rows]
     settings = TrainSettings(epochs=10**6, batch_size=len(rows), learning_rate=RATE, seed=0)

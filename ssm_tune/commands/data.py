@@ -14,13 +14,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssm_tune.config.compose import compose
-from ssm_tune.config.schema import Config, benchmarks, conf_dir, names, nearest
+from ssm_tune.config.schema import Config, benchmarks, conf_dir, names
 from ssm_tune.data.tokenization import Encoded, encode_training, too_long
 from ssm_tune.hub.download import used_files
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
 from ssm_tune.tasks.base import Dataset, Example, Task, load_task, published_data
 from ssm_tune.tasks.spider import NEEDED, Spider
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import UserError, nearest
 
 METHOD = "method=full"
 """Every configuration names one; data do not depend on it."""

@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ssm_tune.config.schema import benchmarks, conf_dir, names, nearest
-from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.config.schema import benchmarks, conf_dir, names
+from ssm_tune.utils.errors import UserError, first_line, nearest
 from ssm_tune.utils.files import cache_dir
 
 HUB_SECONDS, COMMAND_SECONDS = 2.0, 2.0

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.config.compose import compose
-from ssm_tune.config.schema import benchmarks, names, nearest
+from ssm_tune.config.schema import benchmarks, names
 from ssm_tune.metrics.sql import LEVELS, Database, find_database, find_schema, hardness_counts, read_schemas
 from ssm_tune.tasks.base import Example, Task, load_task
 from ssm_tune.tasks.files import BOM
 from ssm_tune.tasks.glue import Glue
 from ssm_tune.tasks.spider import Spider
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import UserError, nearest
 from ssm_tune.utils.files import read_bytes, read_jsonl
 from ssm_tune.utils.text import as_decoded
 

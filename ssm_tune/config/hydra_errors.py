@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ssm_tune.config.schema import Config, conf_dir, names, nearest
-from ssm_tune.utils.errors import UserError
+from ssm_tune.config.schema import Config, conf_dir, names
+from ssm_tune.utils.errors import UserError, nearest
 
 
 def explain(error: BaseException, arguments: list[str] | None = None) -> str:

@@ -7,14 +7,13 @@ Hydra checks names and types against these dataclasses; ``__post_init__`` checks
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import UserError, nearest
 
 
 def conf_dir() -> Path:
@@ -275,12 +274,6 @@ def names(group: str) -> list[str]:
 def benchmarks() -> list[str]:
     """The tasks that have published data and a part in the sample world: all but those for data of one's own."""
     return [name for name in names("task") if "data" not in OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")]
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """A hint for an error's line: the nearest known names, or all of them."""
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
 
 
 def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:

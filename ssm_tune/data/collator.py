@@ -14,8 +14,6 @@ from torch import Tensor
 
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.ops.cross_entropy import IGNORE
-from ssm_tune.training.distributed import World
-from ssm_tune.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -124,24 +122,6 @@ def bucket(longest: int, labels: int) -> tuple[int, int]:
 def _power_of_two(number: int) -> int:
     """The first that is not below ``number``."""
     return 1 << (number - 1).bit_length()
-
-
-def parts_of(batch_size: int, micro_batch: int | None, world: World) -> list[slice]:
-    """Which rows of a batch this process computes, and how many at a time.
-
-    Raises UserError where the batch does not divide.
-    """
-    if batch_size % world.size:
-        raise UserError(
-            f"train.batch_size={batch_size} cannot be shared evenly by {world.size} processes: start a number of them "
-            "that divides it"
-        )
-    mine = batch_size // world.size
-    size = micro_batch or mine
-    if mine % size:
-        share = f" / {world.size} processes = {mine}" if world.size > 1 else ""
-        raise UserError(f"train.micro_batch={size} does not divide train.batch_size={batch_size}{share}")
-    return [slice(start, start + size) for start in range(world.rank * mine, (world.rank + 1) * mine, size)]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:

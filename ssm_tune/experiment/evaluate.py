@@ -12,8 +12,7 @@ from ssm_tune.generation.predict import Answered, classify, decode
 from ssm_tune.records.record import references_sha256, write_jsonl
 from ssm_tune.reporting.run_tables import heading
 from ssm_tune.tasks.base import Example
-from ssm_tune.training.trainer import Diverged
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import Diverged, UserError
 from ssm_tune.utils.progress import Display
 
 

@@ -18,7 +18,7 @@ from ssm_tune.experiment.evaluate import answers_of, points, score_frozen, write
 from ssm_tune.experiment.metric_logger import Logger, make_logger, require_wandb
 from ssm_tune.experiment.run_checkpointer import Session
 from ssm_tune.experiment.run_lock import claimed
-from ssm_tune.experiment.setup import Prepared, prepare
+from ssm_tune.experiment.setup import Prepared, check_model, prepare
 from ssm_tune.experiment.signals import interruptible
 from ssm_tune.experiment.state import (
     Evaluated,
@@ -29,7 +29,6 @@ from ssm_tune.experiment.state import (
     make_trial,
     total_parameters,
 )
-from ssm_tune.experiment.unchanged import check_model
 from ssm_tune.methods.base import Adapter, attach
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.records.provenance import reset_peak_memory
@@ -39,8 +38,8 @@ from ssm_tune.training.checkpoint import Checkpoint
 from ssm_tune.training.determinism import fix_workspace
 from ssm_tune.training.distributed import ALONE, World, joined
 from ssm_tune.training.recompute_plan import NOTHING, Plan, plan
-from ssm_tune.training.trainer import Diverged, Trained, Training, train
-from ssm_tune.utils.errors import Stopped, UserError
+from ssm_tune.training.trainer import Trained, Training, train
+from ssm_tune.utils.errors import Diverged, Stopped, UserError
 from ssm_tune.utils.progress import Display, Silent, progress
 
 

@@ -13,10 +13,7 @@ stale, and the next number may be made.
 from __future__ import annotations
 
 import errno
-import functools
 import os
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -25,12 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ssm_tune.utils.errors import Stopped, UserError, first_line
 from ssm_tune.utils.files import atomic_write, decode_json, encode_json
+from ssm_tune.utils.process import now, start_time_of, this_process
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 600.0
@@ -109,9 +106,9 @@ def alive(attempt: Attempt) -> bool:
     """Whether the attempt's process still runs, as far as can be told from here."""
     if attempt.ended:
         return False
-    here, said = _here(), attempt.said
+    here, said = this_process(), attempt.said
     if said.get("start") and said.get("machine") == here["machine"]:
-        return _start_of(said["pid"]) == said["start"]
+        return start_time_of(said["pid"]) == said["start"]
     if said.get("job") and said["job"] == here["job"] and said["restart"] < here["restart"]:
         return False  # this job, before SLURM started it again
     return _clock(attempt.path.parent) - attempt.beat < STALE_SECONDS
@@ -166,7 +163,7 @@ def _holding(attempt: Attempt, folder: Path | None = None) -> Iterator[None]:
         raise
     finally:
         quiet.set()
-        said = {**attempt.said, "outcome": outcome, "error": line, "ended": _now(),
+        said = {**attempt.said, "outcome": outcome, "error": line, "ended": now(),
                 "seconds": round(time.monotonic() - begun, 1)}  # fmt: skip
         with suppress(UserError):  # a full disk: the claim goes stale with the process, and the error is on its way
             if folder is not None:
@@ -176,7 +173,7 @@ def _holding(attempt: Attempt, folder: Path | None = None) -> Iterator[None]:
 
 def acquire(claims: Path, what: str, notes: dict[str, str] | None = None) -> Attempt:
     """Make the next attempt in the folder ``claims``. Raises Held, and UserError where nothing can be written."""
-    said = {**_here(), **(notes or {}), "begun": _now(), "outcome": None}
+    said = {**this_process(), **(notes or {}), "begun": now(), "outcome": None}
     try:
         claims.mkdir(parents=True, exist_ok=True)
         while True:
@@ -258,51 +255,12 @@ def _clock(folder: Path) -> float:
     return now
 
 
-def _here() -> dict[str, Any]:
-    """This process. machine: the same for two processes only where each can look for the other's pid."""
-    slurm = os.environ.get("SLURM_JOB_ID")
-    return {
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "pid": os.getpid(),
-        "start": _start_of(os.getpid()),
-        "job": f"{os.environ.get('SLURM_CLUSTER_NAME', '')}/{slurm}".lstrip("/") if slurm else None,
-        "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-    }
-
-
-@functools.cache
-def _machine() -> str:
-    """Host, boot and process namespace: containers and cloned machines may share a host name."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process of this machine started, in the system's own words; None where it is gone."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if state in "ZX" else rest[18]  # a zombie has ended
-    except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return None
-    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _unwritable(folder: Path, error: OSError) -> UserError:
     return UserError(f"cannot write to {folder}: {error.strerror or error}; choose another folder with output_dir=DIR")
 
 
 def note_failure(path: Path, asked: Asked, error: str) -> None:
     """Write down a failure that came before the cell's folder was known."""
-    said = {**_here(), **asked.said(), "begun": _now(), "ended": _now(), "outcome": "failed", "error": error}
+    said = {**this_process(), **asked.said(), "begun": now(), "ended": now(), "outcome": "failed", "error": error}
     with suppress(UserError):  # the failure itself is told in any case
         atomic_write(path, [encode_json(said)])

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ssm_tune.config.schema import Config, method_section
-from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell
-from ssm_tune.data.collator import parts_of
 from ssm_tune.data.token_cache import training_sequences
 from ssm_tune.data.tokenization import too_long
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Method, load_method
 from ssm_tune.models.load import choose_device, choose_dtype, load_model, name_of
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.models.pretrained import DTYPES, model_hash
+from ssm_tune.models.pretrained import model_hash
 from ssm_tune.models.source import model_name
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.ops.backend import Choice, choose
+from ssm_tune.records.record import RECORD_NAME
 from ssm_tune.records.run_id import digest, folder_name
+from ssm_tune.records.trial import TRIAL_NAME
 from ssm_tune.tasks.base import Dataset, Roles, Task, carve, drawn, load_task, published_data
-from ssm_tune.training.distributed import ALONE, World
-from ssm_tune.training.trainer import TrainSettings, total_steps
+from ssm_tune.training.distributed import ALONE, World, parts_of
+from ssm_tune.training.settings import TrainSettings, adapter_dtype, total_steps, train_settings
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import decode_json, read_bytes, require_writable
 
 
 @dataclass
@@ -131,7 +132,7 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
     if config.backend == "mamba_ssm" and method.name == "initial_state":
         raise UserError("method=initial_state: mamba-ssm's scan takes no initial state; leave backend=auto")
     kernels = choose(config.backend, device, dtype)
-    _writable(Path(config.output_dir))
+    require_writable(Path(config.output_dir), "output_dir")
     data = dataclasses.asdict(config.data)
     protocol = config.protocol
     if protocol == "auto":
@@ -143,7 +144,7 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
     dataset = _selecting(dataset, roles, config)
     task.check_scoring(dataset.splits[roles.selection if config.trial else roles.report])  # a trial has no reported one
     name = model_name(config.model)
-    train, source = _train_settings(config, protocol, name, task, method)
+    train, source = train_settings(config, protocol, name, task, method)
     parts_of(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)
@@ -152,7 +153,7 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
     decode = DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id)
     return Prepared(
         config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
-        _adapter_dtype(config, source, dtype),
+        adapter_dtype(config, source, dtype),
         {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
         left_out, [*task.notes, *notes], kernels,
     )  # fmt: skip
@@ -190,45 +191,29 @@ def _within_limit(
     return dataclasses.replace(dataset, splits=splits), left_out, notes
 
 
-def _writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir: cannot make {folder} ({error.strerror})") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"output_dir: {folder} is not writable; choose another with output_dir=DIR")
+def check_model(prepared: Prepared) -> None:
+    """Raise UserError where the results folder has a run of another checkpoint or tokenizer under this model's name.
 
-
-def _train_settings(config: Config, protocol: str, model: str, task: Task, method: Method) -> tuple[TrainSettings, str]:
-    """The settings of the optimizer, and where the learning rate comes from."""
-    wanted, tuned = config.train, config.tuned
-    rate, batch_size = wanted.learning_rate, wanted.batch_size
-    source = "given"
-    if rate is None:
-        rate, source = of_cell(tuned["learning_rate"], model, task.name, config.method), str(tuned["source"])
-    if rate is None:
-        rate, source = method.learning_rate, "the method's default: no tuned rate for this cell"
-    if batch_size is None:
-        batch_size = of_cell(tuned["batch_size"], model, task.name, config.method) or OFFICIAL_BATCH_SIZE
-    settings = TrainSettings(
-        epochs=wanted.epochs,
-        batch_size=batch_size,
-        learning_rate=rate,
-        seed=config.seed,
-        max_steps=wanted.max_steps,
-        max_grad_norm=wanted.max_grad_norm,
-        weight_decay=wanted.weight_decay,
-        betas=(wanted.beta1, wanted.beta2),
-        eps=wanted.eps,
-        stop_when_saturated=protocol == "paper",
-    )
-    return settings, source
-
-
-def _adapter_dtype(config: Config, source: str, model: torch.dtype) -> torch.dtype:
-    wanted, tuned = config.train.adapter_dtype, config.tuned
-    if wanted == "auto":
-        # rates that were found with bfloat16 adapters and moments (the paper's) belong to those: they differ in kind
-        narrow = source == tuned["source"] and tuned["adapter_dtype"] == "bfloat16" and model == torch.bfloat16
-        return torch.bfloat16 if narrow else torch.float32
-    return DTYPES[wanted]
+    It looks at one such run: that one was held against those before it. Checkpoint folders alone change unnoticed;
+    a hub's have revisions, an embedded model comes with the package.
+    """
+    section, output = prepared.config.model, Path(prepared.config.output_dir)
+    if section["source"] != "folder":
+        return
+    paths = chain((output / "runs").rglob(RECORD_NAME), (output / "trials").rglob(TRIAL_NAME))
+    for path in paths:
+        try:
+            run = decode_json(read_bytes(path))
+            name, hashes = run["cell"]["model"], run["hashes"]
+        except (UserError, ValueError, KeyError, TypeError):
+            continue  # damaged: whoever reads all records says so
+        if name != prepared.model_name:
+            continue
+        for what, part in (("checkpoint", "model"), ("tokenizer", "tokenizer")):
+            if hashes[part] not in (None, prepared.hashes[part]):
+                raise UserError(
+                    f"model.path={section['path']}: the {what} of {name} has changed: {path.parent} ran with "
+                    f"{str(hashes[part])[:12]}, this is {str(prepared.hashes[part])[:12]}; call it by another name "
+                    "(model.name=NAME), or keep its results apart (output_dir=DIR)"
+                )
+        return

@@ -15,7 +15,8 @@ from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Example
-from ssm_tune.training.trainer import Diverged, Progress
+from ssm_tune.utils.errors import Diverged
+from ssm_tune.utils.progress import Progress
 
 MOST_TOKENS, MOST_PROMPTS = 65_536, 1024
 """Padded tokens, and prompts, of a batch that is read off on a GPU, where decode.batch_size is left open."""

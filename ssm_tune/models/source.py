@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.config.schema import nearest
 from ssm_tune.hub.download import model_folder
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import UserError, nearest
 
 EMBEDDED = Path(__file__).parent
 """Each folder here that holds a config.json is a model that comes with the package."""

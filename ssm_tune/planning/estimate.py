@@ -24,7 +24,7 @@ from ssm_tune.records.run_id import digest
 from ssm_tune.sweeps.status import Results
 from ssm_tune.sweeps.sweep_file import Cell
 from ssm_tune.sweeps.worker import asked_key, label_of
-from ssm_tune.training.trainer import total_steps
+from ssm_tune.training.settings import total_steps
 from ssm_tune.utils.errors import UserError
 
 MS_PER_HOUR = 3.6e6

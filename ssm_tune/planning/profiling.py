@@ -20,7 +20,8 @@ from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops.cuda.graph import Capture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.workload import Batches, Shape, Workload
-from ssm_tune.training.trainer import BLOCK, Training, TrainSettings
+from ssm_tune.training.settings import TrainSettings
+from ssm_tune.training.trainer import BLOCK, Training
 
 RATE = 1e-8
 """The learning rate of probes: what they leave in the adapter is not meant to be anything."""

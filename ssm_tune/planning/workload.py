@@ -17,7 +17,7 @@ from ssm_tune.generation.predict import MOST_PROMPTS, MOST_TOKENS, shortest_firs
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Example, Roles, Task
-from ssm_tune.training.trainer import TrainSettings, total_steps
+from ssm_tune.training.settings import TrainSettings, total_steps
 
 Shape = tuple[int, int, int]
 """Rows, padded length, and label tokens of the batch (training) or new tokens that its decoding takes (evaluation)."""

@@ -119,7 +119,8 @@ def load_layout(name: str) -> Layout:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from ssm_tune.config.schema import conf_dir, nearest
+    from ssm_tune.config.schema import conf_dir
+    from ssm_tune.utils.errors import nearest
 
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -210,7 +211,8 @@ def _row(part: Any, group: str) -> MethodRow:
 
 
 def _known(group: str, given: Sequence[str]) -> None:
-    from ssm_tune.config.schema import names, nearest
+    from ssm_tune.config.schema import names
+    from ssm_tune.utils.errors import nearest
 
     for name in given:
         if name not in names(group):
@@ -218,7 +220,7 @@ def _known(group: str, given: Sequence[str]) -> None:
 
 
 def _section(part: Any, keys: Sequence[str] | None, what: str) -> dict[str, Any]:
-    from ssm_tune.config.schema import nearest
+    from ssm_tune.utils.errors import nearest
 
     if not isinstance(part, dict):
         raise ValueError(f"{what} must be a group of settings, got {part!r}")

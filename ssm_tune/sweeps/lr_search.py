@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_tune.config.compose import RATE, Composer
-from ssm_tune.config.schema import Config, names, nearest
+from ssm_tune.config.schema import Config, names
 from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell, variant
 from ssm_tune.records.trial import Trial
 from ssm_tune.sweeps.sweep_file import (
@@ -27,7 +27,7 @@ from ssm_tune.sweeps.sweep_file import (
     read_file,
     read_settings,
 )
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import UserError, nearest
 
 STANDARD = {"protocol": ["protocol=standard"]}
 """Unless another protocol is asked for, which a trial refuses."""

@@ -17,8 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ssm_tune.config.hydra_errors import explain
-from ssm_tune.config.schema import conf_dir, names, nearest
-from ssm_tune.utils.errors import UserError
+from ssm_tune.config.schema import conf_dir, names
+from ssm_tune.utils.errors import UserError, nearest
 
 ON_ERROR = ("continue", "stop")
 _NO_TEXT = ("null", "true", "false", "nan", "inf")

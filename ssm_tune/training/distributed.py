@@ -226,3 +226,21 @@ def joined(device: str) -> Iterator[World]:
 
 def _apart(error: Exception) -> UserError:
     return UserError(f"the processes that torchrun started do not find each other: {first_line(error)}")
+
+
+def parts_of(batch_size: int, micro_batch: int | None, world: World) -> list[slice]:
+    """Which rows of a batch this process computes, and how many at a time.
+
+    Raises UserError where the batch does not divide.
+    """
+    if batch_size % world.size:
+        raise UserError(
+            f"train.batch_size={batch_size} cannot be shared evenly by {world.size} processes: start a number of them "
+            "that divides it"
+        )
+    mine = batch_size // world.size
+    size = micro_batch or mine
+    if mine % size:
+        share = f" / {world.size} processes = {mine}" if world.size > 1 else ""
+        raise UserError(f"train.micro_batch={size} does not divide train.batch_size={batch_size}{share}")
+    return [slice(start, start + size) for start in range(world.rank * mine, (world.rank + 1) * mine, size)]

@@ -8,55 +8,28 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
-from ssm_tune.data.collator import Batch, bucket, collate, epoch_order, extent, parts_of
+from ssm_tune.data.collator import Batch, bucket, collate, epoch_order, extent
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import Adapter
 from ssm_tune.ops.cuda.graph import Capture
 from ssm_tune.ops.keyed_dropout import row_key
 from ssm_tune.training.determinism import same_bits
-from ssm_tune.training.distributed import ALONE, World
-from ssm_tune.training.divergence import divergence
+from ssm_tune.training.distributed import ALONE, World, parts_of
 from ssm_tune.training.graphed_step import Graphs, Shape
-from ssm_tune.training.sanity_checks import STEPS, TrainingGate
+from ssm_tune.training.sanity_checks import STEPS, TrainingGate, divergence
+from ssm_tune.training.settings import TrainSettings, total_steps
 from ssm_tune.training.train_step import Step, short
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import Diverged
+from ssm_tune.utils.progress import Progress
 
 BLOCK = 16
 """Captured steps at most between two reads of what they found: each read leaves the GPU idle for a moment."""
 SATURATED_LOSS, SATURATED_STEPS = 1e-6, 10
 """The official code stops training when the loss stays this low for this long."""
-
-
-class Diverged(Exception):
-    """The loss is no number any more, or worse than guessing by far."""
-
-
-class Progress(Protocol):
-    """Where the loop tells how far it is."""
-
-    def start(self, label: str, total: int, done: int = 0) -> None: ...
-    def advance(self, done: int, note: str) -> None: ...
-    def stop(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """batch_size in examples; max_steps in optimizer steps (None: all epochs); saturation: stop when saturated."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    max_steps: int | None = None
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    stop_when_saturated: bool = False
 
 
 @dataclass
@@ -80,18 +53,6 @@ class Position:
     epoch: int = 0
     batch: int = 0
     saturated: int = 0
-
-
-def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
-    """(steps between evaluations, all steps), as the official code counts them.
-
-    Both count the incomplete batch that the loader drops, so that a run goes a few batches into one epoch more.
-    """
-    if examples < settings.batch_size:
-        raise UserError(f"train.batch_size={settings.batch_size} is more than the {examples} training examples")
-    per_epoch = math.ceil(examples / settings.batch_size)
-    total = settings.epochs * per_epoch
-    return per_epoch, total if settings.max_steps is None else min(total, settings.max_steps)
 
 
 class Training:

@@ -1,5 +1,7 @@
 """The exceptions that users are meant to see, and how they tell of others."""
 
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """Something the user can mend: the message is one line that says what is wrong and what to do.
@@ -17,6 +19,10 @@ class Stopped(Exception):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class Diverged(Exception):
+    """The loss is not finite any more, or far worse than guessing. The message says where."""
 
 
 class Elsewhere(UserError):
@@ -41,3 +47,9 @@ def first_line(error: BaseException) -> str:
     """An exception's kind and the first line of its text, for a message of one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for an error's line: the nearest known names, or all of them."""
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"

@@ -79,6 +79,16 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def require_writable(folder: Path, setting: str) -> None:
+    """Make the folder. Raises UserError where it cannot be made or written; setting: what names it, as output_dir."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{setting}: cannot make {folder} ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{setting}: {folder} is not writable; choose another with {setting}=DIR")
+
+
 def encode_json(value: Any, indent: int | None = None) -> bytes:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     try:

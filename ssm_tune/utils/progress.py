@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
 LINE_SECONDS = 10.0
 """At most one plain line a phase in so many seconds."""
+
+
+class Progress(Protocol):
+    """Where long work reports how far it is: a phase of ``total`` units, and a note beside the count."""
+
+    def start(self, label: str, total: int, done: int = 0) -> None: ...
+    def advance(self, done: int, note: str) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Bars:
@@ -17,12 +27,12 @@ class Bars:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        self.bars: Progress | None = None
+        self.bars: RichProgress | None = None
         self.task: TaskID | None = None
 
     def start(self, label: str, total: int, done: int = 0) -> None:
         """Begin a phase of ``total`` units, ``done`` of them in an earlier part of it."""
-        self.bars = Progress(
+        self.bars = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),

@@ -19,7 +19,8 @@ from ssm_tune.planning import profiling as probe
 from ssm_tune.planning import workload
 from ssm_tune.planning.workload import Batches, training_work
 from ssm_tune.records.record import read_record
-from ssm_tune.training.trainer import Training, TrainSettings
+from ssm_tune.training.settings import TrainSettings
+from ssm_tune.training.trainer import Training
 
 CELL = ["method=state_offset_y", "model=tiny", "data=sample", "decode.num_beams=1", "decode.max_new_tokens=3",
         "decode.batch_size=8"]  # fmt: skip
@@ -166,7 +167,8 @@ def test_steps_are_those_of_the_loop(
     tokens, batches = training_work(lengths, [1] * len(lengths), settings, buckets=False)
     loop = Training.__new__(Training)
     loop.sequences, loop.settings, loop._order = range(len(lengths)), settings, None  # type: ignore[assignment]
-    from ssm_tune.training.trainer import Position, total_steps
+    from ssm_tune.training.settings import total_steps
+    from ssm_tune.training.trainer import Position
 
     loop.position = Position()
     taken = [[lengths[i] - 1 for i in loop._next_batch()] for _ in range(total_steps(len(lengths), settings)[1])]

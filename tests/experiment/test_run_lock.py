@@ -18,6 +18,7 @@ import pytest
 from ssm_tune.experiment import run_lock as claim
 from ssm_tune.experiment.run_lock import Held, alive, claimed, claims_of, last_attempt
 from ssm_tune.utils.errors import Stopped, UserError
+from ssm_tune.utils.process import this_process
 
 FORK = get_context("fork")
 
@@ -123,7 +124,7 @@ def test_no_more_processes_than_one_even_of_threads_and_calls_of_one_process(tmp
 def write(folder: Path, age: float, **said: object) -> None:
     claims = claims_of(folder)
     claims.mkdir(parents=True)
-    here = claim._here()
+    here = this_process()
     (claims / "0.json").write_text(json.dumps({**here, "begun": "then", "outcome": None, **said}))
     then = time.time() - age
     os.utime(claims / "0.json", (then, then))
@@ -187,7 +188,8 @@ def test_a_damaged_claim_is_held_until_it_is_old(tmp_path: Path) -> None:
 
 def test_the_heart_beats_and_a_process_that_lost_its_cell_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from ssm_tune import claim; claim.HEARTBEAT_SECONDS = 0.1\n"
+        "import sys, time; from pathlib import Path\n"
+        "from ssm_tune.experiment import run_lock as claim; claim.HEARTBEAT_SECONDS = 0.1\n"
         "with claim.claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     folder = tmp_path / "cell"

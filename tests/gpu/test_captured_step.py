@@ -22,8 +22,10 @@ from ssm_tune.ops import backend
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.training.determinism import FIXED, VARIABLE
 from ssm_tune.training.graphed_step import Graphs
+from ssm_tune.training.settings import TrainSettings
 from ssm_tune.training.train_step import Step
-from ssm_tune.training.trainer import Diverged, Training, TrainSettings, train
+from ssm_tune.training.trainer import Training, train
+from ssm_tune.utils.errors import Diverged
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",

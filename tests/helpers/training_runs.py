@@ -12,7 +12,8 @@ from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.ops.cuda.graph import Work
 from ssm_tune.training.distributed import ALONE, World
-from ssm_tune.training.trainer import Training, TrainSettings
+from ssm_tune.training.settings import TrainSettings
+from ssm_tune.training.trainer import Training
 
 SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 7)], 1 + i % 4) for i in range(42)]
 METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",

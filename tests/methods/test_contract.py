@@ -13,7 +13,8 @@ from ssm_tune.data.collator import Encoded
 from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.training.sanity_checks import fingerprint
-from ssm_tune.training.trainer import Training, TrainSettings, train
+from ssm_tune.training.settings import TrainSettings
+from ssm_tune.training.trainer import Training, train
 
 METHODS = names("method")
 VARIANTS = [(name, {}) for name in METHODS] + [

@@ -14,8 +14,7 @@ from ssm_tune.generation.predict import classify
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.tokenizer import load_tokenizer
 from ssm_tune.tasks.base import Example
-from ssm_tune.training.trainer import Diverged
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import Diverged, UserError
 
 TOKENIZER = load_tokenizer("tiny")
 MODEL = small_model(vocab_size=TOKENIZER.vocab_size).eval()

@@ -18,10 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssm_tune.cli import main
-from ssm_tune.data.collator import parts_of
 from ssm_tune.records.record import read_jsonl, read_record
 from ssm_tune.training import distributed as parallel
-from ssm_tune.training.distributed import World
+from ssm_tune.training.distributed import World, parts_of
 from ssm_tune.training.trainer import Training, train
 from ssm_tune.utils.errors import Stopped, UserError
 

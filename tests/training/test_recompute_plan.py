@@ -33,7 +33,8 @@ from ssm_tune.models.mamba import Mamba
 from ssm_tune.records.record import read_record
 from ssm_tune.sweeps.status import Results
 from ssm_tune.training import recompute_plan as memory
-from ssm_tune.training.recompute_plan import NOTHING, Again, Footprint, Plan, footprint, plan
+from ssm_tune.training.activation_memory import Footprint, footprint, saved_bytes
+from ssm_tune.training.recompute_plan import NOTHING, Again, Plan, plan
 from ssm_tune.training.train_step import Step, label_loss
 from ssm_tune.training.trainer import train
 from ssm_tune.utils.errors import UserError
@@ -110,7 +111,7 @@ def counted_on(name: str, options: dict[str, Any] | None = None, **sizes: int) -
 @pytest.mark.parametrize("name", METHODS)
 def test_the_footprint_is_what_autograd_keeps(name: str) -> None:
     model, found = counted_on(name, n_layer=12)
-    counted = memory._kept(model, 3, 300)
+    counted = saved_bytes(model, 3, 300)
     assert found.layers * (3 * (300 * found.token + found.row) + found.batch) == pytest.approx(counted, rel=0.15)
 
 
@@ -157,7 +158,7 @@ def test_each_block_that_is_recomputed_leaves_less_to_keep(name: str) -> None:
     model, found = counted_on(name, n_layer=8)
     counted = []
     for model.recompute in range(9):
-        counted.append(memory._kept(model, 3, 300))
+        counted.append(saved_bytes(model, 3, 300))
         block = 3 * (300 * found.token + found.row) + found.batch
         gradients = block if model.recompute < 8 else 2 * block  # and the last block's activations, computed again
         over = found.needs(3, 300, 0, model.recompute) - gradients - counted[-1]
@@ -168,7 +169,7 @@ def test_each_block_that_is_recomputed_leaves_less_to_keep(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_block_that_is_partly_recomputed_keeps_less(name: str) -> None:
     model, found = counted_on(name, n_layer=6)
-    whole, lean = (memory._kept(model, 3, 300, partly=partly) for partly in (False, True))
+    whole, lean = (saved_bytes(model, 3, 300, partly=partly) for partly in (False, True))
     block = 3 * (300 * found.token + found.row) + found.batch
     assert found.spared > 0
     assert whole - lean == pytest.approx(found.layers * 3 * 300 * found.spared, abs=block)  # the first keeps less

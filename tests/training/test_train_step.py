@@ -19,7 +19,8 @@ from ssm_tune.data.collator import Batch, bucket, collate, extent
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.training.graphed_step import Graphs
 from ssm_tune.training.train_step import Step, label_loss
-from ssm_tune.training.trainer import Diverged, Training, train
+from ssm_tune.training.trainer import Training, train
+from ssm_tune.utils.errors import Diverged
 
 
 @pytest.mark.parametrize("micro_batch", [None, 2])

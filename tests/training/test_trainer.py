@@ -13,10 +13,11 @@ from ssm_tune.config.schema import method_section
 from ssm_tune.data.collator import collate, epoch_order
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.training.divergence import divergence
+from ssm_tune.training.sanity_checks import divergence
+from ssm_tune.training.settings import TrainSettings, total_steps
 from ssm_tune.training.train_step import label_loss
-from ssm_tune.training.trainer import Diverged, Trained, Training, TrainSettings, total_steps, train
-from ssm_tune.utils.errors import UserError
+from ssm_tune.training.trainer import Trained, Training, train
+from ssm_tune.utils.errors import Diverged, UserError
 
 SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 3) for i in range(10)]
 

@@ -21,8 +21,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ssm_tune.config.schema import DataConfig, benchmarks, conf_dir
-from ssm_tune.records.record import Record, read_record
+from ssm_tune.config.groups import benchmarks, conf_dir
+from ssm_tune.config.schema import DataConfig
+from ssm_tune.records.record import read_record
+from ssm_tune.records.schema import Record
 from ssm_tune.tasks.base import carve, load_task
 from ssm_tune.tasks.sample.baselines import baseline
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.generation.generate import generate
 from ssm_tune.methods import base
 from ssm_tune.methods.base import Adapter, read_adapter

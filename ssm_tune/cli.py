@@ -13,23 +13,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ssm_tune.commands import SUBCOMMANDS
+from ssm_tune.config.groups import names
 from ssm_tune.training.distributed import leads
-from ssm_tune.utils.errors import Elsewhere, Stopped, UserError
-
-SUBCOMMANDS = {
-    "plan": "steps, tokens, hours and memory of a cell or a sweep, before anything runs",
-    "data": "fetch the published data once, for work offline; show examples as the model sees them",
-    "search": "try learning rates on the selection split, with a declared budget, and write the best into conf/tuned",
-    "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
-    "status": "say what became of the cells of a sweep: done, running, failed, missing; hours and an estimate",
-    "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",
-    "compare": "two runs or two methods, example by example, with a paired bootstrap",
-    "report": "one HTML file of the results: sortable table, learning curves, answers side by side",
-    "generate": "answer a prompt with a tuned model",
-    "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
-    "doctor": "check what runs need on this machine, and say what mends it",
-    "bench": "time the GPU kernels against what the hardware allows, training steps and decoding, also on a CPU",
-}
+from ssm_tune.utils.errors import Elsewhere, Stopped, UserError, nearest
 
 HELP = """\
 ssm-tune: compare parameter-efficient fine-tuning methods on state space models
@@ -87,29 +74,23 @@ def main(argv: list[str] | None = None) -> int:
         command = import_module(f"ssm_tune.commands.{first}")
         return _guarded(lambda: command.main(arguments[1:]))
     if "=" not in first and not first.startswith(("-", "+", "~")):
-        from ssm_tune.utils.errors import nearest
-
         return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
     return _guarded(
-        lambda: _cells(arguments),
+        lambda: _run(arguments),
         "interrupted: the cell that was running left no record; its last checkpoint, if any, stays",
     )
 
 
 def _help() -> str:
-    from ssm_tune.config.schema import names
-
     groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep", "search")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
     return HELP.format(subcommands=lines, **groups)
 
 
-def _cells(arguments: list[str]) -> int:
-    """Compose and run what the overrides ask for: one cell, or with -m many."""
+def _run(arguments: list[str]) -> int:
+    """Compose and run what the settings ask for: one cell, or with -m many."""
     # an import of its own: --help and the subcommands that need no Hydra stay quick
-    from ssm_tune.config.compose import run_cells
-
-    return run_cells(arguments)
+    return int(import_module("ssm_tune.commands.run").main(arguments))
 
 
 def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:

@@ -25,7 +25,8 @@ LEVELS = (
     ("sweeps",),
     ("planning",),
     ("commands",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: number for number, level in enumerate(LEVELS) for room in level}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "conf" not in path.relative_to(PACKAGE).parts)
@@ -91,9 +92,11 @@ def loaded(code: str) -> set[str]:
 
 WITHOUT_TORCH = (
     "cli",
+    "commands.completion",
     "commands.compare",
     "commands.data",
     "commands.report",
+    "commands.run",
     "commands.score",
     "commands.score_files",
     "commands.search",
@@ -105,7 +108,11 @@ WITHOUT_TORCH = (
     "data.tokenization",
     "experiment.run_lock",
     "hub.download",
+    "metrics.rouge",
     "metrics.sql",
+    "records.provenance",
+    "records.record",
+    "records.run_id",
     "records.trial",
     "reporting.bootstrap",
     "reporting.build",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssm_tune.cli import main
-from ssm_tune.records.record import read_jsonl
+from ssm_tune.utils.files import read_jsonl
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 CELL = ["method=state_offset_y", "task=samsum", "model=tiny", "data=sample"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssm_tune.config.schema import names
+from ssm_tune.config.groups import names
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_the_python_example_runs(
 
 
 def test_every_method_and_model_is_named_and_every_count_is_right() -> None:
-    from ssm_tune.config.schema import method_section
+    from ssm_tune.config.groups import method_section
     from ssm_tune.methods.base import load_method
     from ssm_tune.models.block import MambaConfig
 

@@ -57,8 +57,9 @@ class LocalLauncher(CellLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         from ssm_tune.experiment.signals import stopping
+        from ssm_tune.records.run_id import labels_of
         from ssm_tune.sweeps.run_sweep import returned
-        from ssm_tune.sweeps.worker import Outcome, labels_of
+        from ssm_tune.sweeps.worker import Outcome
         from ssm_tune.utils.errors import Stopped
 
         self.cells, self.outcomes = job_overrides, dict[int, Outcome]()

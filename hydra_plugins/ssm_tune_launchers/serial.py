@@ -10,8 +10,9 @@ from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
 
 class SerialLauncher(CellLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        from ssm_tune.records.run_id import labels_of
         from ssm_tune.sweeps.run_sweep import returned
-        from ssm_tune.sweeps.worker import Outcome, labels_of, run_cell
+        from ssm_tune.sweeps.worker import Outcome, run_cell
 
         jobs = []
         for number, (label, overrides) in enumerate(zip(labels_of(job_overrides), job_overrides, strict=True), start=1):

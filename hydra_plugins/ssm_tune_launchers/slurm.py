@@ -129,7 +129,8 @@ class SlurmLauncher(CellLauncher):
 
     def _await(self, jobs: Sequence[Any], cells: Sequence[Sequence[str]]) -> list[Any]:
         """Each job's outcome, told as it comes. Ctrl-C leaves the jobs to SLURM."""
-        from ssm_tune.sweeps.worker import Outcome, labels_of
+        from ssm_tune.records.run_id import labels_of
+        from ssm_tune.sweeps.worker import Outcome
 
         labels = labels_of(cells)
         outcomes: dict[int, Outcome] = {}

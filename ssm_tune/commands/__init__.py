@@ -1,1 +1,16 @@
 """The subcommands, one file each: ``main(arguments) -> exit status``, ordinary flags."""
+
+SUBCOMMANDS = {
+    "plan": "steps, tokens, hours and memory of a cell or a sweep, before anything runs",
+    "data": "fetch the published data once, for work offline; show examples as the model sees them",
+    "search": "try learning rates on the selection split, with a declared budget, and write the best into conf/tuned",
+    "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
+    "status": "say what became of the cells of a sweep: done, running, failed, missing; hours and an estimate",
+    "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",
+    "compare": "two runs or two methods, example by example, with a paired bootstrap",
+    "report": "one HTML file of the results: sortable table, learning curves, answers side by side",
+    "generate": "answer a prompt with a tuned model",
+    "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
+    "doctor": "check what runs need on this machine, and say what mends it",
+    "bench": "time the GPU kernels against what the hardware allows, training steps and decoding, also on a CPU",
+}

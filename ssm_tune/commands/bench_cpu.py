@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from ssm_tune.commands.bench_step import LABELS, SIZES
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.utils.errors import UserError, first_line
 
 NEW_TOKENS = 20

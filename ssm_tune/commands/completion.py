@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
-from ssm_tune.cli import SUBCOMMANDS
-from ssm_tune.config.schema import Config, names
+from ssm_tune.commands import SUBCOMMANDS
+from ssm_tune.config.groups import names
+from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError
 
 CHOICES = {

@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssm_tune.config.compose import compose
-from ssm_tune.config.schema import Config, benchmarks, conf_dir, names
+from ssm_tune.config.groups import benchmarks, conf_dir, names
+from ssm_tune.config.schema import Config
 from ssm_tune.data.tokenization import Encoded, encode_training, too_long
 from ssm_tune.hub.download import used_files
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ssm_tune.config.schema import benchmarks, conf_dir, names
+from ssm_tune.config.groups import benchmarks, conf_dir, names
 from ssm_tune.utils.errors import UserError, first_line, nearest
 from ssm_tune.utils.files import cache_dir
 

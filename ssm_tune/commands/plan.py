@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ssm_tune.config.schema import benchmarks, names
+from ssm_tune.config.groups import benchmarks, names
 from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_tune.commands.bench_step import CASES, SIZES, random_model
-from ssm_tune.config.schema import method_section, names
+from ssm_tune.config.groups import method_section, names
 from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE
 from ssm_tune.utils.errors import UserError
 

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssm_tune.records.record import Record, read_jsonl, read_record, references_sha256, rows_path
+from ssm_tune.records.record import read_record, references_sha256, rows_path
+from ssm_tune.records.schema import Record
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import read_jsonl
 
 if TYPE_CHECKING:
     from ssm_tune.tasks.base import Dataset, Example, Task

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.config.compose import compose
-from ssm_tune.config.schema import benchmarks, names
+from ssm_tune.config.groups import benchmarks, names
 from ssm_tune.metrics.sql import LEVELS, Database, find_database, find_schema, hardness_counts, read_schemas
 from ssm_tune.tasks.base import Example, Task, load_task
 from ssm_tune.tasks.files import BOM

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.config.schema import conf_dir, names
+from ssm_tune.config.groups import conf_dir, names
 from ssm_tune.config.tuned import merge, read_tuned, write_tuned
 from ssm_tune.experiment.run_lock import turn
+from ssm_tune.metrics.names import heading
 from ssm_tune.records.trial import Trial
-from ssm_tune.reporting.run_tables import heading
 from ssm_tune.sweeps.lr_search import Choice, Search, choose, provenance, rate_of, read_search, same_kind, score_of
 from ssm_tune.sweeps.run_sweep import run_sweep
 from ssm_tune.sweeps.status import Results

@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
 def _asked(words: Sequence[str], folder: str | None) -> tuple[list[tuple[str, State]], list[str]]:
     """The states of the cells that -m would run, and what tells these apart."""
     from ssm_tune.config.compose import Composer
+    from ssm_tune.records.run_id import label_of, labels_of
     from ssm_tune.sweeps.sweep_file import read_sweep
-    from ssm_tune.sweeps.worker import label_of, labels_of
 
     settings = [word if "=" in word else f"+sweep={word}" for word in words]
     if folder:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssm_tune.records.record import Record, find_records
+from ssm_tune.records.record import find_records
+from ssm_tune.records.schema import Record
 from ssm_tune.reporting.run_tables import table_key, tables_from_records
 from ssm_tune.utils.errors import UserError
 
@@ -112,6 +113,7 @@ def _files(options: argparse.Namespace, found: "Found", damaged: bool) -> int:
 
 def _print_planned(options: argparse.Namespace, chosen: "Found") -> None:
     """One table of conf/table."""
+    from ssm_tune.reporting import export_formats
     from ssm_tune.reporting import render as sheet
     from ssm_tune.reporting.grid import fill
     from ssm_tune.reporting.table_spec import load_layout
@@ -123,8 +125,8 @@ def _print_planned(options: argparse.Namespace, chosen: "Found") -> None:
 
         sheet.terminal(shown, Console(highlight=False))
     else:
-        made = {"markdown": sheet.markdown, "latex": sheet.latex}
-        print(sheet.comma_separated(grid) if options.format == "csv" else made[options.format](shown), end="")
+        made = {"markdown": sheet.markdown, "latex": export_formats.latex}
+        print(export_formats.comma_separated(grid) if options.format == "csv" else made[options.format](shown), end="")
     for command in grid.missing:
         print(f"missing: {command}", file=sys.stderr)
 

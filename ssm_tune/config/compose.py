@@ -4,76 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ssm_tune.config.groups import conf_dir, method_section
 from ssm_tune.config.hydra_errors import explain
-from ssm_tune.config.schema import Config, checked, conf_dir, method_section, register
-from ssm_tune.training.distributed import processes, said_once
+from ssm_tune.config.schema import Config, checked, register
 from ssm_tune.utils.errors import UserError
 
-MANY = ("-m", "--multirun")
 RATE = "train.learning_rate"
-
-
-def run_cells(arguments: list[str]) -> int:
-    """Run the cell, or with -m the cells, that a command line asks for; the exit status.
-
-    Raises UserError, and for a single cell whatever ended it.
-    """
-    register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through instead of printing and exiting
-    settings = [argument for argument in arguments if argument not in MANY]
-    with said_once():
-        if processes() > 1 and len(settings) < len(arguments):
-            raise UserError("torchrun's processes train one cell together: start it without -m, a command a cell")
-    if len(settings) < len(arguments) and not any(argument.startswith("-") for argument in settings):
-        from ssm_tune.sweeps.run_sweep import run_many
-
-        return run_many(settings)
-    for argument in arguments:
-        if argument.lstrip("+").startswith(("sweep=", "sweep.", "hydra/launcher=")) and len(settings) == len(arguments):
-            raise UserError(f"{argument} is for many cells: add -m")
-    return _run_one(arguments)
-
-
-def _run_one(arguments: list[str]) -> int:
-    """One cell, or what Hydra's own flags ask for."""
-    failed: list[Exception] = []
-    statuses: list[int] = []
-
-    def task(composed: DictConfig) -> None:
-        from ssm_tune.sweeps.worker import run_config
-
-        try:
-            with said_once():
-                config = checked(composed)
-            statuses.append(run_config(config, arguments).exit)
-        except Exception as error:  # kept and raised after Hydra is through, which would print lines of its own
-            failed.append(error)
-
-    program = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
-    before = sys.argv
-    sys.argv = ["ssm-tune", *arguments]
-    try:
-        with said_once():
-            _explained(program, arguments)
-    finally:
-        sys.argv = before
-    for error in failed:
-        if isinstance(error, OmegaConfBaseException):
-            with said_once():
-                raise UserError(explain(error, arguments)) from error
-        raise error
-    return max(statuses, default=0)
 
 
 def compose(arguments: Sequence[str]) -> Config:
@@ -84,10 +29,10 @@ def compose(arguments: Sequence[str]) -> Config:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return checked(hydra.compose("config", list(arguments)))
 
-    return _explained(composed, arguments)
+    return explained(composed, arguments)
 
 
-def _explained(work: Callable[[], Any], arguments: Sequence[str]) -> Any:
+def explained(work: Callable[[], Any], arguments: Sequence[str]) -> Any:
     try:
         return work()
     except (HydraException, OmegaConfBaseException) as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ssm_tune.config.schema import Config, conf_dir, names
+from ssm_tune.config.groups import conf_dir, names
+from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError, nearest
 
 

@@ -13,14 +13,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from ssm_tune.config.groups import names
 from ssm_tune.utils.errors import UserError, nearest
-
-
-def conf_dir() -> Path:
-    """The folder of yamls: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def _require(valid: bool, name: str, value: object, wanted: str) -> None:
@@ -264,26 +258,3 @@ def checked(composed: DictConfig) -> Config:
             raise UserError(f"there is no setting '{name}.{key}': {nearest(key, options)}")
         values[name] = section(**values[name])
     return Config(**values)
-
-
-def names(group: str) -> list[str]:
-    """The choices of a group of yamls, as ``method=NAME`` takes them."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def benchmarks() -> list[str]:
-    """The tasks that have published data and a part in the sample world: all but those for data of one's own."""
-    return [name for name in names("task") if "data" not in OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")]
-
-
-def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """conf/method/NAME.yaml with some options changed. Raises UserError for an unknown method or option."""
-    if name not in names("method"):
-        raise UserError(f"there is no method {name!r}: {nearest(name, names('method'))}")
-    loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / "method" / f"{name}.yaml"))
-    assert isinstance(loaded, dict)
-    section = {str(key): value for key, value in loaded.items()}
-    for option in options or {}:
-        if option not in section:
-            raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
-    return section | (options or {})

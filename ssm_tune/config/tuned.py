@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
 

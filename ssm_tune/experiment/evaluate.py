@@ -9,10 +9,11 @@ from ssm_tune.experiment.run_checkpointer import Session
 from ssm_tune.experiment.setup import Prepared
 from ssm_tune.experiment.state import Answers
 from ssm_tune.generation.predict import Answered, classify, decode
-from ssm_tune.records.record import references_sha256, write_jsonl
-from ssm_tune.reporting.run_tables import heading
+from ssm_tune.metrics.names import heading
+from ssm_tune.records.record import references_sha256
 from ssm_tune.tasks.base import Example
 from ssm_tune.utils.errors import Diverged, UserError
+from ssm_tune.utils.files import write_jsonl
 from ssm_tune.utils.progress import Display
 
 

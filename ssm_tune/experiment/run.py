@@ -32,7 +32,8 @@ from ssm_tune.experiment.state import (
 from ssm_tune.methods.base import Adapter, attach
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.records.provenance import reset_peak_memory
-from ssm_tune.records.record import RECORD_NAME, Record, read_record, write_jsonl, write_record
+from ssm_tune.records.record import RECORD_NAME, read_record, write_record
+from ssm_tune.records.schema import Record
 from ssm_tune.records.trial import TRIAL_NAME, Trial, read_trial, write_trial
 from ssm_tune.training.checkpoint import Checkpoint
 from ssm_tune.training.determinism import fix_workspace
@@ -40,6 +41,7 @@ from ssm_tune.training.distributed import ALONE, World, joined
 from ssm_tune.training.recompute_plan import NOTHING, Plan, plan
 from ssm_tune.training.trainer import Trained, Training, train
 from ssm_tune.utils.errors import Diverged, Stopped, UserError
+from ssm_tune.utils.files import write_jsonl
 from ssm_tune.utils.progress import Display, Silent, progress
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ssm_tune.config.schema import Config, method_section
+from ssm_tune.config.groups import method_section
+from ssm_tune.config.schema import Config
 from ssm_tune.data.token_cache import training_sequences
 from ssm_tune.data.tokenization import too_long
 from ssm_tune.generation.settings import DecodeSettings

@@ -17,8 +17,8 @@ from ssm_tune.generation.predict import Answered
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.load import name_of
 from ssm_tune.records.provenance import git_state, hardware, versions
-from ssm_tune.records.record import SCHEMA, Record
 from ssm_tune.records.run_id import digest
+from ssm_tune.records.schema import SCHEMA, Record
 from ssm_tune.records.trial import TRIAL_SCHEMA, Trial
 from ssm_tune.tasks.base import Scored
 from ssm_tune.training.trainer import Trained

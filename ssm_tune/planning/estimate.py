@@ -20,10 +20,9 @@ from ssm_tune.ops.cuda.graph import Capture, CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
 from ssm_tune.planning.workload import Workload, evaluations, training_work
-from ssm_tune.records.run_id import digest
+from ssm_tune.records.run_id import asked_key, digest, label_of
 from ssm_tune.sweeps.status import Results
 from ssm_tune.sweeps.sweep_file import Cell
-from ssm_tune.sweeps.worker import asked_key, label_of
 from ssm_tune.training.settings import total_steps
 from ssm_tune.utils.errors import UserError
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
+
+from ssm_tune.config.schema import Config
 
 EXECUTION = {
     "train": ("cuda_graphs", "micro_batch", "deterministic", "recompute", "memory"),
     "decode": ("batch_size",),
 }
 """Settings that say how a cell is computed, and move its numbers by rounding at most: no part of its identity."""
+
+
+NAMING = ("model=", "task=", "method=", "method.", "seed=")
+"""What a cell is called by, as overrides begin."""
+ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
+"""Settings that say which cell it is."""
 
 
 def digest(value: Any) -> str:
@@ -24,3 +34,37 @@ def folder_name(cell: dict[str, Any], key: str) -> str:
     options = "".join(f"-{name}={value}" for name, value in sorted(cell["method_options"].items()))
     name = f"{cell['data']}-{cell['model']}-{cell['method']}{options}-{cell['protocol']}-s{cell['seed']}"
     return f"{re.sub(r'[^A-Za-z0-9=._-]+', '_', name)[:120]}-{key[:8]}"
+
+
+def asked_key(config: Config) -> str:
+    """Names a cell as it was asked for, before data and model are known."""
+    asked = {name: value for name, value in asdict(config).items() if name in ASKED_FOR}
+    for section, settings in EXECUTION.items():
+        for setting in settings:
+            del asked[section][setting]
+    if config.train.learning_rate is None:
+        asked["rates"] = config.tuned["source"]
+    return digest(asked)[:16]
+
+
+def label_of(overrides: Sequence[str]) -> str:
+    """A cell in words: its settings without those that say where and how it runs."""
+    hidden = ("hydra/", "hydra.", "output_dir=", "sweep", "-")
+    return " ".join(item for item in overrides if not item.lstrip("+~").startswith(hidden) and not item.startswith("-"))
+
+
+def labels_of(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The same of several cells, in no more words than tell them apart: of the settings that name a cell those that are
+    not common to all, and of the others what cells that are named alike do not share."""
+    common = frozenset.intersection(*map(frozenset, cells)) if len(cells) > 1 else frozenset()
+    named = [[item for item in cell if item.lstrip("+").startswith(NAMING) and item not in common] for cell in cells]
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number, items in enumerate(named):
+        alike.setdefault(tuple(items), []).append(number)
+    labels = []
+    for cell, items in zip(cells, named, strict=True):
+        others = alike[tuple(items)]
+        shared = frozenset.intersection(*(frozenset(cells[number]) for number in others)) if len(others) > 1 else cell
+        label = label_of([item for item in cell if item in items or item not in shared])
+        labels.append(label or label_of([item for item in cell if item.startswith(NAMING)]) or "the cell")
+    return labels

@@ -7,7 +7,8 @@ runs, and is no record: nothing that reads results takes it for one.
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
-from ssm_tune.records.record import (
+from ssm_tune.records.record import find
+from ssm_tune.records.schema import (
     Backend,
     Cell,
     Epoch,
@@ -17,7 +18,6 @@ from ssm_tune.records.record import (
     Seconds,
     Splits,
     check_fields,
-    find,
 )
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write, decode_json, encode_json, finite, read_bytes

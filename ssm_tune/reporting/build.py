@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssm_tune.records.record import Record
+from ssm_tune.records.schema import Record
+from ssm_tune.reporting import export_formats
 from ssm_tune.reporting import figure_data as curves
 from ssm_tune.reporting import paired_tables as pairs
 from ssm_tune.reporting import render as sheet
@@ -52,14 +53,14 @@ def build(found: Found, published: Published | None = None, pictures: bool = Tru
     if records:
         tables = tables_from_records(records)
         files[f"tables/{ALL}.md"] = "\n".join(map(render.markdown, tables)).encode()
-        files[f"tables/{ALL}.csv"] = sheet.records_csv(records).encode()
+        files[f"tables/{ALL}.csv"] = export_formats.records_csv(records).encode()
     missing = {}
     for grid in grids(found):
         name, shown = grid.layout.name, sheet.sheet(grid, published)
         missing[name] = grid.missing
         files[f"tables/{name}.md"] = sheet.markdown(shown).encode()
-        files[f"tables/{name}.tex"] = sheet.latex(shown).encode()
-        files[f"tables/{name}.csv"] = sheet.comma_separated(grid).encode()
+        files[f"tables/{name}.tex"] = export_formats.latex(shown).encode()
+        files[f"tables/{name}.csv"] = export_formats.comma_separated(grid).encode()
         folders = {id(record): path.parent for path, record in found}
         if grid.layout.compare is not None:
             files |= {f"tables/{name}-compare.{kind}": made for kind, made in pairs.tables(grid, folders).items()}

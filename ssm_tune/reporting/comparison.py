@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.records.record import Record, read_jsonl, rows_path
+from ssm_tune.records.record import rows_path
+from ssm_tune.records.schema import Record
 from ssm_tune.reporting.bootstrap import RESAMPLES, SEED, TOLERANCE, Interval, Sums, paired_bootstrap, sums
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import read_jsonl
 
 
 @dataclass(frozen=True)

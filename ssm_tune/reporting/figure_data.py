@@ -10,9 +10,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ssm_tune.records.record import Record, read_jsonl, rows_path
+from ssm_tune.records.record import rows_path
+from ssm_tune.records.schema import Record
 from ssm_tune.reporting.grid import FROZEN, Grid, Head, measure
 from ssm_tune.reporting.run_tables import stat
+from ssm_tune.utils.files import read_jsonl
 
 SAMPLES = 40
 """Points of a learning curve; each is the mean over the steps since the point before, and over seeds."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ssm_tune.records.record import Record
+from ssm_tune.records.schema import Record
 from ssm_tune.reporting import missing_runs as gaps
 from ssm_tune.reporting.run_tables import Key, Stat, settings, stat, table_key
 from ssm_tune.reporting.table_spec import QUANTITIES, Column, Layout, MethodRow, word

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ssm_tune.records.record import Record, read_jsonl, rows_path
+from ssm_tune.records.record import rows_path
+from ssm_tune.records.schema import Record
 from ssm_tune.reporting import figure_data as curves
 from ssm_tune.reporting.figure_data import Series
 from ssm_tune.reporting.grid import FROZEN, Grid
 from ssm_tune.reporting.render import sheet
+from ssm_tune.utils.files import read_jsonl
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 300, 190, 42, 24
 """Of a drawing and of the room for its labels, in CSS pixels."""

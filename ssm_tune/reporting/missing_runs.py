@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ssm_tune.records.record import Record
+from ssm_tune.records.schema import Record
 from ssm_tune.reporting.table_spec import Column, Layout, MethodRow, word
 
 Picked = Mapping[tuple[str, str], Sequence[Sequence[Record]]]

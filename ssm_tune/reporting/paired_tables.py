@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssm_tune.records.record import RECORD_NAME, Record
+from ssm_tune.metrics.names import heading
+from ssm_tune.records.record import RECORD_NAME
+from ssm_tune.records.schema import Record
 from ssm_tune.reporting.bootstrap import RESAMPLES
 from ssm_tune.reporting.comparison import Side, aligned, compared, require_same, rows_of
 from ssm_tune.reporting.grid import FROZEN, Grid
 from ssm_tune.reporting.run_render import literal
-from ssm_tune.reporting.run_tables import heading
 
 Folders = Mapping[int, Path]
 """A record's run folder, by the record's id()."""

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssm_tune.records.record import Record, read_jsonl, rows_path
-from ssm_tune.reporting.run_tables import Row, heading, rows_for_table, table_key
+from ssm_tune.metrics.names import heading
+from ssm_tune.records.record import rows_path
+from ssm_tune.records.schema import Record
+from ssm_tune.reporting.run_tables import Row, rows_for_table, table_key
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.files import atomic_write
+from ssm_tune.utils.files import atomic_write, read_jsonl
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

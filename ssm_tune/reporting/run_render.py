@@ -6,7 +6,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ssm_tune.reporting.run_tables import Row, Stat, Table, heading
+from ssm_tune.metrics.names import heading
+from ssm_tune.reporting.run_tables import Row, Stat, Table
 
 NOTHING = "-"
 WIDE = 104

@@ -11,16 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from ssm_tune.records.record import Chosen, Record
+from ssm_tune.metrics.names import heading
 from ssm_tune.records.run_id import EXECUTION
+from ssm_tune.records.schema import Chosen, Record
 
 SHORT_NAMES = {"train.learning_rate": "lr"}
-HEADINGS = {
-    "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum",
-    "meteor": "METEOR", "meteor_no_synonyms": "METEOR w/o synonyms", "bleu": "BLEU", "sacrebleu": "sacreBLEU",
-    "accuracy_matched": "matched", "accuracy_mismatched": "mismatched", "outside_labels": "no label",
-    "f1": "F1", "matthews": "Matthews", "exact": "exact match",
-}  # fmt: skip
 K = TypeVar("K")
 
 
@@ -130,12 +125,6 @@ def settings(record: Record) -> dict[str, Any]:
     flat |= {f"{role}_split": record["splits"][role] for role in ("selection", "report")}
     flat |= {f"signature.{name}": text for name, text in record["signatures"].items()}
     return dict(sorted(flat.items()))
-
-
-def heading(metric: str) -> str:
-    """A metric's name as people write it."""
-    name = metric.removeprefix("paper_")
-    return HEADINGS.get(name, name) + (" (paper)" if name != metric else "")
 
 
 def _table(key: Key, records: list[Record]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssm_tune.reporting.run_tables import heading
+from ssm_tune.metrics.names import heading
 
 
 def summary(record: Any) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ssm_tune.metrics.names import heading
 from ssm_tune.reporting.figure_data import Series
 from ssm_tune.reporting.grid import FROZEN, Grid
-from ssm_tune.reporting.run_tables import heading
 from ssm_tune.reporting.table_spec import QUANTITIES
 
 if TYPE_CHECKING:

@@ -105,7 +105,7 @@ class Layout:
 
 def layout_names() -> list[str]:
     """The tables that conf/table plans."""
-    from ssm_tune.config.schema import names
+    from ssm_tune.config.groups import names
 
     return names("table")
 
@@ -119,7 +119,7 @@ def load_layout(name: str) -> Layout:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from ssm_tune.config.schema import conf_dir
+    from ssm_tune.config.groups import conf_dir
     from ssm_tune.utils.errors import nearest
 
     path = Path(name)
@@ -180,7 +180,7 @@ def _column(part: Any, plan: dict[str, Any]) -> Column:
 
 
 def _rows(given: Any) -> list[MethodRow]:
-    from ssm_tune.config.schema import names
+    from ssm_tune.config.groups import names
 
     if given is None:
         placed = {method for group in GROUPS.values() for method in group}
@@ -193,7 +193,7 @@ def _rows(given: Any) -> list[MethodRow]:
 
 
 def _row(part: Any, group: str) -> MethodRow:
-    from ssm_tune.config.schema import method_section
+    from ssm_tune.config.groups import method_section
 
     part = _section({"method": part} if isinstance(part, str) else part, ROW_KEYS, "a row")
     method, options = part.get("method"), part.get("options") or {}
@@ -211,7 +211,7 @@ def _row(part: Any, group: str) -> MethodRow:
 
 
 def _known(group: str, given: Sequence[str]) -> None:
-    from ssm_tune.config.schema import names
+    from ssm_tune.config.groups import names
     from ssm_tune.utils.errors import nearest
 
     for name in given:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_tune.config.compose import RATE, Composer
-from ssm_tune.config.schema import Config, names
+from ssm_tune.config.groups import names
+from ssm_tune.config.schema import Config
 from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell, variant
 from ssm_tune.records.trial import Trial
 from ssm_tune.sweeps.sweep_file import (

@@ -17,12 +17,14 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ssm_tune.config.compose import Composer
+from ssm_tune.config.groups import conf_dir
 from ssm_tune.config.hydra_errors import explain
-from ssm_tune.config.schema import Config, checked, conf_dir
+from ssm_tune.config.schema import Config, checked
 from ssm_tune.models.source import require_model_path
+from ssm_tune.records.run_id import label_of, labels_of
 from ssm_tune.sweeps.status import Results, record_path
 from ssm_tune.sweeps.sweep_file import Cell, Sweep, read_sweep
-from ssm_tune.sweeps.worker import Outcome, label_of, labels_of, outcome_of, run_config
+from ssm_tune.sweeps.worker import Outcome, outcome_of, run_config
 from ssm_tune.utils.errors import UserError, first_line
 
 BAD = ("failed", "diverged", "stopped")

@@ -14,10 +14,10 @@ from typing import Any
 from ssm_tune.config.schema import Config
 from ssm_tune.config.tuned import of_cell
 from ssm_tune.experiment.run_lock import CLAIMS_NAME, Attempt, alive, last_attempt
-from ssm_tune.records.record import RECORD_NAME, Record, find_records, why_diverged
-from ssm_tune.records.run_id import EXECUTION
+from ssm_tune.records.record import RECORD_NAME, find_records, why_diverged
+from ssm_tune.records.run_id import EXECUTION, asked_key
+from ssm_tune.records.schema import Record
 from ssm_tune.records.trial import TRIAL_NAME, find_trials
-from ssm_tune.sweeps.worker import asked_key
 from ssm_tune.tasks.base import data_name, load_task, published_data
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import decode_json, read_bytes

@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from ssm_tune.config.groups import conf_dir, names
 from ssm_tune.config.hydra_errors import explain
-from ssm_tune.config.schema import conf_dir, names
 from ssm_tune.utils.errors import UserError, nearest
 
 ON_ERROR = ("continue", "stop")

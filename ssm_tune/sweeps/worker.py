@@ -17,17 +17,13 @@ from typing import Any
 from ssm_tune.config.schema import Config
 from ssm_tune.experiment.run_lock import ASKED, CLAIMS_NAME, Asked, Held, note_failure
 from ssm_tune.experiment.signals import interruptible, stopped_early, stopping
+from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import why_diverged
-from ssm_tune.records.run_id import EXECUTION, digest
+from ssm_tune.records.run_id import asked_key, label_of
 from ssm_tune.reporting.summary import summary
 from ssm_tune.training.distributed import leads
 from ssm_tune.utils.errors import Stopped, UserError, first_line
 from ssm_tune.utils.files import atomic_write, encode_json
-
-NAMING = ("model=", "task=", "method=", "method.", "seed=")
-"""What a cell is called by, as overrides begin."""
-ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
-"""Settings that say which cell it is."""
 
 
 @dataclass(frozen=True)
@@ -46,44 +42,10 @@ class Outcome:
     exit: int = 0
 
 
-def asked_key(config: Config) -> str:
-    """Names a cell as it was asked for, before data and model are known."""
-    asked = {name: value for name, value in asdict(config).items() if name in ASKED_FOR}
-    for section, settings in EXECUTION.items():
-        for setting in settings:
-            del asked[section][setting]
-    if config.train.learning_rate is None:
-        asked["rates"] = config.tuned["source"]
-    return digest(asked)[:16]
-
-
 def unprepared_path(config: Config) -> Path:
     """Where a failure is noted that comes before the cell's folder is known."""
     claims = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / CLAIMS_NAME
     return claims / f"unprepared-{asked_key(config)}.json"
-
-
-def label_of(overrides: Sequence[str]) -> str:
-    """A cell in words: its settings without those that say where and how it runs."""
-    hidden = ("hydra/", "hydra.", "output_dir=", "sweep", "-")
-    return " ".join(item for item in overrides if not item.lstrip("+~").startswith(hidden) and not item.startswith("-"))
-
-
-def labels_of(cells: Sequence[Sequence[str]]) -> list[str]:
-    """The same of several cells, in no more words than tell them apart: of the settings that name a cell those that are
-    not common to all, and of the others what cells that are named alike do not share."""
-    common = frozenset.intersection(*map(frozenset, cells)) if len(cells) > 1 else frozenset()
-    named = [[item for item in cell if item.lstrip("+").startswith(NAMING) and item not in common] for cell in cells]
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for number, items in enumerate(named):
-        alike.setdefault(tuple(items), []).append(number)
-    labels = []
-    for cell, items in zip(cells, named, strict=True):
-        others = alike[tuple(items)]
-        shared = frozenset.intersection(*(frozenset(cells[number]) for number in others)) if len(others) > 1 else cell
-        label = label_of([item for item in cell if item in items or item not in shared])
-        labels.append(label or label_of([item for item in cell if item.startswith(NAMING)]) or "the cell")
-    return labels
 
 
 def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
@@ -127,8 +89,6 @@ def told(record: Any, path: Path, fresh: bool) -> Outcome:
 
 
 def outcome_of(record: Any, path: Path, fresh: bool) -> Outcome:
-    from ssm_tune.reporting.run_tables import heading
-
     seconds = record["seconds"]["total"]
     if record["status"] == "diverged":
         return Outcome("diverged", why_diverged(record), str(path), None, seconds, 1)

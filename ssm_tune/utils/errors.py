@@ -1,5 +1,6 @@
-"""The exceptions that users are meant to see, and how they tell of others."""
+"""The exceptions that users are meant to see, and the parts that error messages share."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 
@@ -49,7 +50,7 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for an error's line: the nearest known names, or all of them."""
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssm_tune.commands import bench, bench_generate, bench_scan, bench_step
-from ssm_tune.config.schema import names
+from ssm_tune.config.groups import names
 from ssm_tune.training.recompute_plan import NOTHING, Again
 from ssm_tune.utils.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 
 from ssm_tune.commands import bench, bench_cpu
 from ssm_tune.commands.bench_cpu import Case
-from ssm_tune.config.schema import names
+from ssm_tune.config.groups import names
 from ssm_tune.utils.errors import UserError
 
 SMALL = (

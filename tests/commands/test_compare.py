@@ -11,8 +11,9 @@ import pytest
 from helpers.make_records import make_record
 
 from ssm_tune.commands import compare
-from ssm_tune.records.record import write_jsonl, write_record
+from ssm_tune.records.record import write_record
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import write_jsonl
 
 SCORES = {"a": 0.1, "b": 0.5, "c": 0.9, "d": 0.3}
 

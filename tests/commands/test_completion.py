@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ssm_tune.cli import SUBCOMMANDS, main
-from ssm_tune.config.schema import names
+from ssm_tune.cli import main
+from ssm_tune.commands import SUBCOMMANDS
+from ssm_tune.config.groups import names
 
 DRIVER = """
 source "$1"

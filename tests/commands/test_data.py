@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from pyarrow import parquet
 
 from ssm_tune.commands import data as command
-from ssm_tune.config.schema import benchmarks, conf_dir
+from ssm_tune.config.groups import benchmarks, conf_dir
 from ssm_tune.models import source
 from ssm_tune.utils.errors import UserError
 

@@ -9,7 +9,7 @@ import torch
 
 import ssm_tune
 from ssm_tune.cli import main
-from ssm_tune.config.schema import method_section, names
+from ssm_tune.config.groups import method_section, names
 from ssm_tune.methods.base import Adapter, load_method
 from ssm_tune.models.pretrained import from_pretrained
 

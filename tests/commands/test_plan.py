@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ssm_tune.cli import main
 from ssm_tune.commands import bench_step, plan_paper
-from ssm_tune.config.schema import benchmarks, names
+from ssm_tune.config.groups import benchmarks, names
 from ssm_tune.planning import profiling as probe
 from ssm_tune.planning import workload
 from ssm_tune.planning.workload import Batches, training_work

@@ -13,9 +13,10 @@ from rouge_score import rouge_scorer
 from ssm_tune.commands import score as command
 from ssm_tune.metrics import rouge as metric
 from ssm_tune.metrics.rouge import rouge, rouge_scored
-from ssm_tune.records.record import read_record, references_sha256, write_jsonl, write_record
+from ssm_tune.records.record import read_record, references_sha256, write_record
 from ssm_tune.tasks import base
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import write_jsonl
 
 EXAMPLES = [
     base.Example(id=name, prompt="", target=text, references=(text,))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from ssm_tune.cli import main
-from ssm_tune.config.schema import benchmarks, names
-from ssm_tune.records.record import read_jsonl, read_record
+from ssm_tune.config.groups import benchmarks, names
+from ssm_tune.records.record import read_record
 from ssm_tune.tasks.base import OWN_WORDING, Task, load_task
+from ssm_tune.utils.files import read_jsonl
 
 TASKS = benchmarks()
 OWN = sorted(set(names("task")) - set(TASKS))
@@ -69,7 +70,7 @@ def test_the_same_outputs_carry_both_protocols_metrics(task: str) -> None:
     """What either protocol leads with can be computed from outputs of the other, where they share the examples."""
     from omegaconf import OmegaConf
 
-    from ssm_tune.config.schema import conf_dir
+    from ssm_tune.config.groups import conf_dir
 
     section = OmegaConf.to_container(OmegaConf.load(conf_dir() / "task" / f"{task}.yaml"), resolve=False)["task"]  # type: ignore[index]
     made: Task = load_task(section)

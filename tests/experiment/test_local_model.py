@@ -14,9 +14,9 @@ import ssm_tune
 from ssm_tune.cli import main
 from ssm_tune.config.compose import compose
 from ssm_tune.config.schema import DataConfig
-from ssm_tune.records.record import read_jsonl
 from ssm_tune.sweeps.status import Results
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import read_jsonl
 
 QUICK = ["method=state_offset_y", "task=glue_rte", "data=sample", "train.max_steps=2", "frozen=false"]
 SMALL = ["splits.selection_examples=4"]

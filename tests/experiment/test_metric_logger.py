@@ -12,7 +12,8 @@ import pytest
 from ssm_tune.cli import main
 from ssm_tune.experiment import metric_logger as module
 from ssm_tune.experiment.metric_logger import WandbLogger, mode_here
-from ssm_tune.records.record import read_jsonl, read_record
+from ssm_tune.records.record import read_record
+from ssm_tune.utils.files import read_jsonl
 
 CELL = ["method=state_offset_y", "task=samsum", "model=tiny", "data=sample", "frozen=false",
         "train.max_steps=3", "decode.num_beams=1", "decode.max_new_tokens=2"]  # fmt: skip

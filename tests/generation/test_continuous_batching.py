@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ssm_tune.config.schema import names
+from ssm_tune.config.groups import names
 from ssm_tune.generation.beam_search import slots_of
 from ssm_tune.generation.continuous_batching import READ, Continuous
 from ssm_tune.generation.generate import generate, inference, longest_first

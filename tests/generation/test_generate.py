@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ssm_tune.config.schema import names
+from ssm_tune.config.groups import names
 from ssm_tune.generation.generate import generate
 from ssm_tune.generation.settings import BeamSearch, DecodeSettings, first_candidates
 from ssm_tune.models.mamba import Mamba

@@ -10,7 +10,7 @@ from helpers.decoding_ties import compare
 from helpers.toy_decoders import small_mamba, varied_prompts
 from torch import nn
 
-from ssm_tune.config.schema import method_section, names
+from ssm_tune.config.groups import method_section, names
 from ssm_tune.generation.continuous_batching import Continuous
 from ssm_tune.generation.generate import generate, generate_batches, in_batches, inference, longest_first
 from ssm_tune.generation.settings import DecodeSettings

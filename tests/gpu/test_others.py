@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.initialization import initialised

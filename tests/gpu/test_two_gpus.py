@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssm_tune.records.record import read_jsonl, read_record
+from ssm_tune.records.record import read_record
+from ssm_tune.utils.files import read_jsonl
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")]
 CELL = ["method=lora", "task=samsum", "model=random", "model.tokenizer=tiny", "model.d_model=64", "model.n_layer=2",

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 
 from helpers.small_models import small_model
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.ops.cuda.graph import Work

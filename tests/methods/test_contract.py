@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.small_models import Silent, small_model
 
-from ssm_tune.config.schema import method_section, names
+from ssm_tune.config.groups import method_section, names
 from ssm_tune.data.collator import Encoded
 from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
 from ssm_tune.models.mamba import Mamba

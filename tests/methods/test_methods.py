@@ -11,7 +11,7 @@ from helpers.small_models import small_model
 from torch import nn
 
 import ssm_tune
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.adapter_slots import Learned
 from ssm_tune.models.block import MambaConfig

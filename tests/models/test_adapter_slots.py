@@ -7,7 +7,7 @@ import torch
 from helpers.small_models import small_model
 from torch import nn
 
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.methods.base import attach, load_method
 
 

@@ -14,18 +14,11 @@ from helpers.make_records import make_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.records.record import (
-    find_records,
-    read_jsonl,
-    read_record,
-    references_sha256,
-    validate,
-    why_diverged,
-    write_jsonl,
-    write_record,
-)
+from ssm_tune.records.record import find_records, read_record, references_sha256, why_diverged, write_record
+from ssm_tune.records.schema import validate
 from ssm_tune.utils import files
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import read_jsonl, write_jsonl
 
 anything = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates included
 json_values = st.recursive(
@@ -195,7 +188,7 @@ def test_a_file_limit_of_the_system_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     program = f"""
 import resource
-from ssm_tune.records.record import write_jsonl
+from ssm_tune.utils.files import write_jsonl
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
     write_jsonl({str(tmp_path / "rows.jsonl")!r}, ({{"id": i, "output": "x" * 100}} for i in range(1000)))

@@ -10,7 +10,7 @@ import pytest
 from helpers.make_records import make_record
 
 from ssm_tune.config.compose import Composer
-from ssm_tune.config.schema import names
+from ssm_tune.config.groups import names
 from ssm_tune.reporting.grid import fill
 from ssm_tune.reporting.table_spec import layout_names, load_layout, parse_layout
 from ssm_tune.sweeps.sweep_file import read_sweep

@@ -13,10 +13,11 @@ import pytest
 from helpers.make_records import make_record
 
 from ssm_tune.commands import compare
-from ssm_tune.records.record import find_records, write_jsonl, write_record
+from ssm_tune.records.record import find_records, write_record
 from ssm_tune.reporting import paired_tables as pairs
 from ssm_tune.reporting.grid import fill
 from ssm_tune.reporting.table_spec import parse_layout
+from ssm_tune.utils.files import write_jsonl
 
 PLAN: dict[str, Any] = {
     "seeds": [1, 2], "model": "tiny", "data": "sample", "columns": [{"task": "samsum"}], "compare": "state_offset",

@@ -11,7 +11,8 @@ import pytest
 from helpers.make_records import make_record
 
 from ssm_tune.commands import report
-from ssm_tune.records.record import write_jsonl, write_record
+from ssm_tune.records.record import write_record
+from ssm_tune.utils.files import write_jsonl
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -14,14 +14,15 @@ from helpers.make_records import make_record
 from scipy import stats
 
 from ssm_tune.commands import table as command
-from ssm_tune.records.record import find_records, read_jsonl, references_sha256, write_jsonl, write_record
-from ssm_tune.reporting import build
+from ssm_tune.records.record import find_records, references_sha256, write_record
+from ssm_tune.reporting import build, export_formats
 from ssm_tune.reporting import render as sheet
 from ssm_tune.reporting.bootstrap import Sums, paired_bootstrap, sums
 from ssm_tune.reporting.grid import fill
 from ssm_tune.reporting.published import read_published
 from ssm_tune.reporting.table_spec import parse_layout
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import read_jsonl, write_jsonl
 
 PLAN = {"seeds": [1, 2], "model": "tiny", "data": "sample", "columns": [{"task": "samsum"}], "average_rank": True}
 
@@ -161,7 +162,7 @@ def test_no_records_no_files_and_that_is_current(tmp_path: Path, capsys: pytest.
 
 
 def test_latex_escapes_and_counts_its_columns() -> None:
-    text = sheet.latex(sheet.sheet(fill(parse_layout("t", PLAN), [make_record(seed=1), make_record(seed=2)])))
+    text = export_formats.latex(sheet.sheet(fill(parse_layout("t", PLAN), [make_record(seed=1), make_record(seed=2)])))
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert {line.count(" & ") for line in rows} == {3}
     assert r"state\_offset" in text

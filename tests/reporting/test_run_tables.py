@@ -2,8 +2,6 @@
 
 import random
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,12 @@ from helpers.make_records import make_record
 from rich.console import Console
 
 from ssm_tune.commands import table as command
-from ssm_tune.records.record import write_jsonl, write_record
+from ssm_tune.records.record import write_record
 from ssm_tune.reporting import run_figure as figures
 from ssm_tune.reporting import run_render as render
 from ssm_tune.reporting.run_tables import Table, rows_for_table, tables_from_records
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import write_jsonl
 
 METHODS = ("state_offset", "state_offset_y", "initial_state", "prefix", "prompt", "lora", "bitfit",
            "additional_scan", "full")  # fmt: skip
@@ -245,13 +244,3 @@ def test_a_diverged_run_can_be_drawn(tmp_path: Path) -> None:
 
 def test_smoothing_is_the_running_mean() -> None:
     assert figures.smoothed([1, 2, 3, 4, 5], 3) == [1, 1.5, 2, 3, 4]
-
-
-def test_nothing_here_imports_torch() -> None:
-    modules = ("tables", "render", "figures", "record", "files", "provenance", "metrics.rouge",
-               "commands.score", "commands.table")  # fmt: skip
-    program = "import sys\n" + "".join(f"import ssm_tune.{name}\n" for name in modules)
-    program += "from ssm_tune.metrics.rouge import rouge; rouge(['a'], ['a'])\n"
-    program += "print([name for name in ('torch', 'matplotlib', 'hydra') if name in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"

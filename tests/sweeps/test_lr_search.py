@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from ssm_tune.cli import main
-from ssm_tune.config import schema as config
+from ssm_tune.config import groups
 from ssm_tune.config.compose import compose
-from ssm_tune.config.schema import names
+from ssm_tune.config.groups import names
 from ssm_tune.config.tuned import merge, of_cell, read_tuned, variant, write_tuned
 from ssm_tune.records.record import find_records, read_record
 from ssm_tune.records.trial import find_trials, read_trial
@@ -189,10 +189,10 @@ def test_a_tuned_file_is_read_as_it_was_written(
 
 
 def test_a_file_of_someones_own_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (config.conf_dir() / "tuned" / "tiny.yaml").read_bytes()
+    before = (groups.conf_dir() / "tuned" / "tiny.yaml").read_bytes()
     assert main(["search", *CELL, "grid.learning_rate=1e-3", f"output_dir={tmp_path}"]) == 2
     assert "tiny.yaml was not written by a search" in capsys.readouterr().err
-    assert (config.conf_dir() / "tuned" / "tiny.yaml").read_bytes() == before
+    assert (groups.conf_dir() / "tuned" / "tiny.yaml").read_bytes() == before
 
 
 def test_a_damaged_trial_is_a_warning_and_runs_again(tmp_path: Path) -> None:

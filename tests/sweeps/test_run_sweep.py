@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from hydra_plugins.ssm_tune_launchers.local import LocalLauncher
 from ssm_tune.cli import main
 from ssm_tune.config.compose import Composer, compose
-from ssm_tune.config.schema import benchmarks, names
+from ssm_tune.config.groups import benchmarks, names
+from ssm_tune.records.run_id import labels_of
 from ssm_tune.sweeps import sweep_file as sweep
 from ssm_tune.sweeps.sweep_file import read_sweep
-from ssm_tune.sweeps.worker import labels_of, unprepared_path
+from ssm_tune.sweeps.worker import unprepared_path
 from ssm_tune.utils.errors import UserError
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

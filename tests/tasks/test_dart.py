@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nltk.translate.meteor_score import meteor_score
 from omegaconf import OmegaConf
 
-from ssm_tune.config.schema import conf_dir
+from ssm_tune.config.groups import conf_dir
 from ssm_tune.hub.download import HubFiles
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks import dart

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from ssm_tune.config.schema import conf_dir
+from ssm_tune.config.groups import conf_dir
 from ssm_tune.hub.download import HubFiles
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks import glue

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from ssm_tune.config.schema import conf_dir
+from ssm_tune.config.groups import conf_dir
 from ssm_tune.hub.download import HubFiles
 from ssm_tune.metrics.sql import hardness_counts, read_schemas
 from ssm_tune.models.tokenizer import Tokenizer

@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssm_tune.cli import main
-from ssm_tune.records.record import read_jsonl, read_record
+from ssm_tune.records.record import read_record
 from ssm_tune.training import distributed as parallel
 from ssm_tune.training.distributed import World, parts_of
 from ssm_tune.training.trainer import Training, train
 from ssm_tune.utils.errors import Stopped, UserError
+from ssm_tune.utils.files import read_jsonl
 
 TESTS = Path(__file__).resolve().parents[1]
 

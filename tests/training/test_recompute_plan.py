@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ssm_tune.cli import main
 from ssm_tune.config.compose import compose
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import collate
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.experiment import evaluate as evaluation

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.small_models import Silent, small_model
 
-from ssm_tune.config.schema import method_section
+from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import collate, epoch_order
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import attach, load_method

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from sample_world.baselines import baseline
 
 from ssm_tune.config.groups import benchmarks, conf_dir
 from ssm_tune.config.schema import DataConfig
 from ssm_tune.records.record import read_record
 from ssm_tune.records.schema import Record
 from ssm_tune.tasks.base import carve, load_task
-from ssm_tune.tasks.sample.baselines import baseline
 
 HEADER = ("task", "metric", "frozen", "baseline", "", "tuned", "sd", "ahead", "s/cell")
 

@@ -4,7 +4,7 @@
     python scripts/pretrain_tiny.py --check    # only: do data and settings still give the recorded hash?
 
 Three stages, as large models are trained: many tokens of plain text, then a second, shorter stage on a mix of what
-all tasks need and a third, short one on another mix (tasks/sample/prose.py). The text is unlabelled: the tasks'
+all tasks need and a third, short one on another mix (sample_world/prose.py). The text is unlabelled: the tasks'
 examples are not part of it.
 
 Writes config.json, model.safetensors (bfloat16; A_log and D float32), tokenizer.json and pretraining.json, which
@@ -33,12 +33,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from sample_world.prose import corpus
+
 from ssm_tune.models.block import MambaConfig, kept_dtype
 from ssm_tune.models.initialization import initialised
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import from_pretrained, save_pretrained
 from ssm_tune.tasks.base import END, SEPARATOR
-from ssm_tune.tasks.sample.prose import corpus
 
 TARGET = Path(__file__).resolve().parent.parent / "ssm_tune" / "models" / "tiny"
 

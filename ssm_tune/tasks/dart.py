@@ -24,6 +24,7 @@ from ssm_tune.tasks.base import (
     published_data,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, place, read_json_list, read_text
+from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import as_decoded
 
@@ -62,12 +63,12 @@ class DART(Task):
         self.hub, self.revision, self.instruction, self.wordnet = hub, revision, instruction, wordnet
 
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:
-        from ssm_tune.tasks.sample.triples import dart_rows
-
         origin: dict[str, str] = {}
         synonyms = self.wordnet == "required" and data["source"] != "sample"
         if data["source"] == "sample":
-            entries = {split: _entries(dart_rows(split), lambda number: f"sample row {number}") for split in FILES}
+            entries = {
+                split: _entries(sample_rows("dart", split), lambda number: f"sample row {number}") for split in FILES
+            }
         elif data["source"] == "hub":
             entries = self._from_hub(origin)
             self._check(self.hub, entries, HUB_CHANGED, origin)

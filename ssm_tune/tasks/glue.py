@@ -26,6 +26,7 @@ from ssm_tune.tasks.base import (
     published_data,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, check_unquoted, read_tsv
+from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
 
 POSITIVE = "1"
@@ -63,7 +64,7 @@ class Glue(Task):
     instruction: what stands before the texts, blank at its end included. texts: the texts in the prompt's order, by
     their names on the hub, each with its column in the official files. labels: what the official files write for the
     digits 0, 1, ... label: in which column. header: the columns of official files without a header.
-    member: the name on the hub, and in the sample world; folder: of the official files, below data.path or itself it.
+    member: the name on the hub, and of the sample data; folder: of the official files, below data.path or itself it.
     metrics: of metrics.classification, the primary one first. short_rows_left_out: as the hub's builder does for QQP.
     """
 
@@ -99,13 +100,11 @@ class Glue(Task):
         self.short_rows_left_out = short_rows_left_out
 
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:
-        from ssm_tune.tasks.sample.glue import glue_rows
-
         origin: dict[str, str] = {}
         splits: dict[str, list[Example]] = {part.split: [] for part in self.parts}
         if data["source"] == "sample":
             for split in splits:
-                splits[split] = [self._example(row, row.get("half", "")) for row in glue_rows(self.member, split)]
+                splits[split] = [self._example(row, row.get("half", "")) for row in sample_rows(self.member, split)]
         else:
             if data["source"] == "hub":
                 where, remedy, rows = self.hub, HUB_CHANGED, self._from_hub(origin)

@@ -20,7 +20,7 @@ from ssm_tune.tasks.base import (
     published_data,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
-from ssm_tune.tasks.sample.dialogues import samsum_rows
+from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import as_decoded
 
@@ -45,7 +45,7 @@ class SAMSum(Task):
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:
         origin: dict[str, str] = {}
         if data["source"] == "sample":
-            rows = {split: samsum_rows(split) for split in FILES}
+            rows = {split: sample_rows("samsum", split) for split in FILES}
         elif data["source"] == "hub":
             rows = self._from_hub(origin)
             check_counts(self.hub, "SAMSum", _counts(rows), HUB_COUNTS, HUB_CHANGED)

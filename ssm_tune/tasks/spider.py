@@ -36,6 +36,7 @@ from ssm_tune.tasks.base import (
     published_data,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
+from ssm_tune.tasks.sample_data import SPIDER_FOLDER
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import as_decoded, clean_up
 
@@ -78,8 +79,6 @@ class Spider(Task):
         self.databases, self.time_limit = databases, float(time_limit)
 
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:
-        from ssm_tune.tasks.sample.databases import spider_folder
-
         origin: dict[str, str] = {}
         if self.databases is not None and data["source"] != "hub":
             raise UserError(f"task.databases is only read with data=hub; with data={data['source']} leave it out")
@@ -89,7 +88,7 @@ class Spider(Task):
             folder, where, remedy = Path(self.databases).expanduser(), self.hub, HUB_CHANGED
             rows = self.questions(origin)
         else:
-            folder = spider_folder() if data["source"] == "sample" else Path(data["path"]).expanduser()
+            folder = SPIDER_FOLDER if data["source"] == "sample" else Path(data["path"]).expanduser()
             where, remedy = str(folder), ACCEPT
             rows = {split: read_objects(folder / file, COLUMNS, HOLDS, "questions") for split, file in FILES.items()}
         schemas = read_schemas(folder / "tables.json")
@@ -143,7 +142,7 @@ class Spider(Task):
         """Hash of what scores depend on beside texts: schemas, databases, the time limit."""
         digest = hashlib.sha256(tables.read_bytes() + f"\n{self.time_limit}".encode())
         for db_id, path in sorted(paths.items()):
-            # the sample world's files are written here, and their bytes vary with the version of SQLite
+            # by content, since the bytes of files made again vary with the version of SQLite
             content = _content(path) if sample else hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"\n{db_id} {content}".encode())
         return digest.hexdigest()

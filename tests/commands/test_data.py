@@ -259,7 +259,7 @@ def test_an_example_as_the_model_sees_it(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_statistics_count_every_token(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssm_tune.tasks.sample.dialogues import samsum_rows
+    from ssm_tune.tasks.sample_data import sample_rows
 
     out = shown(capsys, "samsum", "--data", "sample", "--statistics")
     library = tokenizers.Tokenizer.from_file(str(TINY))
@@ -269,7 +269,7 @@ def test_statistics_count_every_token(capsys: pytest.CaptureFixture[str], monkey
         lengths = {
             row["id"]: len(library.encode(row["dialogue"] + "###").ids)
             + len(library.encode(row["summary"] + "<|endoftext|>").ids)
-            for row in samsum_rows(split)
+            for row in sample_rows("samsum", split)
         }
         longest = max(lengths, key=lambda name: lengths[name])
         numbers = [int(number.replace(",", "")) for number in fields[1:4]]

@@ -7,16 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ssm_tune.models.pretrained import from_pretrained
 from ssm_tune.models.tokenizer import load_tokenizer
-from ssm_tune.tasks.sample.databases import write_spider
-from ssm_tune.tasks.sample.dialogues import samsum_rows
-from ssm_tune.tasks.sample.glue import glue_rows
-from ssm_tune.tasks.sample.triples import dart_rows
+from ssm_tune.tasks.sample_data import SPIDER_FOLDER, sample_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_data_and_settings_have_the_recorded_hash() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "pretrain_tiny.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -35,25 +35,24 @@ def test_model_and_tokenizer_fit_and_are_small() -> None:
 def test_the_separator_is_one_token_wherever_a_dialogue_ends() -> None:
     tokenizer = load_tokenizer("tiny")
     (separator,) = tokenizer.encode("###")
-    for row in samsum_rows("test"):
+    for row in sample_rows("samsum", "test"):
         assert tokenizer.encode(row["dialogue"] + "###") == [*tokenizer.encode(row["dialogue"]), separator]
         assert tokenizer.decode(tokenizer.encode(row["summary"]), clean_up=False) == row["summary"]
 
 
-def test_labels_and_separators_of_the_other_tasks_are_one_token(tmp_path: Path) -> None:
+def test_labels_and_separators_of_the_other_tasks_are_one_token() -> None:
     tokenizer = load_tokenizer("tiny")
     (separator,) = tokenizer.encode("###")
     assert [len(tokenizer.encode(digit)) for digit in "012"] == [1, 1, 1]
     texts = [
         value
         for member in ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2")
-        for row in glue_rows(member, "val")
+        for row in sample_rows(member, "val")
         for value in row.values()
         if isinstance(value, str)
     ]
-    texts += [" | ".join(" : ".join(triple) for triple in row["tripleset"]) for row in dart_rows("test")]
-    write_spider(tmp_path)
-    for entry in json.loads((tmp_path / "dev.json").read_text(encoding="utf-8")):
+    texts += [" | ".join(" : ".join(triple) for triple in row["tripleset"]) for row in sample_rows("dart", "test")]
+    for entry in json.loads((SPIDER_FOLDER / "dev.json").read_text(encoding="utf-8")):
         texts += [entry["question"], entry["query"]]
     for text in texts:
         assert tokenizer.encode(text + "###") == [*tokenizer.encode(text), separator]

@@ -26,7 +26,8 @@ from ssm_tune.config.groups import benchmarks, conf_dir
 from ssm_tune.config.schema import DataConfig
 from ssm_tune.records.record import read_record
 from ssm_tune.records.schema import Record
-from ssm_tune.tasks.base import carve, load_task
+from ssm_tune.tasks.base import load_task
+from ssm_tune.tasks.splits import hold_out_validation
 
 HEADER = ("task", "metric", "frozen", "baseline", "", "tuned", "sd", "ahead", "s/cell")
 
@@ -89,7 +90,7 @@ def baseline_score(task_name: str, metric: str) -> tuple[str, float]:
     dataset = task.load(asdict(DataConfig(source="sample")), "standard")
     roles = task.roles("standard", dataset, None, None)
     if roles.selection == "carved":
-        dataset = carve(dataset)
+        dataset = hold_out_validation(dataset)
     name, answers = baseline(task_name)
     reported = dataset.splits[roles.report]
     return name, 100 * task.score(answers(dataset.splits[roles.train], reported), reported).values[metric]

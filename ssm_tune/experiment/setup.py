@@ -12,8 +12,7 @@ import torch
 
 from ssm_tune.config.groups import method_section
 from ssm_tune.config.schema import Config
-from ssm_tune.data.token_cache import training_sequences
-from ssm_tune.data.tokenization import too_long
+from ssm_tune.data.selection import examples_of_run, within_token_limit
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Method, load_method
 from ssm_tune.models.load import choose_device, choose_dtype, load_model, name_of
@@ -25,7 +24,8 @@ from ssm_tune.ops.backend import Choice, choose
 from ssm_tune.records.record import RECORD_NAME
 from ssm_tune.records.run_id import digest, folder_name
 from ssm_tune.records.trial import TRIAL_NAME
-from ssm_tune.tasks.base import Dataset, Roles, Task, carve, drawn, load_task, published_data
+from ssm_tune.tasks.base import Dataset, Roles, Task, load_task, published_data
+from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.training.distributed import ALONE, World, parts_of
 from ssm_tune.training.settings import TrainSettings, adapter_dtype, total_steps, train_settings
 from ssm_tune.utils.errors import UserError
@@ -141,15 +141,15 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
     dataset = task.load(data, protocol)
     roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
     if roles.selection == "carved":
-        dataset = carve(dataset)
-    dataset = _selecting(dataset, roles, config)
+        dataset = hold_out_validation(dataset)
+    dataset = examples_of_run(dataset, roles, config.splits.selection_examples, config.trial)
     task.check_scoring(dataset.splits[roles.selection if config.trial else roles.report])  # a trial has no reported one
     name = model_name(config.model)
     train, source = train_settings(config, protocol, name, task, method)
     parts_of(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)
-    dataset, left_out, notes = _within_limit(dataset, task, protocol, tokenizer)
+    dataset, left_out, notes = within_token_limit(dataset, task, protocol, tokenizer)
     total_steps(len(dataset.splits[roles.train]), train)
     decode = DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id)
     return Prepared(
@@ -158,38 +158,6 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
         {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
         left_out, [*task.notes, *notes], kernels,
     )  # fmt: skip
-
-
-def _selecting(dataset: Dataset, roles: Roles, config: Config) -> Dataset:
-    """The data set as the run sees it: of the selection split what is asked for, of the reported one nothing in a
-    trial."""
-    splits, count = dict(dataset.splits), config.splits.selection_examples
-    if count is not None:
-        if roles.selected_on_report:
-            raise UserError("splits.selection_examples: the selection split is reported too, and is scored whole")
-        splits[roles.selection] = drawn(splits[roles.selection], count)
-    if config.trial:
-        del splits[roles.report]
-    return dataclasses.replace(dataset, splits=splits)
-
-
-def _within_limit(
-    dataset: Dataset, task: Task, protocol: str, tokenizer: Tokenizer
-) -> tuple[Dataset, dict[str, list[str]], list[str]]:
-    """The data set without the examples that the protocol finds too long, their ids, and what to say of it."""
-    limit = task.max_tokens(protocol)
-    if limit is None:
-        return dataset, {}, []
-    splits, left_out, notes = {}, {}, []
-    for name, examples in dataset.splits.items():
-        long = set(too_long(examples, training_sequences(examples, task, tokenizer).lengths(), limit, tokenizer))
-        splits[name] = [example for example in examples if example.id not in long]
-        if long:
-            left_out[name] = sorted(long)
-            notes.append(f"{len(long)} of {len(examples)} examples of {name} are left out: longer than {limit} tokens")
-        if not splits[name]:
-            raise UserError(f"{dataset.name}: every example of {name} is longer than {limit} tokens in this tokenizer")
-    return dataclasses.replace(dataset, splits=splits), left_out, notes
 
 
 def check_model(prepared: Prepared) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import random
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +19,6 @@ END = "<|endoftext|>"
 """What an answer ends with, and the padding: token 0 of the tokenizers in use."""
 OWN_WORDING = "the instruction (task.instruction) is our own wording, not the official code's"
 """A note of the tasks whose prompts begin with one."""
-CARVE_SEED = 123
-"""Fixed, so that every run of every method selects on the same carved examples."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ class Task(ABC):
         """Split roles under a protocol, with the user's wishes where given.
 
         Under "standard" a test split is reported and val selects; where there is no test split, val is reported
-        and part of train selects (``carve``).
+        and a part of train selects (``splits.hold_out_validation``).
 
         Raises UserError for an unknown split, or for one split in both roles outside protocol=paper.
         """
@@ -158,46 +153,6 @@ class Task(ABC):
                 "choose two splits, or protocol=paper to follow the official code"
             )
         return chosen
-
-
-def carve(dataset: Dataset) -> Dataset:
-    """Move min(10%, 1,000) examples of train, drawn with a fixed seed, into a split "carved" for selection.
-
-    Groups are moved whole, so that selection sees databases or entries that training does not.
-    """
-    splits = dict(dataset.splits)
-    splits["train"], splits["carved"] = set_aside(splits["train"], f"{dataset.name}: ")
-    return dataclasses.replace(dataset, splits=splits)
-
-
-def set_aside(examples: list[Example], where: str) -> tuple[list[Example], list[Example]]:
-    """The examples without min(10%, 1,000) of them, drawn by a fixed seed in whole groups; and those.
-
-    where: begins the line of a UserError, which is raised where there are too few.
-    """
-    count = min(len(examples) // 10, 1000)
-    groups = list(dict.fromkeys(example.group or example.id for example in examples))
-    if count == 0 or len(groups) < 2:
-        raise UserError(f"{where}{len(examples)} training examples are too few to set some aside for selection")
-    sizes = Counter(example.group or example.id for example in examples)
-    aside: set[str] = set()
-    for group in _shuffled(groups, CARVE_SEED)[:-1]:  # one group at least is left to train on
-        if sum(sizes[name] for name in aside) >= count:
-            break
-        aside.add(group)
-    left = [example for example in examples if (example.group or example.id) not in aside]
-    return left, [example for example in examples if (example.group or example.id) in aside]
-
-
-def drawn(examples: list[Example], count: int) -> list[Example]:
-    """``count`` of the examples, drawn by a fixed seed, in their order; all of them where there are no more."""
-    chosen = set(_shuffled([example.id for example in examples], CARVE_SEED)[:count])
-    return [example for example in examples if example.id in chosen]
-
-
-def _shuffled(items: list[str], seed: int) -> list[str]:
-    generator = random.Random(seed)
-    return sorted(items, key={item: generator.random() for item in items}.__getitem__)
 
 
 def make_dataset(

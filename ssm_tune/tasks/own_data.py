@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.tasks.base import END, Example, Roles, Task, set_aside
+from ssm_tune.tasks.base import END, Example, Roles, Task
+from ssm_tune.tasks.splits import hold_out
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_jsonl
 
@@ -107,7 +108,7 @@ def _cut(lines: list[Line], group: Callable[[Line], str], path: Path) -> tuple[l
             "with train.jsonl, val.jsonl and test.jsonl"
         )
     by_id = {line.id: line for line in lines}
-    left, aside = set_aside([Example(line.id, "", "", (), group=group(line)) for line in lines], f"{path}: ")
+    left, aside = hold_out([Example(line.id, "", "", (), group=group(line)) for line in lines], f"{path}: ")
     return [by_id[example.id] for example in left], [by_id[example.id] for example in aside]
 
 

@@ -30,13 +30,13 @@ from ssm_tune.tasks.base import (
     Roles,
     Scored,
     Task,
-    carve,
     data_name,
     make_dataset,
     published_data,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample_data import SPIDER_FOLDER
+from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import as_decoded, clean_up
 
@@ -224,7 +224,7 @@ def _check(where: str, remedy: str, splits: dict[str, list[Example]], origin: di
 def _evaluated(dataset: Dataset) -> list[Example]:
     """What may select or be reported: val, and the databases of train that are set aside where that is asked for."""
     try:
-        return [*dataset.splits["val"], *carve(dataset).splits["carved"]]
+        return [*dataset.splits["val"], *hold_out_validation(dataset).splits["carved"]]
     except UserError:  # too few to set some aside, which is said where it is asked for
         return list(dataset.splits["val"])
 

@@ -17,11 +17,11 @@ from ssm_tune.tasks.base import (
     Roles,
     Scored,
     Task,
-    carve,
     data_name,
     make_dataset,
     published_data,
 )
+from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.utils.errors import UserError
 
 DATA = {"source": "local", "path": "somewhere/mine", "check": "off", "name": None}
@@ -69,7 +69,7 @@ def test_roles_under_both_protocols() -> None:
 @given(count=st.integers(10, 300), groups=st.sampled_from([0, 2, 3, 7, 10]))
 def test_carving_parts_train_and_keeps_groups_whole(count: int, groups: int) -> None:
     whole = dataset(count, groups)
-    carved = carve(whole)
+    carved = hold_out_validation(whole)
     train, aside = carved.splits["train"], carved.splits["carved"]
     assert train
     assert aside
@@ -82,14 +82,14 @@ def test_carving_parts_train_and_keeps_groups_whole(count: int, groups: int) -> 
     else:  # no more groups than it takes to reach a tenth, unless none would be left to train on
         without_last = len(aside) - max(Counter(map(key, aside)).values())
         assert without_last < max(1, count // 10)
-    assert carve(whole).splits == carved.splits
+    assert hold_out_validation(whole).splits == carved.splits
     assert carved.hash == whole.hash
 
 
 @pytest.mark.parametrize(("count", "groups"), [(9, 0), (40, 1)])
-def test_too_little_to_carve(count: int, groups: int) -> None:
-    with pytest.raises(UserError, match="too few to set some aside"):
-        carve(dataset(count, groups))
+def test_too_little_to_hold_out(count: int, groups: int) -> None:
+    with pytest.raises(UserError, match="too few to hold some out"):
+        hold_out_validation(dataset(count, groups))
 
 
 def test_published_names_are_for_published_data() -> None:

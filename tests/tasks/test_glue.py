@@ -17,8 +17,9 @@ from ssm_tune.config.groups import conf_dir
 from ssm_tune.hub.download import HubFiles
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks import glue
-from ssm_tune.tasks.base import Dataset, Example, Roles, carve, load_task
+from ssm_tune.tasks.base import Dataset, Example, Roles, load_task
 from ssm_tune.tasks.glue import Glue
+from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.utils.errors import UserError
 
 MEMBERS = ("cola", "sst2", "mrpc", "qqp", "qnli", "rte", "mnli")
@@ -315,7 +316,7 @@ def test_protocols_choose_metrics_and_splits(
     assert standard.hash == paper.hash
     assert task.roles("paper", paper, None, None) == Roles("train", "val", "val")
     assert task.roles("standard", standard, None, None) == Roles("train", "carved", "val")
-    carved = carve(standard).splits["carved"]
+    carved = hold_out_validation(standard).splits["carved"]
     for examples in (carved, standard.splits["val"]):
         outputs = ["0"] * len(examples)
         values = task.score(outputs, examples).values

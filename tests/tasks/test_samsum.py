@@ -11,8 +11,9 @@ from rouge_score import rouge_scorer
 
 from ssm_tune.hub.download import HubFiles
 from ssm_tune.tasks import samsum
-from ssm_tune.tasks.base import Dataset, Example, Roles, carve, load_task, make_dataset
+from ssm_tune.tasks.base import Dataset, Example, Roles, load_task, make_dataset
 from ssm_tune.tasks.samsum import COUNTS, HUB_COUNTS, SAMSum
+from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.utils.errors import UserError
 
 TASK = load_task({"_target_": "ssm_tune.tasks.samsum.SAMSum", "name": "samsum", "hub": "some/one", "revision": None})
@@ -145,12 +146,12 @@ def test_without_a_test_split_part_of_train_selects() -> None:
     full = small()
     dataset = make_dataset("x", False, {split: full.splits[split] for split in ("train", "val")}, "rougeL", ())
     assert TASK.roles("standard", dataset, None, None) == Roles("train", "carved", "val")
-    carved = carve(dataset)
+    carved = hold_out_validation(dataset)
     assert len(carved.splits["carved"]) == 2
     train, aside = ({e.id for e in carved.splits[name]} for name in ("train", "carved"))
     assert train | aside == {e.id for e in dataset.splits["train"]}
     assert not train & aside
-    assert carve(dataset).splits["carved"] == carved.splits["carved"]
+    assert hold_out_validation(dataset).splits["carved"] == carved.splits["carved"]
 
 
 def test_scores_are_rouge_of_references_as_they_come_back_from_the_tokenizer() -> None:

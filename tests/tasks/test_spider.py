@@ -17,8 +17,9 @@ from ssm_tune.hub.download import HubFiles
 from ssm_tune.metrics.sql import hardness_counts, read_schemas
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks import spider
-from ssm_tune.tasks.base import Roles, carve, load_task
+from ssm_tune.tasks.base import Roles, load_task
 from ssm_tune.tasks.spider import MAX_TOKENS, Spider, schema_text
+from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.utils.errors import UserError
 
 LOADED = OmegaConf.to_container(OmegaConf.load(conf_dir() / "task" / "spider.yaml"))
@@ -115,7 +116,7 @@ def test_selection_takes_whole_databases_and_these_are_at_hand(folder: Path) -> 
     dataset = task.load(local(folder), "standard")
     assert task.roles("standard", dataset, None, None) == Roles("train", "carved", "val")
     assert task.roles("paper", dataset, None, None) == Roles("train", "val", "val")
-    carved = carve(dataset)
+    carved = hold_out_validation(dataset)
     groups = [{e.group for e in carved.splits[name]} for name in ("train", "carved", "val")]
     assert [len(group) for group in groups] == [9, 1, 1]
     assert len(set.union(*groups)) == 11
@@ -280,8 +281,8 @@ def test_the_sample_world_has_databases() -> None:
     val = dataset.splits["val"]
     values = task.score([e.target for e in val], val).values
     assert values["execution"] == 1.0
-    train = [e.target for e in carve(dataset).splits["carved"]]
-    assert task.score(train, carve(dataset).splits["carved"]).values["execution"] == 1.0
+    train = [e.target for e in hold_out_validation(dataset).splits["carved"]]
+    assert task.score(train, hold_out_validation(dataset).splits["carved"]).values["execution"] == 1.0
 
 
 def test_schemas_are_spelled_as_the_official_prompt_does(shared: Path) -> None:
@@ -306,7 +307,7 @@ def test_the_resplit_copy_is_refused_by_name_and_scores_in_full(shared: Path) ->
         values = task.score([e.target for e in val], val).values
         prefix = "paper_" if protocol == "paper" else ""
         assert values[f"{prefix}execution"] == values[f"{prefix}exact"] == 1.0
-    carved = carve(dataset).splits["carved"]
+    carved = hold_out_validation(dataset).splits["carved"]
     assert task.score([e.target for e in carved], carved).values["execution"] == 1.0
 
 

@@ -3,8 +3,8 @@
 ``spider_scores`` computes all of them; ``read_schemas``, ``find_schema`` and ``find_database`` read what it needs.
 """
 
-from ssm_tune.metrics.sql.databases import Database, find_database
-from ssm_tune.metrics.sql.schema import Schema, find_schema, read_schemas, schema_of_database
+from ssm_tune.metrics.sql.databases import find_database
+from ssm_tune.metrics.sql.schema import Database, Schema, find_schema, read_schemas, schema_of_database
 from ssm_tune.metrics.sql.spider import LEVELS, METRICS, hardness_counts, signatures, spider_scores
 
 __all__ = [

@@ -2,25 +2,11 @@
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ssm_tune.utils.errors import UserError
 
-if TYPE_CHECKING:
-    from ssm_tune.metrics.sql.schema import Schema
-
 _MAGIC = b"SQLite format 3\0"
-
-
-@dataclass(frozen=True)
-class Database:
-    """What an example's queries are about. path: its SQLite file, None where there are no databases to run on."""
-
-    db_id: str
-    schema: "Schema"
-    path: Path | None = None
 
 
 def find_database(folder: Path, db_id: str) -> Path:

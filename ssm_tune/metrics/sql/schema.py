@@ -64,6 +64,15 @@ class Schema:
         return {self.column_names[place]: self.column_names[min(group)] for group in groups for place in sorted(group)}
 
 
+@dataclass(frozen=True)
+class Database:
+    """What an example's queries are about. path: its SQLite file, None where there are no databases to run on."""
+
+    db_id: str
+    schema: Schema
+    path: Path | None = None
+
+
 def read_schemas(path: Path) -> dict[str, Schema]:
     """The schemas of a tables.json by db_id, in the order of the file.
 

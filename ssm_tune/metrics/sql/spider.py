@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from ssm_tune.metrics.sql.databases import Database
 from ssm_tune.metrics.sql.exact import exact_match, prepare
 from ssm_tune.metrics.sql.execution import has_order, official_match, same_answer
 from ssm_tune.metrics.sql.hardness import LEVELS, hardness
 from ssm_tune.metrics.sql.parser import parse
 from ssm_tune.metrics.sql.sandbox import Job, Limits, Pool, Result
+from ssm_tune.metrics.sql.schema import Database
 from ssm_tune.metrics.sql.tree import NotParsable, Query
 from ssm_tune.utils.errors import UserError
 

@@ -1,0 +1,78 @@
+"""``state_space_dual``: the scan of a Mamba-2 block with an initial state and the two offsets as arguments.
+
+    B  batch     L  length     H  heads     P  channels a head     N  states a channel     G  groups of B and C
+
+Source: Dao and Gu 2024, "Transformers are SSMs" (arXiv 2405.21060), section 6, the SSD algorithm.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssm_tune.ops.state_space_dual.checks import check_scan, state_dtype
+from ssm_tune.ops.state_space_dual.cpu import StateSpaceDual, read_offset, step_sizes
+from ssm_tune.ops.state_space_dual.update import state_space_dual_update
+
+__all__ = ["state_space_dual", "state_space_dual_update"]
+
+
+def state_space_dual(
+    x: Tensor,
+    dt: Tensor,
+    A_log: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    dt_bias: Tensor | None = None,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    initial_state: Tensor | None = None,
+    state_offset: Tensor | None = None,
+    output_offset: Tensor | None = None,
+    lengths: Tensor | None = None,
+    output_final_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Scan a sequence: ``h_t = exp(A s_t) h_{t-1} + s_t x_t B_t^T``, ``y_t = (h_t + h') C_t + y' + D x_t``.
+
+    Per head; A = -exp(A_log) and the step size s_t = softplus(dt_t + dt_bias), clamped to ``dt_limit``.
+
+    Args:
+        x: (B, L, H, P), a floating dtype.
+        dt: (B, L, H), step sizes before bias, softplus and limits.
+        A_log: (H,).
+        B, C: (B, L, G, N); heads i H / G to (i + 1) H / G - 1 read group i.
+        D: (H,), the skip from input to output.
+        dt_bias: (H,); dt_limit: the least and the largest step size.
+        initial_state: h_0, (H, P, N) for all rows or (B, H, P, N).
+        state_offset: h', (H, P, N), added to the state as it is read at every position, never stored in it
+            (State-offset Tuning, arXiv 2503.03499, section 4).
+        output_offset: y', (H, P), added to every position's output.
+        lengths: (B,) int64, real positions of right-padded rows; the state stays as it is in those that follow.
+        output_final_state: also return the state after the last position, (B, H, P, N), differentiable, in float32
+            (float64 for float64 inputs).
+
+    Returns y (B, L, H, P) in x's dtype. All sums run in float32 (float64 for float64 inputs); every floating argument
+    may require gradients, and only those that do get one.
+
+    Raises:
+        ValueError: shapes, dtypes or limits that do not belong together, named.
+    """
+    check_scan(x, dt, A_log, B, C, dt_limit, D=D, dt_bias=dt_bias, initial_state=initial_state,
+               state_offset=state_offset, output_offset=output_offset, lengths=lengths)  # fmt: skip
+    wide = state_dtype(x.dtype)
+    step = step_sizes(dt, dt_bias, dt_limit, wide)
+    if lengths is not None:
+        real = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        step = step.where(real.unsqueeze(2), 0)
+    shape = (x.shape[0], *x.shape[2:], B.shape[3])
+    start = step.new_zeros(shape) if initial_state is None else initial_state.to(wide).expand(shape)
+    y, final = StateSpaceDual.apply(x, step, step * -torch.exp(A_log.to(wide)), B, C, start)
+    if state_offset is not None:
+        y = y + read_offset(state_offset.to(wide), C.to(wide))
+    if output_offset is not None:
+        y = y + output_offset.to(wide)
+    if D is not None:
+        y = y + x.to(wide) * D.to(wide).unsqueeze(1)
+    y = y.to(x.dtype)
+    return (y, final) if output_final_state else y

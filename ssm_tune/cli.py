@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     if first in SUBCOMMANDS:
         command = import_module(f"ssm_tune.commands.{first}")
         return _guarded(lambda: command.main(arguments[1:]))
+    if first == "bench":
+        return _fail("benchmarks are no subcommand now: python -m benchmarks scan|step|generate|cpu, from a checkout")
     if "=" not in first and not first.startswith(("-", "+", "~")):
         return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
     return _guarded(

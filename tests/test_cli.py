@@ -60,6 +60,7 @@ WRONG = [
     (["method=lora", "task=samsum", "train.learning_rate=-1"], "train.learning_rate must be a positive number"),
     (["method=lora", "task=samsum", "train.batch_size=0"], "train.batch_size must be at least 1, got 0"),
     (["method=lora", "task=samsum", "decode.num_beams=0"], "decode.num_beams must be at least 1, got 0"),
+    (["bench", "step"], "python -m benchmarks"),
     (["method=lora", "task=samsum", "protocol=mine"], "protocol must be one of auto, paper, standard"),
     (["method=lora", "task=samsum", "seed=-1"], "seed must be a whole number from 0"),
     (["method=lora", "task=samsum", "data=local"], "add data.path=DIR"),

@@ -12,5 +12,4 @@ SUBCOMMANDS = {
     "generate": "answer a prompt with a tuned model",
     "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
     "doctor": "check what runs need on this machine, and say what mends it",
-    "bench": "time the GPU kernels against what the hardware allows, training steps and decoding, also on a CPU",
 }

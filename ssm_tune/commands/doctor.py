@@ -27,8 +27,11 @@ LITTLE_DISK, TOO_LITTLE_DISK = 20e9, 1e9
 OLDEST_PYTHON = (3, 11)
 OPTIONAL = {
     "wandb": ("logger=wandb", "pip install 'ssm-tune[wandb]'"),
-    "mamba-ssm": ("backend=mamba_ssm and ssm-tune bench's comparison", "pip install 'ssm-tune[mamba]'"),
-    "causal-conv1d": ("backend=mamba_ssm and ssm-tune bench's comparison", "pip install 'ssm-tune[mamba]'"),
+    "mamba-ssm": ("backend=mamba_ssm and the comparison in python -m benchmarks scan", "pip install 'ssm-tune[mamba]'"),
+    "causal-conv1d": (
+        "backend=mamba_ssm and the comparison in python -m benchmarks scan",
+        "pip install 'ssm-tune[mamba]'",
+    ),
     "submitit": ("sweeps on a cluster", "pip install 'ssm-tune[slurm]'"),
 }
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ssm_tune.config.groups import benchmarks, names
 from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,17 +23,11 @@ _TITLES = ("steps", "tokens", "longest", "ms/step", "train h", "eval h", "peak G
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the plan; 0 if every cell fits. Raises UserError as a run would, and where a cell does not fit."""
-    options = _parser().parse_intermixed_args(argv)
-    if options.paper:
-        if options.settings:
-            raise UserError("plan --paper takes no settings: choose with --task and --method")
-        from ssm_tune.commands.plan_paper import paper
-
-        return paper(options)
+    if "--paper" in (sys.argv[1:] if argv is None else argv):
+        raise UserError("the paper's grid is a benchmark now: python -m benchmarks.paper_grid, from a checkout")
+    options = _parser().parse_args(argv)
     if not options.settings:
-        raise UserError("plan needs a cell, a sweep or --paper: ssm-tune plan method=lora task=samsum, or plan main")
-    if options.task or options.method:
-        raise UserError("--task and --method are for plan --paper; of a sweep, task=NAME and method=NAME choose cells")
+        raise UserError("plan needs a run or a sweep: ssm-tune plan method=lora task=samsum, or ssm-tune plan main")
     from ssm_tune.sweeps.sweep_file import read_sweep
 
     sweep = read_sweep([word if "=" in word else f"+sweep={word}" for word in options.settings])
@@ -59,20 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         "cells of a sweep, from a few steps and batches timed here, the longest first, so that what does not fit into "
         "memory shows at once. Cells that are done cost nothing; nothing is trained or recorded. "
         "Exit status 2 if a cell does not fit, with what would.",
-        epilog="examples: ssm-tune plan method=state_offset task=samsum; ssm-tune plan +sweep=main; "
-        "ssm-tune plan --paper --task dart",
+        epilog="examples: ssm-tune plan method=state_offset task=samsum; ssm-tune plan +sweep=main",
     )
     parser.add_argument("settings", nargs="*", metavar="SWEEP_OR_SETTING",
                         help="settings of a cell or of many as behind -m, or a sweep's name")  # fmt: skip
-    parser.add_argument("--paper", action="store_true",
-                        help="the paper's grid with random weights of the real sizes and without its data, beside the "
-                        "official code's hours")  # fmt: skip
-    parser.add_argument("--task", action="append", choices=benchmarks(), metavar="NAME",
-                        help="--paper: only this task (may be repeated)")  # fmt: skip
-    parser.add_argument("--method", action="append", choices=names("method"), metavar="NAME",
-                        help="--paper: only this method (may be repeated)")  # fmt: skip
-    parser.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto",
-                        help="--paper: as train.cuda_graphs (default: auto)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

@@ -13,8 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssm_tune.cli import main
-from ssm_tune.commands import bench_step, plan_paper
-from ssm_tune.config.groups import benchmarks, names
 from ssm_tune.planning import profiling as probe
 from ssm_tune.planning import workload
 from ssm_tune.planning.workload import Batches, training_work
@@ -141,8 +139,7 @@ def test_a_sweep_says_all_of_its_cells(monkeypatch: pytest.MonkeyPatch, capsys: 
         (["method=lora", "task=sansum"], "samsum"),
         (["nosweep"], "nosweep"),
         ([], "plan needs"),
-        (["--paper", "task=dart"], "--task"),
-        (["method=lora", "--task", "dart"], "--paper"),
+        (["--paper"], "python -m benchmarks.paper_grid"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(
@@ -188,38 +185,3 @@ def test_times_on_a_line_sum_exactly(shapes: list[tuple[int, int, int]]) -> None
     assert batches.total(costs) == pytest.approx(sum(2.0 + 0.5 * rows * length for rows, length, _ in shapes))
     steps = sum(extra * (2.0 + 0.5 * rows * length) for rows, length, extra in shapes)
     assert batches.steps_of(costs) == pytest.approx(steps)
-
-
-def test_the_papers_grid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(bench_step.SIZES, "mamba_130m", (16, 1, 50_280))
-    assert main(["plan", "--paper", "--task", "glue_cola", "--method", "lora", "--method", "prompt", "--json"]) == 0
-    captured = capsys.readouterr()
-    rows = json.loads(captured.out)["rows"]
-    assert [row["steps"] for row in rows] == [21_380, 21_380]
-    assert [row["filled"] for row in rows] == ["ad", "acd"]
-    assert rows[0]["official_step_ms"] == 110.3
-    assert rows[0]["official_train_hours"] == pytest.approx(21_380 * 110.3 / 3.6e6)
-    assert all(row["hours"] > 0 for row in rows)
-    assert "published methods: 1 cells" in captured.err
-
-
-def test_the_papers_grid_has_all_tasks_with_their_published_sizes() -> None:
-    from ssm_tune.config.compose import compose
-    from ssm_tune.tasks.samsum import COUNTS
-
-    assert set(plan_paper.TASKS) == set(benchmarks())
-    for name, size in plan_paper.TASKS.items():
-        config = compose([f"task={name}", "method=lora"])
-        assert (config.model["name"], config.train.epochs) == (size.model, size.epochs)
-        if "parts" in config.task:
-            rows = {"train": 0, "val": 0}
-            for part in config.task["parts"]:
-                rows[part["split"]] += part["rows"]
-            assert (size.examples, size.evaluated) == (rows["train"], rows["val"])
-        for method in names("method"):
-            hours = plan_paper.official(size, method)["official_hours"]
-            assert hours > 0
-    samsum = plan_paper.TASKS["samsum"]
-    assert (samsum.examples, samsum.evaluated) == (COUNTS["train rows"], COUNTS["test rows"])
-    # a batch of two where the official configs have it
-    assert plan_paper.work_of(samsum, "initial_state", False, False).steps == 73_660

@@ -33,7 +33,11 @@ class KernelError(UserError):
 
 @dataclass(frozen=True)
 class Kernel:
-    """One variant of one kernel: ``name`` is its entry and its source file's name; ``macros`` are its -D options."""
+    """One variant of one kernel.
+
+    name: its entry; file: its source without ".cu", below ops/ or, of a kernel elsewhere, an absolute path;
+    macros: its -D options.
+    """
 
     name: str
     file: str

@@ -1,4 +1,4 @@
-"""bench cpu on a few tokens, and its refusal of a peer that computes something else."""
+"""The benchmark cpu on a few tokens, and its refusal of a peer that computes something else."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from ssm_tune.commands import bench, bench_cpu
-from ssm_tune.commands.bench_cpu import Case
+from benchmarks import cpu, run
+from benchmarks.cpu import Case
 from ssm_tune.config.groups import names
 from ssm_tune.utils.errors import UserError
 
@@ -25,11 +25,16 @@ SMALL = (
 )
 
 
+def run_cases(monkeypatch: pytest.MonkeyPatch, *cases: Case) -> None:
+    monkeypatch.setattr(cpu, "CASES", cases)
+    cpu.run((), io.StringIO())
+
+
 def test_the_table_has_both_sides_of_every_case(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench_cpu, "CASES", SMALL)
-    assert bench.main(["cpu", "--format", "json"]) == 0
+    monkeypatch.setattr(cpu, "CASES", SMALL)
+    assert run.main(["cpu", "--format", "json"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert found["threads"] == torch.get_num_threads()
@@ -46,7 +51,7 @@ def test_the_table_has_both_sides_of_every_case(
         ours, theirs = row["milliseconds"]["ours"], row["milliseconds"]["transformers"]
         assert ours > 0 < theirs
         assert row["speedup"] == pytest.approx(theirs / ours)
-        assert bench_cpu.line(row) in lines
+        assert cpu.line(row) in lines
 
 
 @pytest.mark.parametrize(
@@ -54,15 +59,15 @@ def test_the_table_has_both_sides_of_every_case(
     [
         (SMALL[0], "layers.3.mixer.D", "losses"),
         (SMALL[2], "layers.0.norm.weight", "losses"),
-        (SMALL[4], "norm_f.weight", "answers"),
-        (SMALL[5], "norm_f.weight", "answers"),
+        (SMALL[4], "norm_f.weight", "outputs"),
+        (SMALL[5], "norm_f.weight", "outputs"),
     ],
     ids=["bitfit", "lora", "greedy", "beams"],
 )
 def test_a_peer_that_computes_something_else_is_refused(
     case: Case, parameter: str, which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = bench_cpu.peer
+    right = cpu.peer
 
     def wrong(model: Any) -> Any:
         theirs = right(model)
@@ -71,40 +76,40 @@ def test_a_peer_that_computes_something_else_is_refused(
         tensor += torch.randn(tensor.shape, generator=generator)
         return theirs
 
-    monkeypatch.setattr(bench_cpu, "peer", wrong)
+    monkeypatch.setattr(cpu, "peer", wrong)
     with pytest.raises(UserError, match=f"{case.what}, tiny, {case.shape}: .*{which}.* differ"):
-        bench_cpu.run([case], io.StringIO())
+        run_cases(monkeypatch, case)
 
 
 def test_other_gradients_are_refused_where_losses_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = bench_cpu._trained_alike
-    monkeypatch.setattr(bench_cpu, "_trained_alike", lambda theirs, adapter: right(theirs, adapter)[1:])
+    right = cpu._trained_alike
+    monkeypatch.setattr(cpu, "_trained_alike", lambda theirs, adapter: right(theirs, adapter)[1:])
     with pytest.raises(UserError, match="the gradient norms differ"):
-        bench_cpu.measured(SMALL[0])
+        cpu.measured(SMALL[0])
 
 
 @pytest.mark.parametrize("package", ["transformers", "peft"])
 def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"needs the package {package} .*pip install"):
-        bench_cpu.run([SMALL[2]], io.StringIO())
+        run_cases(monkeypatch, SMALL[2])
 
 
 def test_what_fails_says_why_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(model: Any) -> Any:
         raise RuntimeError("Expected x.is_cuda() to be true\nmore")
 
-    monkeypatch.setattr(bench_cpu, "peer", fails)
-    said = bench_cpu.line(bench_cpu.measured(SMALL[0]))
+    monkeypatch.setattr(cpu, "peer", fails)
+    said = cpu.line(cpu.measured(SMALL[0]))
     assert said.split().count("-") == 3
     assert said.endswith("RuntimeError: Expected x.is_cuda() to be true")
 
 
 def test_no_rows_of_a_model_is_no_empty_table() -> None:
     with pytest.raises(UserError, match="no rows of mamba_1b4"):
-        bench.main(["cpu", "--model", "mamba_1b4"])
+        run.main(["cpu", "--model", "mamba_1b4"])
 
 
 def test_every_method_and_model_is_one_of_ours() -> None:
-    assert {case.method for case in bench_cpu.CASES if case.method} <= set(names("method"))
-    assert {case.model for case in bench_cpu.CASES} <= set(names("model"))
+    assert {case.method for case in cpu.CASES if case.method} <= set(names("method"))
+    assert {case.model for case in cpu.CASES} <= set(names("model"))

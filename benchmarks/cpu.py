@@ -1,4 +1,4 @@
-"""ssm-tune bench cpu: training steps and decoding on the CPU, beside transformers' MambaForCausalLM."""
+"""Training steps and decoding on the CPU, beside transformers' MambaForCausalLM."""
 
 from __future__ import annotations
 
@@ -12,13 +12,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TextIO
 
-from ssm_tune.commands.bench_step import LABELS, SIZES
+import torch
+
+from benchmarks.models import SIZES
+from benchmarks.table import Row, Table
+from benchmarks.train_step import LABELS
 from ssm_tune.config.groups import method_section
+from ssm_tune.data.tokenization import Encoded
+from ssm_tune.generation.generate import generate
+from ssm_tune.methods.base import attach, load_method
+from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.initialization import initialised
+from ssm_tune.models.mamba import Mamba
+from ssm_tune.planning.profiling import RATE
+from ssm_tune.records.provenance import hardware
+from ssm_tune.training.settings import TrainSettings
+from ssm_tune.training.trainer import Training
 from ssm_tune.utils.errors import UserError, first_line
 
 NEW_TOKENS = 20
 LORA = {"targets": ["in_proj", "x_proj"], "dropout": 0.0}
-"""What peft does as well: it refuses out_proj, finds no parts in x_proj, and transformers passes by its dt_proj."""
+"""What peft can train as well: it refuses out_proj and has no parts of x_proj; transformers skips its dt_proj."""
 TOLERANCE = 1e-4
 """By how much of themselves losses and gradient norms may differ: rounding in float32."""
 
@@ -59,64 +73,59 @@ CASES = (
     Case("tiny", 16, (32, 128), 3, beams=5),
     Case("mamba_130m", 4, (32, 128), 3, beams=1),
 )
-_ROW = "{:>15} {:>10} {:>11} {:>9} {:>15} {:>8}"
-_TITLES = ("what", "model", "rows x L", "ours, ms", "transformers, ms", "speedup")
+TABLE = Table({"what": 15, "model": 10, "rows x L": 11, "ours, ms": 9, "transformers, ms": 16, "speedup": 8})
 Step = Callable[[], tuple[float, float]]
 """Takes a training step; gives its loss and the norm of its gradients."""
 
 
-def run(cases: Sequence[Case], table: TextIO) -> dict[str, Any]:
-    """Measure the cases, showing each as it is done; what was found, as JSON has it.
+def run(models: Sequence[str], file: TextIO) -> dict[str, Any]:
+    """Time the cases of these models (all where empty) on the CPU, printing a line for each; returns what the JSON
+    output holds.
 
     Raises:
-        UserError: transformers or peft is missing, or computes something else than we do.
+        UserError: there is no case of the models; transformers or peft is missing, or computes something else.
     """
-    import torch
-
-    from ssm_tune.records.provenance import hardware
-
+    cases = [case for case in CASES if not models or case.model in models]
+    if not cases:
+        raise UserError(f"the benchmark cpu has no rows of {', '.join(models)}: leave --model out, or take tiny")
     found: dict[str, Any] = {
         **{name: value for name, value in hardware().items() if name in ("cpu", "cores")},
-        "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "transformers": _package("transformers").__version__, "rows": [],
-    }  # fmt: skip
-    print(heading(found), file=table, flush=True)
-    for case in cases:
-        found["rows"].append(measured(case))
-        print(line(found["rows"][-1]), file=table, flush=True)
-    return found
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": _package("transformers").__version__,
+    }
+    return found | {"rows": TABLE.print(about(found), map(measured, cases), line, file)}
 
 
-def heading(found: dict[str, Any]) -> str:
-    """What was measured, and the table's titles."""
-    return "\n".join([
-        f"{found['cpu']}, {found['cores']} cores, {found['threads']} threads, torch {found['torch']}, transformers "
-        f"{found['transformers']}",
-        f"float32, the same random weights, medians of both in turn. step: {LABELS} label tokens a row; from making a",
-        "batch to AdamW; losses and gradient norms are equal. lora: peft's, on in_proj and x_proj. decode: of each",
-        f"prompt {NEW_TOKENS} new tokens, all prompts at once; answers are equal. speedup: theirs over ours.",
-        _ROW.format(*_TITLES),
-    ])  # fmt: skip
+def about(found: dict[str, Any]) -> str:
+    """What was measured, and what the columns hold."""
+    return f"""\
+{found["cpu"]}, {found["cores"]} cores, {found["threads"]} threads, torch {found["torch"]}, transformers \
+{found["transformers"]}
+float32, the same random weights, medians of both in turn. step: {LABELS} label tokens a row; from making a
+batch to AdamW; losses and gradient norms are equal. lora: peft's, on in_proj and x_proj. decode: of each
+prompt {NEW_TOKENS} new tokens, all prompts at once; outputs are equal. speedup: theirs over ours."""
 
 
-def line(row: dict[str, Any]) -> str:
-    what = (row["what"], row["model"], row["shape"])
+def line(row: Row) -> str:
+    cells = {"what": row["what"], "model": row["model"], "rows x L": row["shape"]}
     if "failed" in row:
-        return _ROW.format(*what, *"---") + f"  {row['failed']}"
-    ours, theirs = (f"{row['milliseconds'][name]:.0f}" for name in ("ours", "transformers"))
-    return _ROW.format(*what, ours, theirs, f"{row['speedup']:.2f}")
+        return TABLE.line(cells, row["failed"])
+    cells |= {
+        "ours, ms": f"{row['milliseconds']['ours']:.0f}",
+        "transformers, ms": f"{row['milliseconds']['transformers']:.0f}",
+        "speedup": f"{row['speedup']:.2f}",
+    }
+    return TABLE.line(cells)
 
 
-def measured(case: Case) -> dict[str, Any]:
+def measured(case: Case) -> Row:
     """A row of the table; one that cannot be measured says why, under ``failed``.
 
     Raises:
         UserError: the two compute different things.
     """
-    from ssm_tune.models.block import MambaConfig
-    from ssm_tune.models.initialization import initialised
-
-    row: dict[str, Any] = {"what": case.what, "model": case.model, "shape": case.shape, "rounds": case.rounds}
+    row: Row = {"what": case.what, "model": case.model, "shape": case.shape, "rounds": case.rounds}
     try:
         model = initialised(MambaConfig(*SIZES[case.model]), seed=0)
         works = (_steps if case.method else _decodings)(case, model, peer(model))
@@ -126,7 +135,7 @@ def measured(case: Case) -> dict[str, Any]:
     return row | {"milliseconds": {"ours": ours, "transformers": theirs}, "speedup": theirs / ours}
 
 
-def peer(model: Any) -> Any:
+def peer(model: Mamba) -> Any:
     """transformers' model with the weights of ours."""
     transformers, config = _package("transformers"), model.config
     theirs = transformers.MambaForCausalLM(
@@ -144,7 +153,8 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"bench cpu needs the package {name} ({first_line(error)}): pip install 'transformers>=5' 'peft>=0.19'"
+            f"the benchmark cpu needs the package {name} ({first_line(error)}): "
+            "pip install 'transformers>=5' 'peft>=0.19'"
         ) from error
 
 
@@ -167,7 +177,7 @@ def _tokens(case: Case, vocabulary: int) -> list[list[int]]:
     return [draw.choices(range(1, vocabulary), k=length) for length in lengths]
 
 
-def _steps(case: Case, model: Any, theirs: Any) -> tuple[Step, Step]:
+def _steps(case: Case, model: Mamba, theirs: Any) -> tuple[Step, Step]:
     """A step of ours and one of theirs on the same batch, warm.
 
     A row of L tokens is L inputs and L targets, of L + 1 tokens in all; transformers, which shifts labels itself, is
@@ -185,13 +195,7 @@ def _steps(case: Case, model: Any, theirs: Any) -> tuple[Step, Step]:
     return ours, theirs
 
 
-def _our_step(model: Any, method: str, rows: list[list[int]]) -> Step:
-    from ssm_tune.data.tokenization import Encoded
-    from ssm_tune.methods.base import attach, load_method
-    from ssm_tune.planning.profiling import RATE
-    from ssm_tune.training.settings import TrainSettings
-    from ssm_tune.training.trainer import Training
-
+def _our_step(model: Mamba, method: str, rows: list[list[int]]) -> Step:
     sequences = [Encoded(tokens, min(LABELS, len(tokens) - 1)) for tokens in rows]
     settings = TrainSettings(epochs=10**6, batch_size=len(rows), learning_rate=RATE, seed=0)
     section = method_section(method, LORA if method == "lora" else {})
@@ -227,10 +231,6 @@ def _trained_alike(theirs: Any, adapter: Any) -> list[Any]:
 
 
 def _their_step(model: Any, parameters: list[Any], rows: list[list[int]]) -> Step:
-    import torch
-
-    from ssm_tune.planning.profiling import RATE
-
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
     model.train()
 
@@ -252,30 +252,26 @@ def _their_step(model: Any, parameters: list[Any], rows: list[list[int]]) -> Ste
 
 def _padded(rows: list[list[int]], left: bool) -> tuple[Any, Any]:
     """Token ids padded with 0, and which are no padding; None where all are, since transformers is faster then."""
-    import torch
-
     longest = max(map(len, rows))
     fill = [[0] * (longest - len(tokens)) for tokens in rows]
     input_ids = torch.tensor([pad + row if left else row + pad for pad, row in zip(fill, rows, strict=True)])
     return input_ids, (input_ids != 0).long() if any(fill) else None
 
 
-def _decodings(case: Case, model: Any, theirs: Any) -> tuple[Callable[[], list[list[int]]], ...]:
+def _decodings(case: Case, model: Mamba, theirs: Any) -> tuple[Callable[[], list[list[int]]], ...]:
     """Decoding of all prompts by ours and by theirs, warm."""
     prompts = _tokens(case, model.config.vocab_size)
     works = tuple(partial(decode, one, prompts, case.beams) for decode, one in ((_ours, model), (_theirs, theirs)))
     ours, peers = (work() for work in works)
     if different := sum(mine != other for mine, other in zip(ours, peers, strict=True)):
         raise UserError(
-            f"{case.what}, {case.model}, {case.shape}: {different} of {case.rows} answers differ from those of "
+            f"{case.what}, {case.model}, {case.shape}: {different} of {case.rows} outputs differ from those of "
             f"transformers {_package('transformers').__version__}: times of different work are not comparable"
         )
     return works
 
 
-def _ours(model: Any, prompts: list[list[int]], beams: int) -> list[list[int]]:
-    from ssm_tune.generation.generate import generate
-
+def _ours(model: Mamba, prompts: list[list[int]], beams: int) -> list[list[int]]:
     return generate(model, prompts, num_beams=beams, max_new_tokens=NEW_TOKENS, min_length=10**6)
 
 
@@ -283,9 +279,15 @@ def _theirs(model: Any, prompts: list[list[int]], beams: int) -> list[list[int]]
     """Padded on the left: a masked token leaves transformers' states at zero, so that what follows is the same."""
     input_ids, mask = _padded(prompts, left=True)
     model.eval()
-    answers = model.generate(
-        input_ids, attention_mask=mask, do_sample=False, num_beams=beams, max_new_tokens=NEW_TOKENS,
-        min_new_tokens=NEW_TOKENS, pad_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    found: list[list[int]] = answers[:, input_ids.shape[1] :].tolist()
+    outputs = model.generate(
+        input_ids,
+        attention_mask=mask,
+        do_sample=False,
+        num_beams=beams,
+        max_new_tokens=NEW_TOKENS,
+        min_new_tokens=NEW_TOKENS,
+        pad_token_id=0,
+        eos_token_id=0,
+    )
+    found: list[list[int]] = outputs[:, input_ids.shape[1] :].tolist()
     return found

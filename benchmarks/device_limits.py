@@ -1,9 +1,10 @@
-"""What the hardware can do, measured: the two ceilings that the scan is compared with."""
+"""What the device can do, measured: the rates of copies and of exponentials, which the scan is compared with."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ssm_tune.ops.cuda.compiler import Kernel
 from ssm_tune.ops.cuda.launch import launch
 
+EXPONENTIALS = Kernel.of("exponentials", {"DTYPE": 0}, str(Path(__file__).with_name("rates")))
 _COPY_BYTES = 2**30
 _ROUNDS = 4000
 _SHORTEST = 3000.0
@@ -77,8 +79,8 @@ def exponential_rate() -> float:
     """Exponentials a second of the special-function units (ex2.approx)."""
     blocks = torch.cuda.get_device_properties("cuda").multi_processor_count * 8
     out = torch.zeros(1, device="cuda")
-    kernel = Kernel.of("exponentials", {"DTYPE": 0}, "kernels/rates")
     taken = microseconds(
-        lambda _: launch(kernel, (blocks, 1, 1), 256, 0, "Pii", [out.data_ptr(), _ROUNDS, 0], out.device), [None] * 3
+        lambda _: launch(EXPONENTIALS, (blocks, 1, 1), 256, 0, "Pii", [out.data_ptr(), _ROUNDS, 0], out.device),
+        [None] * 3,
     )
     return blocks * 256 * 8 * _ROUNDS / taken * 1e6

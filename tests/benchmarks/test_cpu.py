@@ -30,6 +30,7 @@ def run_cases(monkeypatch: pytest.MonkeyPatch, *cases: Case) -> None:
     cpu.run((), io.StringIO())
 
 
+@pytest.mark.slow
 def test_the_table_has_both_sides_of_every_case(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

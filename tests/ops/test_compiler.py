@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.device_limits import EXPONENTIALS
 from ssm_tune.ops.causal_conv1d.cuda import SPANS, WEIGHT_SPANS, conv_kernel
 from ssm_tune.ops.cross_entropy.cuda import cross_entropy_kernel
 from ssm_tune.ops.cuda import compiler
@@ -27,7 +28,7 @@ except KernelError as error:
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FROZEN = {name: name in ("u", "dt", "B", "C", "z") for name in INPUTS}
-SIMPLE = Kernel.of("exponentials", {"DTYPE": 0}, "rates")
+SIMPLE = Kernel.of("sum_partials", {"DTYPE": 0}, "cuda/sums")
 SHARED_MEMORY = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "sm_120": 99}
 """KiB that a block may ask for."""
 
@@ -61,7 +62,7 @@ def scan_kernels() -> list[tuple[str, Kernel, int]]:
 
 
 def other_kernels() -> list[tuple[str, Kernel, int]]:
-    found = [("sums", Kernel.of("sum_partials", {"DTYPE": 0}, "sums"), 0), ("rates", SIMPLE, 0)]
+    found = [("sums", SIMPLE, 0), ("exponentials", EXPONENTIALS, 0)]
     for dtype in DTYPES:
         label = str(dtype).removeprefix("torch.")
         found += [
@@ -74,7 +75,11 @@ def other_kernels() -> list[tuple[str, Kernel, int]]:
             (f"dropout backward {label}", dropout_kernel("dropout_backward", dtype), 0),
             (f"cross entropy forward {label}", cross_entropy_kernel("cross_entropy_forward", dtype), 0),
             (f"cross entropy backward {label}", cross_entropy_kernel("cross_entropy_backward", dtype), 0),
-            (f"conv step {label}", Kernel.of("conv_step", {"DTYPE": int(DTYPES.index(dtype))}, "step"), 0),
+            (
+                f"conv step {label}",
+                Kernel.of("conv_step", {"DTYPE": DTYPES.index(dtype)}, "selective_scan/step"),
+                0,
+            ),
             (f"norm forward {label}", norm_kernel("norm_forward", torch.float32, dtype, 2048, True, False), 0),
             (f"norm backward {label}", norm_kernel("norm_backward", torch.float32, dtype, 2048, True, True), 0),
             (f"norm backward in one dtype {label}", norm_kernel("norm_backward", dtype, dtype, 768, False, False), 0),
@@ -102,7 +107,7 @@ def test_every_variant_compiles(arch: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_refused_source_shows_nvrtcs_log() -> None:
     with pytest.raises(KernelError, match=r"Log: .*undefined") as caught:
-        compile_kernel(Kernel.of("scan_forward", {"DTYPE": 0}), "sm_90")
+        compile_kernel(Kernel.of("scan_forward", {"DTYPE": 0}, "selective_scan/scan_forward"), "sm_90")
     assert "backend=reference" in str(caught.value)
 
 
@@ -111,7 +116,7 @@ def test_the_cache_is_used_and_mended(
 ) -> None:
     monkeypatch.setenv(compiler.CACHE_VARIABLE, str(tmp_path))
     first = cached_cubin(SIMPLE, "sm_90")
-    assert "compiled exponentials for sm_90 in" in capsys.readouterr().err
+    assert "compiled sum_partials for sm_90 in" in capsys.readouterr().err
     assert cached_cubin(SIMPLE, "sm_90") == first
     assert capsys.readouterr().err == ""
     (file,) = tmp_path.iterdir()
@@ -134,7 +139,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 def test_eight_processes_at_once(tmp_path: Path) -> None:
     program = (
         "from ssm_tune.ops.cuda.compiler import Kernel, cached_cubin; "
-        "cached_cubin(Kernel.of('exponentials', {'DTYPE': 0}, 'rates'), 'sm_90')"
+        "cached_cubin(Kernel.of('sum_partials', {'DTYPE': 0}, 'cuda/sums'), 'sm_90')"
     )
     environment = {**os.environ, compiler.CACHE_VARIABLE: str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     running = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(8)]

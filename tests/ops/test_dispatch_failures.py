@@ -17,7 +17,7 @@ from ssm_tune.ops.cuda import compiler, launch
 from ssm_tune.ops.cuda.compiler import Kernel, KernelError, cached_cubin
 
 GPU = torch.device("cuda", 0)
-SIMPLE = Kernel.of("exponentials", {"DTYPE": 0}, "rates")
+SIMPLE = Kernel.of("sum_partials", {"DTYPE": 0}, "cuda/sums")
 
 
 class Status(IntEnum):

@@ -13,14 +13,14 @@ from ssm_tune.ops.backend import kernels_run
 from ssm_tune.ops.selective_scan import selective_scan
 
 
-def can_run(x: Tensor, A: Tensor) -> bool:
+def kernels_can_run(x: Tensor, A: Tensor) -> bool:
     """Whether the kernels can scan ``x`` (B, D, L) with A (D, N). They are left out of what torch.compile traces."""
     if torch.compiler.is_compiling() or x.device.type != "cuda":
         return False
     return kernels_run("selective_scan", x.transpose(1, 2), *A.shape)
 
 
-def scan(
+def fast_scan(
     x: Tensor,
     dt: Tensor,
     A: Tensor,

@@ -9,8 +9,8 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from ssm_tune.peft import fast_path
 from ssm_tune.peft.config import RecurrentConfig
+from ssm_tune.peft.fast_path import fast_scan, kernels_can_run
 from ssm_tune.peft.mixers import MAMBA1, Mixer, describe, forward_with, originals
 from ssm_tune.peft.terms import added, gated, step_sizes, sum_dtype
 
@@ -113,9 +113,9 @@ class RecurrentLayer(nn.Module, BaseTunerLayer):
         inputs = (hidden_states, dt, A, B, C, D, z, delta_bias)
         y: Tensor
         state: Tensor | None
-        if self.has_fast_path and delta_softplus and fast_path.can_run(hidden_states, A):
+        if self.has_fast_path and delta_softplus and kernels_can_run(hidden_states, A):
             self.path = "ssm_tune kernels"
-            y, state = fast_path.scan(*inputs, mask=mask, **self.fast_arguments())
+            y, state = fast_scan(*inputs, mask=mask, **self.fast_arguments())
         else:
             self.path = "transformers"
             scan = self._original[MAMBA1.scan]

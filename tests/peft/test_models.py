@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from helpers.peft_features import FEATURES
 from helpers.peft_models import CONFIGS
 

@@ -14,7 +14,7 @@ from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import RECORD_NAME, find_records, read_record
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting.comparison import Side, aligned, compared, require_same, rows_of
-from ssm_tune.reporting.run_tables import settings, table_key
+from ssm_tune.reporting.grouping import settings, table_key
 from ssm_tune.utils.errors import UserError
 
 FILTERS = ("task", "data", "model", "protocol")

@@ -20,9 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     from ssm_tune.reporting.build import agreeing
-    from ssm_tune.reporting.grid import fill
     from ssm_tune.reporting.html_report import page
-    from ssm_tune.reporting.table_spec import load_layout
+    from ssm_tune.reporting.planned_table import fill
+    from ssm_tune.reporting.table_spec import load_table_spec
 
     found, warnings = find_records(options.results)
     for warning in warnings:
@@ -33,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         (path, record) for path, record in found
         if all(record["cell"][name] == value for name, value in wanted.items())  # type: ignore[literal-required]
     ]  # fmt: skip
-    grid = fill(load_layout(options.name), [record for _, record in chosen])
-    if grid.empty:
+    table = fill(load_table_spec(options.name), [record for _, record in chosen])
+    if table.empty:
         raise UserError(
             f"no finished run under {options.results / 'runs'} belongs to the table {options.name}: "
             f"ssm-tune table {options.name} names the commands that make its cells"
         )
     folders = {id(record): path.parent for path, record in chosen}
-    print(atomic_write(options.output, [page(grid, folders, options.examples).encode("utf-8")]))
+    print(atomic_write(options.output, [page(table, folders, options.examples).encode("utf-8")]))
     return 0
 
 

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 from ssm_tune.records.record import find_records
 from ssm_tune.records.schema import Record
-from ssm_tune.reporting.run_tables import table_key, tables_from_records
+from ssm_tune.reporting import run_figure
+from ssm_tune.reporting.grouping import table_key
+from ssm_tune.reporting.run_tables import tables_from_records
 from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ssm_tune.reporting.build import Found
+    from ssm_tune.reporting.published import Published
+    from ssm_tune.reporting.table import Table
 
 FILTERS = ("task", "data", "model")
 
@@ -25,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     if options.figure:
-        from ssm_tune.reporting import run_figure as figures
-
-        figures.check_format(options.figure)
+        run_figure.check_format(options.figure)
     found, warnings = find_records(options.results)
     for warning in warnings:
         print(f"left out: {warning}", file=sys.stderr)
@@ -43,12 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.name:
         _print_planned(options, chosen)
     else:
-        _print([record for _, record in chosen], options.format)
+        _print_all([record for _, record in chosen], options)
     if options.figure:
         # the table of the newest run is the one somebody is looking at
         path, newest = max(chosen, key=lambda pair: pair[1]["finished"])
-        same = [record for _, record in chosen if table_key(record) == table_key(newest)]
-        figures.draw(path.parent, newest, same, options.figure)
+        (table,) = tables_from_records([one for _, one in chosen if table_key(one) == table_key(newest)])
+        run_figure.draw(path.parent, newest, table, options.figure)
         print(f"figure: {options.figure}", file=sys.stderr)
     return 0
 
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune table",
         description="Without a NAME: one table for each task, data, model and protocol of the finished runs, the "
-        "frozen model first. With a NAME: that table of conf/table, methods against tasks; the command lines that "
+        "base model first. With a NAME: that table of conf/table, methods against tasks; the command lines that "
         "would fill its gaps go to stderr. Scores are points (x100), mean ± standard deviation over seeds.",
     )
     parser.add_argument(
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", help="only this data, by the name in the record, e.g. sample")
     parser.add_argument("--model", help="only this model, e.g. tiny")
     parser.add_argument("--format", choices=("terminal", "markdown", "latex", "csv"), default="terminal",
-                        help="how to print (default: terminal); latex and csv need a NAME")  # fmt: skip
+                        help="how to print (default: terminal)")  # fmt: skip
     parser.add_argument("--published", type=Path, metavar="FILE",
                         help="published values (yaml or csv) to show beside ours; see docs/results.md")  # fmt: skip
     parser.add_argument("--figure", type=Path, metavar="PATH",
@@ -111,27 +113,46 @@ def _files(options: argparse.Namespace, found: "Found", damaged: bool) -> int:
     return 0
 
 
+def _print_all(records: list[Record], options: argparse.Namespace) -> None:
+    """A table for each task, data, model and protocol; as CSV a line a record."""
+    if options.format == "csv":
+        from ssm_tune.reporting.export_formats import records_csv
+
+        print(records_csv(records), end="")
+    else:
+        _print(tables_from_records(records), options)
+
+
 def _print_planned(options: argparse.Namespace, chosen: "Found") -> None:
     """One table of conf/table."""
-    from ssm_tune.reporting import export_formats
-    from ssm_tune.reporting import render as sheet
-    from ssm_tune.reporting.grid import fill
-    from ssm_tune.reporting.table_spec import load_layout
+    from ssm_tune.reporting.planned_table import fill
+    from ssm_tune.reporting.table_spec import load_table_spec
 
-    grid = fill(load_layout(options.name), [record for _, record in chosen])
-    shown = sheet.sheet(grid, _published(options))
-    if options.format == "terminal":
-        from rich.console import Console
-
-        sheet.terminal(shown, Console(highlight=False))
-    else:
-        made = {"markdown": sheet.markdown, "latex": export_formats.latex}
-        print(export_formats.comma_separated(grid) if options.format == "csv" else made[options.format](shown), end="")
-    for command in grid.missing:
+    table = fill(load_table_spec(options.name), [record for _, record in chosen])
+    _print([table], options, _published(options))
+    for command in table.missing:
         print(f"missing: {command}", file=sys.stderr)
 
 
-def _published(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _print(tables: "Sequence[Table]", options: argparse.Namespace, published: "Published | None" = None) -> None:
+    from ssm_tune.reporting.export_formats import latex, table_csv
+    from ssm_tune.reporting.render import markdown, terminal, text_table
+
+    if options.format == "csv":
+        print("".join(map(table_csv, tables)), end="")
+        return
+    texts = [text_table(table, published) for table in tables]
+    if options.format == "terminal":
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        for text in texts:
+            terminal(text, console)
+    else:
+        print("\n".join(map({"markdown": markdown, "latex": latex}[options.format], texts)), end="")
+
+
+def _published(options: argparse.Namespace) -> "Published | None":
     from ssm_tune.reporting.published import read_published
 
     return read_published(options.published) if options.published else None
@@ -147,19 +168,3 @@ def _nothing(results: Path, found: list[Record], wanted: dict[str, str]) -> str:
     asked = " ".join(f"--{name} {value}" for name, value in wanted.items())
     there = sorted({" ".join(record["cell"][name] for name in FILTERS) for record in found})  # type: ignore[literal-required]
     return f"no finished run matches {asked}; there are (task data model): {', '.join(there)}"
-
-
-def _print(records: list[Record], style: str) -> None:
-    from rich.console import Console
-
-    from ssm_tune.reporting import run_render as render
-
-    if style in ("latex", "csv"):
-        raise UserError(f"--format {style} needs the NAME of a table of conf/table")
-    tables = tables_from_records(records)
-    if style == "markdown":
-        print("\n".join(render.markdown(table) for table in tables), end="")
-        return
-    console = Console(highlight=False)
-    for table in tables:
-        render.terminal(table, console)

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssm_tune.records.schema import Record
-from ssm_tune.reporting import export_formats
-from ssm_tune.reporting import figure_data as curves
-from ssm_tune.reporting import paired_tables as pairs
-from ssm_tune.reporting import render as sheet
-from ssm_tune.reporting import run_render as render
-from ssm_tune.reporting.grid import Grid, fill
+from ssm_tune.reporting import figure_data, paired_tables
+from ssm_tune.reporting.export_formats import latex, records_csv, table_csv
+from ssm_tune.reporting.planned_table import fill
 from ssm_tune.reporting.published import Published
+from ssm_tune.reporting.render import markdown, text_table
 from ssm_tune.reporting.run_tables import tables_from_records
-from ssm_tune.reporting.table_spec import layout_names, load_layout
+from ssm_tune.reporting.table import Table
+from ssm_tune.reporting.table_spec import load_table_spec, table_names
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write, read_bytes
 
@@ -35,10 +34,10 @@ class Built:
     missing: dict[str, tuple[str, ...]]
 
 
-def grids(found: Found, names: Sequence[str] | None = None) -> list[Grid]:
+def planned_tables(found: Found, names: Sequence[str] | None = None) -> list[Table]:
     """The tables of conf/table (or the named ones) that have any record."""
-    filled = [fill(load_layout(name), [record for _, record in found]) for name in names or layout_names()]
-    return [grid for grid in filled if not grid.empty]
+    filled = [fill(load_table_spec(name), [record for _, record in found]) for name in names or table_names()]
+    return [table for table in filled if not table.empty]
 
 
 def build(found: Found, published: Published | None = None, pictures: bool = True) -> Built:
@@ -51,42 +50,44 @@ def build(found: Found, published: Published | None = None, pictures: bool = Tru
     records = [record for _, record in found]
     files: dict[str, bytes] = {}
     if records:
-        tables = tables_from_records(records)
-        files[f"tables/{ALL}.md"] = "\n".join(map(render.markdown, tables)).encode()
-        files[f"tables/{ALL}.csv"] = export_formats.records_csv(records).encode()
+        plain = [markdown(text_table(table)) for table in tables_from_records(records)]
+        files[f"tables/{ALL}.md"] = "\n".join(plain).encode()
+        files[f"tables/{ALL}.csv"] = records_csv(records).encode()
     missing = {}
-    for grid in grids(found):
-        name, shown = grid.layout.name, sheet.sheet(grid, published)
-        missing[name] = grid.missing
-        files[f"tables/{name}.md"] = sheet.markdown(shown).encode()
-        files[f"tables/{name}.tex"] = export_formats.latex(shown).encode()
-        files[f"tables/{name}.csv"] = export_formats.comma_separated(grid).encode()
+    for table in planned_tables(found):
+        name, shown = table.spec.name, text_table(table, published)
+        missing[name] = table.missing
+        files[f"tables/{name}.md"] = markdown(shown).encode()
+        files[f"tables/{name}.tex"] = latex(shown).encode()
+        files[f"tables/{name}.csv"] = table_csv(table).encode()
         folders = {id(record): path.parent for path, record in found}
-        if grid.layout.compare is not None:
-            files |= {f"tables/{name}-compare.{kind}": made for kind, made in pairs.tables(grid, folders).items()}
-        files |= _figures(grid, folders, pictures)
+        if table.spec.compare is not None:
+            files |= {
+                f"tables/{name}-compare.{kind}": made for kind, made in paired_tables.tables(table, folders).items()
+            }
+        files |= _figures(table, folders, pictures)
     return Built(files, missing)
 
 
-def _figures(grid: Grid, folders: curves.Folders, pictures: bool) -> dict[str, bytes]:
+def _figures(table: Table, folders: figure_data.Folders, pictures: bool) -> dict[str, bytes]:
     """The figures of one table and the numbers that they are drawn from."""
-    makers: dict[str, Callable[[], list[curves.Series]]] = {
-        "parameters": lambda: curves.parameters(grid),
-        "loss": lambda: curves.losses(grid, folders),
-        "scores": lambda: curves.scores(grid),
-        "cost": lambda: curves.costs(grid),
+    makers: dict[str, Callable[[], list[figure_data.Series]]] = {
+        "parameters": lambda: figure_data.parameters(table),
+        "loss": lambda: figure_data.losses(table, folders),
+        "scores": lambda: figure_data.scores(table),
+        "cost": lambda: figure_data.costs(table),
     }
     files: dict[str, bytes] = {}
     for kind, make in makers.items():
         series = make()
         if not series:
             continue
-        files[f"figures/{grid.layout.name}-{kind}.csv"] = curves.as_csv(series).encode()
+        files[f"figures/{table.spec.name}-{kind}.csv"] = figure_data.as_csv(series).encode()
         if pictures:
             from ssm_tune.reporting.table_figures import draw
 
-            for suffix, image in draw(kind, grid, series).items():
-                files[f"figures/{grid.layout.name}-{kind}.{suffix}"] = image
+            for suffix, image in draw(kind, table, series).items():
+                files[f"figures/{table.spec.name}-{kind}.{suffix}"] = image
     return files
 
 

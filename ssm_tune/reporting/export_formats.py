@@ -2,81 +2,68 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 
 from ssm_tune.records.schema import Record
-from ssm_tune.reporting.grid import Grid
-from ssm_tune.reporting.render import Sheet
+from ssm_tune.reporting.escape import csv_text, tex_text
+from ssm_tune.reporting.render import TextTable
+from ssm_tune.reporting.table import Table
+
+TABLE_HEAD = (
+    *("table", "group", "row", "method", "options", "column", "tasks", "model", "data", "protocol", "shows"),
+    *("mean", "sd", "n", "seeds", "diverged_seeds", "selected_on_report", "average_rank"),
+)
+RECORDS_HEAD = ("task", "data", "model", "protocol", "method", "options", "seed", "status", "metric", "value")
 
 
-def latex(sheet: Sheet) -> str:
+def latex(table: TextTable) -> str:
     """A tabular with booktabs' rules; the notes stand in comments; ends with a newline."""
     upper, spans, at = [], [], 0
-    while at < len(sheet.heads):
-        column, end = sheet.heads[at][0], at + 1
-        while column and end < len(sheet.heads) and sheet.heads[end][0] == column:
+    while at < len(table.heads):
+        column, end = table.heads[at][0], at + 1
+        while column and end < len(table.heads) and table.heads[end][0] == column:
             end += 1
-        upper.append(rf"\multicolumn{{{end - at}}}{{c}}{{{_tex(column)}}}" if column else "")
+        upper.append(rf"\multicolumn{{{end - at}}}{{c}}{{{tex_text(column)}}}" if column else "")
         spans += [rf"\cmidrule(lr){{{at + 1}-{end}}}"] if column else []
         at = end
-    lines = [f"% {sheet.title}", *(f"% {note}" for note in sheet.notes)]
-    lines += [rf"\begin{{tabular}}{{l{'r' * (len(sheet.heads) - 1)}}}", r"\toprule"]
+    lines = [f"% {table.title}", *(f"% {note}" for note in table.notes)]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}", r"\toprule"]
     lines += [" & ".join(upper) + r" \\", " ".join(spans)] if spans else []
-    lines += [" & ".join(_tex(what) for _, what in sheet.heads) + r" \\", r"\midrule"]
-    group = sheet.lines[0].group if sheet.lines else ""
-    for line in sheet.lines:
+    lines += [" & ".join(tex_text(what) for _, what in table.heads) + r" \\", r"\midrule"]
+    group = table.lines[0].group if table.lines else ""
+    for line in table.lines:
         if line.group != group:
             lines.append(r"\midrule")
             group = line.group
-        cells = [rf"\textbf{{{_tex(c)}}}" if i in line.bold else _tex(c) for i, c in enumerate(line.cells)]
+        cells = [rf"\textbf{{{tex_text(c)}}}" if i in line.bold else tex_text(c) for i, c in enumerate(line.cells)]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-CSV_HEAD = ("table", "group", "row", "method", "options", "column", "tasks", "model", "data", "protocol", "shows",
-            "mean", "sd", "n", "seeds", "diverged_seeds", "selected_on_report", "average_rank")  # fmt: skip
-
-
-def comma_separated(grid: Grid) -> str:
+def table_csv(table: Table) -> str:
     """One line a number, whole: scores are fractions here, as in the records."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEAD)
-    for row in grid.rows:
+    lines: list[list[object]] = []
+    for row in table.rows:
         options = " ".join(f"{name}={value}" for name, value in row.options.items())
-        for head in grid.heads:
+        for head in table.heads:
             column = head.column
+            place = [table.spec.name, row.group, row.label, row.method, options, column.name, " ".join(column.tasks)]
+            place += [column.model, column.data, table.spec.protocol_of(column)]
             for what, value in zip(head.show, row.values[column.name], strict=True):
-                numbers = [value.stat.mean, value.stat.sd, len(value.seeds) or 1] if value.stat else ["", "", 0]
-                writer.writerow([
-                    grid.layout.name, row.group, row.label, row.method, options, column.name, " ".join(column.tasks),
-                    column.model, column.data, grid.layout.protocol_of(column), what, *map(_number, numbers),
-                    " ".join(map(str, value.seeds)), " ".join(map(str, value.diverged)),
-                    "yes" if value.flattered else "no", "" if row.rank is None else repr(row.rank),
-                ])  # fmt: skip
-    return text.getvalue()
+                one = value.stat
+                numbers = [one.mean, one.sd, len(value.seeds) or 1] if one else [None, None, 0]
+                seeds = [" ".join(map(str, value.seeds)), " ".join(map(str, value.diverged))]
+                lines.append([*place, what, *numbers, *seeds, "yes" if value.flattered else "no", row.rank])
+    return csv_text(TABLE_HEAD, lines)
 
 
 def records_csv(records: Iterable[Record]) -> str:
     """One line a record and metric on the reported split at the best epoch, for other tools."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "data", "model", "protocol", "method", "options", "seed", "status", "metric", "value"])
+    lines: list[list[object]] = []
     for record in records:
-        cell, best = record["cell"], record["metrics"]["best"]
-        options = " ".join(f"{name}={value}" for name, value in sorted(cell["method_options"].items()))
-        place = [cell["task"], cell["data"], cell["model"], cell["protocol"], cell["method"], options, cell["seed"]]
-        for metric, value in sorted(best["report"].items()) if best else [("", "")]:
-            writer.writerow([*place, record["status"], metric, _number(value)])
-    return text.getvalue()
-
-
-def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
-
-
-def _number(value: object) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+        run, best = record["cell"], record["metrics"]["best"]
+        options = " ".join(f"{name}={value}" for name, value in sorted(run["method_options"].items()))
+        place = [run["task"], run["data"], run["model"], run["protocol"], run["method"], options, run["seed"]]
+        for metric, value in sorted(best["report"].items()) if best else [("", None)]:
+            lines.append([*place, record["status"], metric, value])
+    return csv_text(RECORDS_HEAD, lines)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 
 from ssm_tune.records.record import rows_path
 from ssm_tune.records.schema import Record
-from ssm_tune.reporting.grid import FROZEN, Grid, Head, measure
-from ssm_tune.reporting.run_tables import stat
+from ssm_tune.reporting.escape import csv_text
+from ssm_tune.reporting.table import BASE, Head, Table, measure, stat
 from ssm_tune.utils.files import read_jsonl
 
 SAMPLES = 40
@@ -33,46 +31,46 @@ class Series:
     error: tuple[float | None, ...]
 
 
-def parameters(grid: Grid) -> list[Series]:
+def parameters(table: Table) -> list[Series]:
     """Leading score (points, mean and deviation over seeds) against trainable parameters, a panel a column."""
     found = []
-    for head in grid.heads:
-        for row in grid.rows:
-            value = row.values[head.column.name][_leading(head)].stat
-            trainable = {record["parameters"]["trainable"] for record in _records(grid, head, row.label)}
-            if value is not None and (trainable or row.method == FROZEN):
+    for head in table.heads:
+        for row in table.rows:
+            value = row.values[head.column.name][head.leading].stat
+            trainable = {record["parameters"]["trainable"] for record in _records(table, head, row.label)}
+            if value is not None and (trainable or row.method == BASE):
                 sd = None if value.sd is None else 100 * value.sd
                 x = float(max(trainable)) if trainable else 0.0
                 found.append(Series(head.column.name, row.label, (x,), (100 * value.mean,), (sd,)))
     return found
 
 
-def losses(grid: Grid, folders: Folders) -> list[Series]:
+def losses(table: Table, folders: Folders) -> list[Series]:
     """Training loss (nats a token) by optimizer step, a panel a task; what is not finite is left out.
 
     Raises UserError where a run's steps are missing or damaged.
     """
     found = []
-    for head in grid.heads:
+    for head in table.heads:
         if len(head.column.tasks) > 1:
             continue  # losses of several tasks have no mean worth looking at
-        for row in grid.rows:
-            runs = [read_jsonl(rows_path(folders[id(one)], "steps")) for one in _records(grid, head, row.label)]
+        for row in table.rows:
+            runs = [read_jsonl(rows_path(folders[id(one)], "steps")) for one in _records(table, head, row.label)]
             if runs:
                 x, y = _sampled(runs)
                 found.append(Series(head.column.name, row.label, x, y, (None,) * len(x)))
     return found
 
 
-def scores(grid: Grid) -> list[Series]:
+def scores(table: Table) -> list[Series]:
     """Leading score on the selection split by optimizer step, mean and deviation over seeds, a panel a task."""
     found = []
-    for head in grid.heads:
+    for head in table.heads:
         if len(head.column.tasks) > 1:
             continue
-        for row in grid.rows:
+        for row in table.rows:
             at: dict[int, list[float]] = {}
-            for record in _records(grid, head, row.label):
+            for record in _records(table, head, row.label):
                 for epoch in record["metrics"]["epochs"]:
                     if record["primary_metric"] in epoch["selection"]:
                         at.setdefault(epoch["step"], []).append(100 * epoch["selection"][record["primary_metric"]])
@@ -83,14 +81,14 @@ def scores(grid: Grid) -> list[Series]:
     return found
 
 
-def costs(grid: Grid) -> list[Series]:
+def costs(table: Table) -> list[Series]:
     """Panels train_seconds and memory: of each method, in every column (x, from 0), the mean over its runs."""
     found = []
     for what in ("train_seconds", "memory"):
-        for row in grid.rows:
+        for row in table.rows:
             x, y = [], []
-            for place, head in enumerate(grid.heads):
-                values = [measure(record, what) for record in _records(grid, head, row.label)]
+            for place, head in enumerate(table.heads):
+                values = [measure(record, what) for record in _records(table, head, row.label)]
                 known = [value for value in values if value is not None]
                 if known:
                     x.append(float(place))
@@ -102,22 +100,17 @@ def costs(grid: Grid) -> list[Series]:
 
 def as_csv(series: Sequence[Series]) -> str:
     """The rows, to six significant digits: pictures show no more."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["panel", "row", "x", "y", "deviation"])
-    for one in series:
-        for x, y, error in zip(one.x, one.y, one.error, strict=True):
-            writer.writerow([one.panel, one.label, f"{x:.6g}", f"{y:.6g}", "" if error is None else f"{error:.6g}"])
-    return text.getvalue()
+    rows = [
+        [one.panel, one.label, f"{x:.6g}", f"{y:.6g}", None if error is None else f"{error:.6g}"]
+        for one in series
+        for x, y, error in zip(one.x, one.y, one.error, strict=True)
+    ]
+    return csv_text(("panel", "row", "x", "y", "deviation"), rows)
 
 
-def _leading(head: Head) -> int:
-    return head.show.index(head.metric) if head.metric in head.show else 0
-
-
-def _records(grid: Grid, head: Head, label: str) -> list[Record]:
+def _records(table: Table, head: Head, label: str) -> list[Record]:
     """The records of one row and column, diverged ones left out."""
-    picked = grid.picked.get((label, head.column.name), ())
+    picked = table.picked.get((label, head.column.name), ())
     return [record for record in picked if record["status"] == "completed"]
 
 

@@ -7,32 +7,31 @@ from html import escape
 
 from ssm_tune.records.record import rows_path
 from ssm_tune.records.schema import Record
-from ssm_tune.reporting import figure_data as curves
+from ssm_tune.reporting import figure_data
 from ssm_tune.reporting.figure_data import Series
-from ssm_tune.reporting.grid import FROZEN, Grid
-from ssm_tune.reporting.render import sheet
+from ssm_tune.reporting.palette import looks
+from ssm_tune.reporting.render import text_table
+from ssm_tune.reporting.table import BASE, Table
 from ssm_tune.utils.files import read_jsonl
+from ssm_tune.utils.text import printable
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 300, 190, 42, 24
 """Of a drawing and of the room for its labels, in CSS pixels."""
-DASHES = ("", "6 3", "2 2", "8 3 2 3")
-COLOURS = 9
-"""As many as the styles name, --c0 and on, for light and for dark."""
 
 STYLE = """
 :root { color-scheme: light dark; --bg: #fff; --fg: #1b1b1b; --soft: #666; --line: #d5d5d5; --best: #e4f1e4;
-  --c0: #111; --c1: #0060a0; --c2: #2f8fc4; --c3: #007a59; --c4: #a86e00; --c5: #7a5526; --c6: #b0508a; --c7: #c04a00;
-  --c8: #6b2f7c; }
+}
+.row { stroke: var(--light); }
 @media (prefers-color-scheme: dark) { :root { --bg: #161616; --fg: #e8e8e8; --soft: #a3a3a3; --line: #3d3d3d;
-  --best: #1e3a26; --c0: #f2f2f2; --c1: #63b3f0; --c2: #9bd5f7; --c3: #3dd0a4; --c4: #f0b43c; --c5: #cfa36b;
-  --c6: #eb95c6; --c7: #ff8a47; --c8: #c79be0; } }
+  --best: #1e3a26; }
+  .row { stroke: var(--dark); } }
 body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
   max-width: 80rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child, .answers th, .answers td { text-align: left; }
-.answers td { white-space: normal; vertical-align: top;
+th:first-child, td:first-child, .predictions th, .predictions td { text-align: left; }
+.predictions td { white-space: normal; vertical-align: top;
   min-width: 9rem; } td.best { background: var(--best); font-weight: 600; } .soft, caption { color: var(--soft); }
 caption { text-align: left; padding: .3rem 0; } th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid currentColor; }
@@ -64,19 +63,23 @@ for (const table of document.querySelectorAll("table.sortable")) {
 """
 
 
-def page(grid: Grid, folders: curves.Folders, examples: int) -> str:
-    """The whole file. folders: of each record, by its id(). examples: how many answers to show of each task.
+def page(table: Table, folders: figure_data.Folders, examples: int) -> str:
+    """The whole file. folders: of each record, by its id(). examples: how many predictions to show of each task.
 
     Raises UserError where a run's steps or predictions are missing or damaged.
     """
-    title = escape(grid.layout.title)
-    parts = [f"<h1>{title}</h1>", _table(grid), "<h2>Learning curves</h2>", _key(grid)]
-    parts += ["<h3>Training loss, nats per token, by optimizer step</h3>", _panels(grid, curves.losses(grid, folders))]
-    parts += ["<h3>Score on the selection split, points, by optimizer step</h3>", _panels(grid, curves.scores(grid))]
-    parts += ["<h2>Answers side by side</h2>",
-              "<p class=soft>Of each method's first seed, at its best epoch. Runs keep outputs and ids, no data: "
-              "<code>ssm-tune data show TASK</code> prints the examples.</p>",
-              *_answers(grid, folders, examples)]  # fmt: skip
+    title = _text(table.spec.title)
+    parts = [f"<h1>{title}</h1>", _table(table), "<h2>Learning curves</h2>", _key(table)]
+    parts += ["<h3>Training loss, nats per token, by optimizer step</h3>"]
+    parts.append(_panels(table, figure_data.losses(table, folders)))
+    parts.append("<h3>Score on the selection split, points, by optimizer step</h3>")
+    parts.append(_panels(table, figure_data.scores(table)))
+    parts += [
+        "<h2>Predictions side by side</h2>",
+        "<p class=soft>Of each method's first seed, at its best epoch. Runs keep outputs and ids, no data: "
+        "<code>ssm-tune data show TASK</code> prints the examples.</p>",
+        *_predictions(table, folders, examples),
+    ]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -85,63 +88,63 @@ def page(grid: Grid, folders: curves.Folders, examples: int) -> str:
     )
 
 
-def _table(grid: Grid) -> str:
-    shown = sheet(grid)
-    keys = _sort_keys(grid, len(shown.heads))
+def _table(table: Table) -> str:
+    shown = text_table(table)
+    keys = _sort_keys(table, len(shown.heads))
     heads = "".join(
-        f'<th scope="col"><button type="button">{escape(f"{column} {what}".strip())}</button></th>'
+        f'<th scope="col"><button type="button">{_text(f"{column} {what}".strip())}</button></th>'
         for column, what in shown.heads
     )
     rows = []
     for line, numbers in zip(shown.lines, keys, strict=True):
         cells = "".join(
-            f'<td data-value="{escape(key)}"{" class=best" if place in line.bold else ""}>{escape(text)}</td>'
+            f'<td data-value="{_text(key)}"{" class=best" if place in line.bold else ""}>{_text(text)}</td>'
             for place, (text, key) in enumerate(zip(line.cells, numbers, strict=True))
         )
         rows.append(f"<tr>{cells}</tr>")
-    notes = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
+    notes = "".join(f"<li>{_text(note)}</li>" for note in table.notes)
     return (
         '<div class="scroll"><table class="sortable"><caption>Press a heading to sort by it.</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div><ul class=soft>{notes}</ul>"
     )
 
 
-def _sort_keys(grid: Grid, width: int) -> list[list[str]]:
+def _sort_keys(table: Table, width: int) -> list[list[str]]:
     """What each cell is sorted by: whole numbers, not their print; empty where there is none."""
     found = []
-    models = list(dict.fromkeys(head.column.model for head in grid.heads))
-    for row in grid.rows:
-        scores = [value for head in grid.heads for value in row.values[head.column.name]]
+    models = list(dict.fromkeys(head.column.model for head in table.heads))
+    for row in table.rows:
+        scores = [value for head in table.heads for value in row.values[head.column.name]]
         numbers = ["" if value.stat is None else repr(value.stat.mean) for value in scores]
-        rank = ["" if row.rank is None else repr(row.rank)] if grid.layout.average_rank else []
+        rank = ["" if row.rank is None else repr(row.rank)] if table.spec.average_rank else []
         shares = [repr(row.shares[model]) if model in row.shares else "" for model in models]
         whole = [row.label, *shares, *numbers, *rank]
-        found.append(whole if len(whole) == width else [row.label, *numbers, *rank])  # a sheet may go without shares
+        found.append(whole if len(whole) == width else [row.label, *numbers, *rank])  # a table may go without shares
     return found
 
 
-def _key(grid: Grid) -> str:
+def _key(table: Table) -> str:
     labels = [
-        row.label for row in grid.rows if any(grid.picked.get((row.label, head.column.name)) for head in grid.heads)
+        row.label for row in table.rows if any(table.picked.get((row.label, head.column.name)) for head in table.heads)
     ]
     items = [f'<span><svg width="26" height="10" aria-hidden="true"><path d="M0 5H26" stroke-width="2" '
-             f"{_stroke(grid, label)}/></svg>{escape(label)}</span>" for label in labels]  # fmt: skip
+             f"{_stroke(table, label)}/></svg>{_text(label)}</span>" for label in labels]  # fmt: skip
     return f'<div class="key">{"".join(items)}</div>'
 
 
-def _stroke(grid: Grid, label: str) -> str:
-    place = [row.label for row in grid.rows if row.method != FROZEN].index(label)
-    dash = DASHES[place % len(DASHES)]
-    return f'style="stroke: var(--c{place % COLOURS})"' + (f' stroke-dasharray="{dash}"' if dash else "")
+def _stroke(table: Table, label: str) -> str:
+    look = looks([(row.label, row.method) for row in table.rows if row.method != BASE])[label]
+    dashes = f' stroke-dasharray="{" ".join(map(str, look.dashes))}"' if look.dashes else ""
+    return f'class="row" style="--light: {look.colour}; --dark: {look.dark}"{dashes}'
 
 
-def _panels(grid: Grid, series: Sequence[Series]) -> str:
+def _panels(table: Table, series: Sequence[Series]) -> str:
     names = list(dict.fromkeys(one.panel for one in series))
-    drawn = [_panel(grid, name, [one for one in series if one.panel == name]) for name in names]
+    drawn = [_panel(table, name, [one for one in series if one.panel == name]) for name in names]
     return f'<div class="panels">{"".join(drawn)}</div>'
 
 
-def _panel(grid: Grid, name: str, series: Sequence[Series]) -> str:
+def _panel(table: Table, name: str, series: Sequence[Series]) -> str:
     right = max(max(one.x) for one in series) or 1.0
     low, high = min(min(one.y) for one in series), max(max(one.y) for one in series)
     span = high - low or 1.0
@@ -153,16 +156,16 @@ def _panel(grid: Grid, name: str, series: Sequence[Series]) -> str:
     lines = []
     for one in series:
         places = [at(x, y) for x, y in zip(one.x, one.y, strict=True)]
-        said = f"<title>{escape(one.label)}: {one.y[-1]:.3g} at step {one.x[-1]:.0f}</title>"
-        lines.append(f'<polyline points="{" ".join(places)}" {_stroke(grid, one.label)}>{said}</polyline>')
+        said = f"<title>{_text(one.label)}: {one.y[-1]:.3g} at step {one.x[-1]:.0f}</title>"
+        lines.append(f'<polyline points="{" ".join(places)}" {_stroke(table, one.label)}>{said}</polyline>')
         if len(places) <= 3:
-            lines += [f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" {_stroke(grid, one.label)} '
+            lines += [f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" {_stroke(table, one.label)} '
                       'fill="var(--bg)"/>' for p in places]  # fmt: skip
     floor = HEIGHT - BOTTOM
     ends = "; ".join(f"{one.label} ends at {one.y[-1]:.3g}" for one in series)
     return (
-        f'<figure><figcaption>{escape(name)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" role="img" aria-label="{escape(f"{name}: {ends}")}">'
+        f'<figure><figcaption>{_text(name)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+        f'height="{HEIGHT}" role="img" aria-label="{_text(f"{name}: {ends}")}">'
         f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH - 8}" y2="{floor}"/>'
         f'<line class="axis" x1="{LEFT}" y1="8" x2="{LEFT}" y2="{floor}"/>'
         f'<text x="{LEFT - 4}" y="14" text-anchor="end">{high:.3g}</text>'
@@ -173,38 +176,40 @@ def _panel(grid: Grid, name: str, series: Sequence[Series]) -> str:
     )
 
 
-def _answers(grid: Grid, folders: curves.Folders, examples: int) -> list[str]:
-    """For each task a table: examples down, the frozen model and the methods across."""
+def _predictions(table: Table, folders: figure_data.Folders, examples: int) -> list[str]:
+    """For each task a table: examples down, the base model and the methods across."""
     found = []
-    for task in dict.fromkeys(task for head in grid.heads for task in head.column.tasks):
+    for task in dict.fromkeys(task for head in table.heads for task in head.column.tasks):
         columns: list[tuple[str, dict[str, str]]] = []
-        for label, record in _first_seeds(grid, task):
+        for label, record in _first_seeds(table, task):
             folder = folders[id(record)]
             frozen = rows_path(folder, "predictions-frozen")
             if not columns and frozen.exists():
-                columns.append(("frozen model", _outputs(read_jsonl(frozen))))
+                columns.append(("base model", _outputs(read_jsonl(frozen))))
             columns.append((label, _outputs(read_jsonl(rows_path(folder, "predictions")))))
         if not columns:
             continue
         ids = list(dict.fromkeys(name for _, outputs in columns for name in outputs))[:examples]
-        heads = "".join(f'<th scope="col">{escape(label)}</th>' for label, _ in columns)
+        heads = "".join(f'<th scope="col">{_text(label)}</th>' for label, _ in columns)
         rows = "".join(
-            f'<tr><th scope="row">{escape(name)}</th>'
+            f'<tr><th scope="row">{_text(name)}</th>'
             + "".join(
-                f"<td>{escape(outputs.get(name, '-')) or '<span class=soft>(empty)</span>'}</td>"
+                f"<td>{_text(outputs.get(name, '-')) or '<span class=soft>(empty)</span>'}</td>"
                 for _, outputs in columns
             )
             + "</tr>"
             for name in ids
         )
-        found.append(f'<h3>{escape(task)}</h3><div class="scroll"><table class="answers"><thead><tr><th scope="col">'
-                     f"example</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>")  # fmt: skip
+        found.append(
+            f'<h3>{_text(task)}</h3><div class="scroll"><table class="predictions"><thead><tr>'
+            f'<th scope="col">example</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        )
     return found
 
 
-def _first_seeds(grid: Grid, task: str) -> list[tuple[str, Record]]:
+def _first_seeds(table: Table, task: str) -> list[tuple[str, Record]]:
     found: dict[str, Record] = {}
-    for (label, _), records in grid.picked.items():
+    for (label, _), records in table.picked.items():
         for record in records:
             if record["cell"]["task"] == task and record["metrics"]["best"] is not None:
                 found.setdefault(label, record)
@@ -213,3 +218,8 @@ def _first_seeds(grid: Grid, task: str) -> list[tuple[str, Record]]:
 
 def _outputs(rows: Sequence[dict[str, object]]) -> dict[str, str]:
     return {str(row.get("id")): str(row.get("output", "")) for row in rows}
+
+
+def _text(text: str) -> str:
+    """HTML that shows the text as it is; its line ends stay."""
+    return escape("\n".join(map(printable, text.split("\n"))))

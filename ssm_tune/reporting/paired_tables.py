@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,13 @@ from ssm_tune.records.record import RECORD_NAME
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting.bootstrap import RESAMPLES
 from ssm_tune.reporting.comparison import Side, aligned, compared, require_same, rows_of
-from ssm_tune.reporting.grid import FROZEN, Grid
-from ssm_tune.reporting.run_render import literal
+from ssm_tune.reporting.escape import csv_text, markdown_text
+from ssm_tune.reporting.table import BASE, Table
 
+CSV_HEAD = (
+    *("column", "metric", "first", "second", "first_score", "second_score"),
+    *("difference", "low", "high", "p", "examples", "seeds"),
+)
 Folders = Mapping[int, Path]
 """A record's run folder, by the record's id()."""
 
@@ -37,22 +39,22 @@ class Pair:
     seeds: tuple[int, ...]
 
 
-def pairs(grid: Grid, folders: Folders) -> list[Pair]:
-    """Every pair of the layout's ``compare`` row and another that has completed runs of the same seeds in a column.
+def pairs(table: Table, folders: Folders) -> list[Pair]:
+    """Every pair of the spec's ``compare`` row and another that has completed runs of the same seeds in a column.
 
     Raises UserError where stored predictions are missing, damaged, or do not give the records' scores.
     """
-    first = grid.layout.compare
+    first = table.spec.compare
     assert first is not None
     found = []
-    for head in grid.heads:
+    for head in table.heads:
         if len(head.column.tasks) > 1:
             continue  # examples of several tasks have no score in common
-        for row in grid.rows:
-            if row.method == FROZEN or row.label == first:
+        for row in table.rows:
+            if row.method == BASE or row.label == first:
                 continue
             labels = (first, row.label)
-            runs = [_by_seed(grid.picked[label, head.column.name]) for label in labels]
+            runs = [_by_seed(table.picked[label, head.column.name]) for label in labels]
             seeds = sorted(runs[0].keys() & runs[1].keys())
             if seeds:
                 sides = [
@@ -84,24 +86,24 @@ def _pair(column: str, first: Side, second: Side, seeds: tuple[int, ...]) -> lis
     return [Pair(column, metric, first.label, second.label, (one["a"], one["b"]), *numbers, len(order), seeds)]
 
 
-def tables(grid: Grid, folders: Folders) -> dict[str, bytes]:
+def tables(table: Table, folders: Folders) -> dict[str, bytes]:
     """The pairs as Markdown ("md") and CSV ("csv")."""
-    found = pairs(grid, folders)
-    return {"md": _markdown(grid, found).encode(), "csv": _csv(found).encode()}
+    found = pairs(table, folders)
+    return {"md": _markdown(table, found).encode(), "csv": _csv(found).encode()}
 
 
-def _markdown(grid: Grid, found: Sequence[Pair]) -> str:
-    first = str(grid.layout.compare)
-    lines = [f"### {grid.layout.title}: {literal(first)} against the others", ""]
+def _markdown(table: Table, found: Sequence[Pair]) -> str:
+    first = str(table.spec.compare)
+    lines = [f"### {table.spec.title}: {markdown_text(first)} against the others", ""]
     lines += [
-        f"| task | against | {literal(first)} | other | difference | 95% interval | p |",
+        f"| task | against | {markdown_text(first)} | other | difference | 95% interval | p |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for one in found:
         scores = " | ".join(f"{100 * score:.2f}" for score in one.scores)
         clear = "**" if one.low > 0 or one.high < 0 else ""
         lines.append(
-            f"| {literal(one.column)} {heading(one.metric)} | {literal(one.second)} | {scores} | "
+            f"| {markdown_text(one.column)} {heading(one.metric)} | {markdown_text(one.second)} | {scores} | "
             f"{clear}{100 * one.difference:+.2f}{clear} | {100 * one.low:+.2f} to {100 * one.high:+.2f} | {one.p:.4f} |"
         )
     better, worse = sum(one.low > 0 for one in found), sum(one.high < 0 for one in found)
@@ -109,19 +111,16 @@ def _markdown(grid: Grid, found: Sequence[Pair]) -> str:
         "",
         f"- points on the reported split, means over the seeds that both have; paired bootstrap of the examples, "
         f"{RESAMPLES:,} resamples: the interval is about examples, not about seeds",
-        f"- bold: the interval leaves out zero; {literal(first)} is better in {better} and worse in {worse} of "
+        f"- bold: the interval leaves out zero; {markdown_text(first)} is better in {better} and worse in {worse} of "
         f"{len(found)} comparisons, none of them corrected for their number",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _csv(found: Sequence[Pair]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["column", "metric", "first", "second", "first_score", "second_score", "difference", "low", "high",
-                     "p", "examples", "seeds"])  # fmt: skip
+    rows: list[list[object]] = []
     for one in found:
-        numbers = [*one.scores, one.difference, one.low, one.high, one.p]
-        writer.writerow([one.column, one.metric, one.first, one.second, *(f"{number:.6f}" for number in numbers),
-                         one.examples, " ".join(map(str, one.seeds))])  # fmt: skip
-    return text.getvalue()
+        numbers = [f"{number:.6f}" for number in (*one.scores, one.difference, one.low, one.high, one.p)]
+        seeds = " ".join(map(str, one.seeds))
+        rows.append([one.column, one.metric, one.first, one.second, *numbers, one.examples, seeds])
+    return csv_text(CSV_HEAD, rows)

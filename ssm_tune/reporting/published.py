@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.reporting.grid import Grid
+from ssm_tune.reporting.table import Table
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_bytes
 
@@ -27,21 +27,21 @@ class Published:
     def note(self) -> str:
         return f"published: from {self.path.name}, in points; difference: ours - published"
 
-    def of(self, grid: Grid) -> dict[tuple[str, str, str], float]:
+    def of(self, table: Table) -> dict[tuple[str, str, str], float]:
         """The values of one table by (row, column, metric). Raises UserError for a name that the table lacks."""
         found = {}
-        heads = {head.column.name: head for head in grid.heads}
-        rows = [row.label for row in grid.rows]
-        for (table, row, column, metric), value in self.values.items():
-            if table != grid.layout.name:
+        heads = {head.column.name: head for head in table.heads}
+        rows = [row.label for row in table.rows]
+        for (name, row, column, metric), value in self.values.items():
+            if name != table.spec.name:
                 continue
             if row not in rows:
-                raise UserError(f"{self.path}: the table {table} has no row {row!r}; it has {', '.join(rows)}")
+                raise UserError(f"{self.path}: the table {name} has no row {row!r}; it has {', '.join(rows)}")
             if column not in heads:
-                raise UserError(f"{self.path}: the table {table} has no column {column!r}; it has {', '.join(heads)}")
+                raise UserError(f"{self.path}: the table {name} has no column {column!r}; it has {', '.join(heads)}")
             shown = heads[column].show
             if metric and metric not in shown:
-                raise UserError(f"{self.path}: {table}, {column} does not show {metric!r}; it shows {', '.join(shown)}")
+                raise UserError(f"{self.path}: {name}, {column} does not show {metric!r}; it shows {', '.join(shown)}")
             found[row, column, metric or shown[0]] = value
         return found
 

@@ -1,4 +1,4 @@
-"""A table as text, ready to be written: for a terminal, as Markdown, as LaTeX with booktabs; and as CSV, in full."""
+"""A table as text, ready to be written; for a terminal and as Markdown (export_formats.py: LaTeX and CSV)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ssm_tune.metrics.names import heading
-from ssm_tune.reporting.grid import FROZEN, Grid, Row, Value
+from ssm_tune.reporting.escape import NOTHING, markdown_text
 from ssm_tune.reporting.published import Published
-from ssm_tune.reporting.run_render import NOTHING, literal
-from ssm_tune.reporting.run_tables import Stat
-from ssm_tune.reporting.table_spec import QUANTITIES
+from ssm_tune.reporting.table import BASE, Row, Stat, Table, Value
+from ssm_tune.reporting.table_spec import LAST, QUANTITIES
+from ssm_tune.utils.text import printable
 
 LOWER_IS_BETTER = ("outside_labels", "timed_out", *QUANTITIES)
 """Whose best is not the highest: no number of theirs is set in bold."""
@@ -34,7 +33,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TextTable:
     """heads: (column, what it shows), the first of them the methods' own."""
 
     name: str
@@ -44,74 +43,94 @@ class Sheet:
     notes: tuple[str, ...]
 
 
-def sheet(grid: Grid, published: Published | None = None) -> Sheet:
-    """The grid's numbers as they are printed, with published values and the differences beside ours where given."""
-    theirs = published.of(grid) if published else {}
+def text_table(table: Table, published: Published | None = None) -> TextTable:
+    """The table's numbers as they are printed, with published values and the differences beside ours where given."""
+    theirs = published.of(table) if published else {}
     heads: list[tuple[str, str]] = [("", "method")]
-    cells: list[list[str]] = [[row.label] for row in grid.rows]
-    bold: list[set[int]] = [set() for _ in grid.rows]
-    for model in dict.fromkeys(head.column.model for head in grid.heads):
-        if not any(what in ("share", "trainable") for head in grid.heads for what in head.show):
+    cells: list[list[str]] = [[row.label] for row in table.rows]
+    bold: list[set[int]] = [set() for _ in table.rows]
+    for model in dict.fromkeys(head.column.model for head in table.heads):
+        if not any(what in ("share", "trainable") for head in table.heads for what in head.show):
             heads.append((model, "trainable"))
-            for line, row in zip(cells, grid.rows, strict=True):
+            for line, row in zip(cells, table.rows, strict=True):
                 line.append(f"{100 * row.shares[model]:.3g}%" if model in row.shares else NOTHING)
-    for head in grid.heads:
+    for head in table.heads:
         for place, what in enumerate(head.show):
-            values = [row.values[head.column.name][place] for row in grid.rows]
-            for index in _best(what, grid.rows, values):
+            values = [row.values[head.column.name][place] for row in table.rows]
+            for index in _best(what, table.rows, values):
                 bold[index].add(len(heads))
-            heads.append((head.column.name, QUANTITIES.get(what) or heading(what)))
+            heads.append((head.column.name, shown_as(what)))
             for line, value in zip(cells, values, strict=True):
                 line.append(_cell(what, value))
-            given = [theirs.get((row.label, head.column.name, what)) for row in grid.rows]
+            given = [theirs.get((row.label, head.column.name, what)) for row in table.rows]
             if any(one is not None for one in given):
                 heads += [(head.column.name, "published"), (head.column.name, "difference")]
                 for line, value, one in zip(cells, values, given, strict=True):
                     line += _beside(value.stat, one)
-    if grid.layout.average_rank:
+    if table.spec.average_rank:
         heads.append(("", "rank"))
-        for line, row in zip(cells, grid.rows, strict=True):
+        for line, row in zip(cells, table.rows, strict=True):
             line.append(NOTHING if row.rank is None else f"{row.rank:.2f}")
-    parts = zip(grid.rows, cells, bold, strict=True)
-    lines = [Line(row.group, tuple(line), frozenset(best)) for row, line, best in parts]
-    notes = (*grid.notes, *([published.note] if published and theirs else []))
-    return Sheet(grid.layout.name, grid.layout.title, tuple(heads), tuple(lines), notes)
+    lines = [
+        Line(row.group, tuple(map(printable, line)), frozenset(best))
+        for row, line, best in zip(table.rows, cells, bold, strict=True)
+    ]
+    notes = (*table.notes, *([published.note] if published and theirs else []))
+    return TextTable(
+        name=table.spec.name,
+        title=printable(table.spec.title),
+        heads=tuple((printable(column), printable(what)) for column, what in heads),
+        lines=tuple(lines),
+        notes=tuple(map(printable, notes)),
+    )
 
 
-def terminal(sheet: Sheet, console: Console) -> None:
+def terminal(text: TextTable, console: Console) -> None:
     """Print it; columns that do not fit go into further blocks below, each with the methods' names again."""
-    console.print(Text(sheet.title, style="bold"))
-    headings = [f"{column}\n{what}" if column else f"\n{what}" for column, what in sheet.heads]
+    console.print(Text(text.title, style="bold"))
+    headings = [f"{column}\n{what}" if column else f"\n{what}" for column, what in text.heads]
     widths = [
-        max(len(part) for text in [heading, *(line.cells[place] for line in sheet.lines)] for part in text.split("\n"))
+        max(len(part) for words in [heading, *(line.cells[place] for line in text.lines)] for part in words.split("\n"))
         for place, heading in enumerate(headings)
     ]
     for block in _blocks(widths, console.width):
-        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        rich = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
         for place in block:
-            table.add_column(escape(headings[place]), justify="right" if place else "left", no_wrap=True)
-        for line, after in zip(sheet.lines, [*sheet.lines[1:], None], strict=True):
-            style = "dim" if line.group == FROZEN else None
-            shown = [f"[bold]{escape(line.cells[i])}[/]" if i in line.bold else escape(line.cells[i]) for i in block]
-            table.add_row(*shown, style=style, end_section=after is not None and after.group != line.group)
+            rich.add_column(Text(headings[place]), justify="right" if place else "left", no_wrap=True)
+        for line, after in zip(text.lines, [*text.lines[1:], None], strict=True):
+            style = "dim" if line.group == BASE else None
+            shown = [Text(line.cells[i], style="bold" if i in line.bold else "") for i in block]
+            rich.add_row(*shown, style=style, end_section=after is not None and after.group != line.group)
         console.print()
-        console.print(table)
+        console.print(rich)
     console.print()
-    for note in sheet.notes:
+    for note in text.notes:
         console.print(Text(note, style="dim"))
 
 
-def markdown(sheet: Sheet) -> str:
+def markdown(text: TextTable) -> str:
     """GitHub's Markdown, title and notes included; ends with a newline."""
-    names = [f"{column} {what}".strip() for column, what in sheet.heads]
-    lines = [f"### {sheet.title}", "", _row(map(literal, names)), _row(["---", *["---:"] * (len(names) - 1)])]
+    names = [f"{column} {what}".strip() for column, what in text.heads]
+    lines = [
+        f"### {markdown_text(text.title)}",
+        "",
+        _row(map(markdown_text, names)),
+        _row(["---", *["---:"] * (len(names) - 1)]),
+    ]
     group = ""
-    for line in sheet.lines:
-        if line.group not in (group, FROZEN):
-            lines.append(_row([f"*{literal(line.group)}*", *[""] * (len(names) - 1)]))
+    for line in text.lines:
+        if line.group not in (group, BASE, ""):
+            lines.append(_row([f"*{markdown_text(line.group)}*", *[""] * (len(names) - 1)]))
         group = line.group
-        lines.append(_row(f"**{literal(c)}**" if i in line.bold else literal(c) for i, c in enumerate(line.cells)))
-    return "\n".join([*lines, "", *(f"- {literal(note)}" for note in sheet.notes)]) + "\n"
+        lines.append(
+            _row(f"**{markdown_text(c)}**" if i in line.bold else markdown_text(c) for i, c in enumerate(line.cells))
+        )
+    return "\n".join([*lines, "", *(f"- {markdown_text(note)}" for note in text.notes)]) + "\n"
+
+
+def shown_as(what: str) -> str:
+    """The heading of a column that shows a metric, LAST or one of QUANTITIES."""
+    return "last epoch" if what == LAST else QUANTITIES.get(what) or heading(what)
 
 
 def points(what: str, number: float) -> str:
@@ -138,7 +157,7 @@ def _best(what: str, rows: Sequence[Row], values: Sequence[Value]) -> list[int]:
     """The places of the highest mean, as printed; of methods alone, and only where two can be compared."""
     known = [(points(what, value.stat.mean), value.stat.mean, place)
              for place, (row, value) in enumerate(zip(rows, values, strict=True))
-             if value.stat is not None and row.method != FROZEN]  # fmt: skip
+             if value.stat is not None and row.method != BASE]  # fmt: skip
     if what in LOWER_IS_BETTER or len(known) < 2:
         return []
     highest = max(known, key=lambda one: one[1])[0]

@@ -1,4 +1,4 @@
-"""One picture of the runs so far: a run's learning curve, and score against trainable parameters."""
+"""One picture of a run: its learning curve, beside the scores of all runs like it against trainable parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import rows_path
 from ssm_tune.records.schema import Record
-from ssm_tune.reporting.run_tables import Row, rows_for_table, table_key
+from ssm_tune.reporting import figure_data, table_figures
+from ssm_tune.reporting.palette import BASE_COLOUR, method_colours
+from ssm_tune.reporting.table import Table
+from ssm_tune.reporting.table_figures import drawable
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write, read_jsonl
 
@@ -18,40 +21,33 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = ("png", "pdf", "svg")
-SIZE = (12.0, 5.0)  # inches, at 100 dots each
-# Okabe and Ito's colours, told apart by every kind of colour vision; with a marker each, in grey print too
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*Xph"
-LOSS, SCORE, FROZEN = "#0072B2", "#D55E00", "#555555"
+SIZE = (12.0, 5.0)
+"""Inches, of 100 dots each."""
 SMOOTHED_POINTS = 50
 
 
-def draw(run: Path, record: Record, records: Sequence[Record], path: Path) -> Path:
-    """Write the learning curve of the run folder ``run`` and, beside it, the scores of ``records``.
-
-    records: runs of the same table (tables.table_key) as ``record``; ``record`` is the one of ``run``.
+def draw(run: Path, record: Record, table: Table, path: Path) -> Path:
+    """Write the picture. run: the folder of ``record``; table: the one of run_tables.py that the record belongs to.
 
     Raises:
         UserError: a suffix other than FORMATS, the steps missing or damaged, or ``path`` not writable.
     """
     check_format(path)
     steps = read_jsonl(rows_path(run, "steps"))
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # without pyplot: no window system is looked for and no global state is left
-    figure = Figure(figsize=SIZE, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.25))
-    loss = figure.add_subplot(grid[0, 0])
-    score = figure.add_subplot(grid[1, 0], sharex=loss)
-    _loss(loss, record, steps)
-    _score(score, record)
-    score_against_parameters(figure.add_subplot(grid[:, 1]), records)
-    key = table_key(record)
-    figure.suptitle(f"{key.task} on {key.data}, {key.model}, {key.protocol} protocol", fontsize=12)
-    image = io.BytesIO()
-    figure.savefig(image, format=path.suffix[1:].lower(), dpi=100)
+    with table_figures.defaults():
+        # without pyplot: no window system is looked for and no global state is left
+        figure = Figure(figsize=SIZE, layout="constrained")
+        grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.25))
+        loss = figure.add_subplot(grid[0, 0])
+        score = figure.add_subplot(grid[1, 0], sharex=loss)
+        _loss(loss, record, steps)
+        _score(score, record)
+        _parameters(figure.add_subplot(grid[:, 1]), record, table)
+        figure.suptitle(drawable(table.spec.title), fontsize=12)
+        image = io.BytesIO()
+        figure.savefig(image, format=path.suffix[1:].lower(), dpi=100)
     return atomic_write(path, [image.getvalue()])
 
 
@@ -70,101 +66,53 @@ def smoothed(values: Sequence[float], width: int) -> list[float]:
     return means
 
 
-def _loss(axes: Axes, record: Record, steps: list[dict[str, Any]]) -> None:
+def _loss(ax: Axes, record: Record, steps: list[dict[str, Any]]) -> None:
     """Training loss by optimizer step. A loss that was not finite stands as null in the file: a gap here."""
+    run = record["cell"]
+    colour = method_colours(run["method"])[0]
     finite = [(row["step"], row["loss"]) for row in steps if row.get("loss") is not None]
     xs, losses = [step for step, _ in finite], [loss for _, loss in finite]
     width = max(1, len(losses) // SMOOTHED_POINTS)
-    axes.plot(xs, losses, color=LOSS, alpha=0.2, linewidth=0.8)
-    axes.plot(xs, smoothed(losses, width), color=LOSS, label=f"mean of {width} steps" if width > 1 else "each step")
-    axes.set_ylabel("training loss\n(nats per token)")
-    cell = record["cell"]
-    axes.set_title(f"{cell['method']}, seed {cell['seed']}", fontsize=11)
-    axes.tick_params(labelbottom=False)
-    _finish(axes)
+    ax.plot(xs, losses, color=colour, alpha=0.2, linewidth=0.8)
+    ax.plot(xs, smoothed(losses, width), color=colour, label=f"mean of {width} steps" if width > 1 else "each step")
+    ax.set_ylabel("training loss\n(nats per token)")
+    ax.set_title(drawable(f"{run['method']}, seed {run['seed']}"), fontsize=11)
+    ax.tick_params(labelbottom=False)
+    table_figures.plain(ax)
+    ax.legend(fontsize=9, loc="best", framealpha=0.85)
 
 
-def _score(axes: Axes, record: Record) -> None:
-    """The primary metric by epoch on the selection split; frozen and best on the report split."""
-    primary, metrics = record["primary_metric"], record["metrics"]
-    report = record["splits"]["report"]
+def _score(ax: Axes, record: Record) -> None:
+    """The primary metric by epoch on the selection split; base model and best epoch on the reported split."""
+    primary, metrics, splits = record["primary_metric"], record["metrics"], record["splits"]
+    colour = method_colours(record["cell"]["method"])[0]
     epochs = [one for one in metrics["epochs"] if primary in one["selection"]]
-    axes.plot(
-        [one["step"] for one in epochs],
-        [100 * one["selection"][primary] for one in epochs],
-        color=SCORE,
-        marker="o",
-        label=f"tuned, {record['splits']['selection']}",
-    )
+    xs, ys = [one["step"] for one in epochs], [100 * one["selection"][primary] for one in epochs]
+    ax.plot(xs, ys, color=colour, marker="o", label=drawable(f"tuned, {splits['selection']}"))
     if metrics["best"] is not None:
-        best = metrics["best"]
-        axes.plot(
-            [best["step"]],
-            [100 * best["report"][primary]],
-            color=SCORE,
-            marker="*",
-            markersize=13,
-            markeredgecolor="black",
-            linestyle="none",
-            label=f"best epoch, {report}",
-        )
-    _frozen_line(axes, record, (0, record["steps"]))
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel(f"{heading(primary)}\n(points)")
-    axes.set_xlim(left=0)
-    _finish(axes, legend="below")
+        best = metrics["best"]["step"], 100 * metrics["best"]["report"][primary]
+        label = drawable(f"best epoch, {splits['report']}")
+        ax.plot(*best, "*", color=colour, markersize=13, markeredgecolor="black", label=label)
+    if metrics["frozen"] is not None:
+        value = 100 * metrics["frozen"]["values"][primary]
+        label = drawable(f"base model, {metrics['frozen']['split']}")
+        ax.axhline(value, color=BASE_COLOUR, linestyle="--", linewidth=1.2, label=label)
+    ax.set_xlabel("optimizer step")
+    ax.set_ylabel(f"{drawable(heading(primary))}\n(points)")
+    ax.set_xlim(left=0)
+    table_figures.plain(ax)
+    # below the axes, where it covers nothing
+    ax.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3, columnspacing=1.2)
 
 
-def _frozen_line(axes: Axes, record: Record, ends: tuple[float, float]) -> None:
-    """A line between two abscissae (not axhline, which the search for the legend's best place passes over)."""
-    frozen = record["metrics"]["frozen"]
-    if frozen is not None:
-        value = 100 * frozen["values"][record["primary_metric"]]
-        label = f"frozen, {frozen['split']}"
-        axes.plot(ends, [value, value], color=FROZEN, linestyle="--", linewidth=1.2, label=label)
-
-
-def score_against_parameters(axes: Axes, records: Sequence[Record]) -> None:
-    """One point for each row of the table of ``records``: mean over seeds, bar of one standard deviation."""
-    primary = records[0]["primary_metric"]
-    rows = [row for row in rows_for_table(records) if row.status == "completed" and primary in row.values]
-    for index, row in enumerate(rows):
-        _point(axes, row, primary, COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
-    axes.set_xscale("log")
-    axes.margins(x=0.12, y=0.12)
-    ends = axes.get_xlim()
-    for record in [record for record in records if record["metrics"]["frozen"] is not None][:1]:
-        _frozen_line(axes, record, ends)
-    axes.set_xlim(ends)
-    axes.set_xlabel("trainable parameters")
-    axes.set_ylabel(f"{heading(primary)}, {records[0]['splits']['report']} split (points)")
-    axes.set_title("score against trainable parameters", fontsize=11)
-    _finish(axes, legend="beside" if len(rows) > 3 else "inside")
-
-
-def _point(axes: Axes, row: Row, primary: str, colour: str, marker: str) -> None:
-    stat = row.values[primary]
-    axes.errorbar(
-        [row.trainable],
-        [100 * stat.mean],
-        yerr=None if stat.sd is None else [100 * stat.sd],
-        color=colour,
-        marker=marker,
-        markersize=9,
-        capsize=4,
-        linestyle="none",
-        label=row.label if stat.n == 1 else f"{row.label} (n={stat.n}, ± sd)",
-    )
-
-
-def _finish(axes: Axes, legend: str = "inside") -> None:
-    """legend: "inside" at the emptiest place, or "below" or "beside" the axes, where it can cover nothing."""
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    if legend == "beside":
-        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    elif legend == "below":
-        anchor = (0.5, -0.28)
-        axes.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=anchor, ncols=3, columnspacing=1.2)
-    else:
-        axes.legend(fontsize=9, loc="best", framealpha=0.85)
+def _parameters(ax: Axes, record: Record, table: Table) -> None:
+    """Each row of the table: mean over seeds, bar of one standard deviation."""
+    series = figure_data.parameters(table)
+    table_figures.parameters(ax, table, "", series)
+    ax.set_xlabel("trainable parameters")
+    ax.set_ylabel(drawable(f"{heading(record['primary_metric'])}, {record['splits']['report']} split (points)"))
+    ax.set_title("score against trainable parameters, mean ± sd over seeds", fontsize=11)
+    table_figures.plain(ax)
+    beside = len(series) > 3
+    anchor = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {"loc": "best"}
+    ax.legend(fontsize=9, frameon=not beside, **anchor)

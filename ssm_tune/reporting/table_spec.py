@@ -40,6 +40,8 @@ KEYS = (
     "sweep",
     "compare",
 )
+LAST = "last"
+"""What a column can show: the leading metric after the last epoch, whichever epoch was the best."""
 COLUMN_KEYS = ("task", "tasks", "average", "label", "model", "data", "overrides", "show")
 ROW_KEYS = ("method", "options", "overrides", "label")
 
@@ -80,7 +82,7 @@ class MethodRow:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableSpec:
     """A table's plan. protocol: paper, standard, or auto, which is paper for published data alone.
 
     sweep: the sweep file that fills the table, where its cells need more than the columns say.
@@ -103,18 +105,18 @@ class Layout:
         return "paper" if column.data == "hub" else "standard"
 
 
-def layout_names() -> list[str]:
+def table_names() -> list[str]:
     """The tables that conf/table plans."""
     from ssm_tune.config.groups import names
 
     return names("table")
 
 
-def load_layout(name: str) -> Layout:
+def load_table_spec(name: str) -> TableSpec:
     """The plan ``conf/table/NAME.yaml``, or that of a yaml file given by its path.
 
     Raises:
-        UserError: there is none of the name, or something in it is amiss.
+        UserError: there is none of the name, or something in it is invalid.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -126,7 +128,7 @@ def load_layout(name: str) -> Layout:
     if path.suffix not in (".yaml", ".yml"):
         path = conf_dir() / "table" / f"{name}.yaml"
         if not path.is_file():
-            raise UserError(f"there is no table {name!r}: {nearest(name, layout_names())}")
+            raise UserError(f"there is no table {name!r}: {nearest(name, table_names())}")
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, ValueError, OmegaConfBaseException) as error:
@@ -134,13 +136,13 @@ def load_layout(name: str) -> Layout:
     except Exception as error:  # the yaml parser's own, which share no other base
         raise UserError(f"{path} is not yaml: {' '.join(str(error).split())[:200]}") from error
     try:
-        return parse_layout(path.stem, loaded)
+        return parse_table_spec(path.stem, loaded)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def parse_layout(name: str, plan: Any) -> Layout:
-    """A Layout from the plain contents of a yaml. Raises ValueError for what is amiss."""
+def parse_table_spec(name: str, plan: Any) -> TableSpec:
+    """A TableSpec from the plain contents of a yaml. Raises ValueError for what is invalid."""
     plan = _section(plan, KEYS, "the table")
     protocol = plan.get("protocol", "auto")
     if protocol not in ("auto", "paper", "standard"):
@@ -162,7 +164,7 @@ def parse_layout(name: str, plan: Any) -> Layout:
     if compare is not None and compare not in [row.label for row in rows]:
         raise ValueError(f"compare names no row: {compare!r}")
     ranks, title = bool(plan.get("average_rank", False)), str(plan.get("title", name))
-    return Layout(name, title, protocol, tuple(seeds), columns, rows, ranks, sweep, compare)
+    return TableSpec(name, title, protocol, tuple(seeds), columns, rows, ranks, sweep, compare)
 
 
 def _column(part: Any, plan: dict[str, Any]) -> Column:

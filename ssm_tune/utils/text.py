@@ -32,3 +32,11 @@ def as_decoded(text: str) -> str:
     Byte-level tokenizers lose nothing else, so references need no tokenizer at scoring time.
     """
     return clean_up(unicodedata.normalize("NFC", text))
+
+
+def printable(text: str) -> str:
+    """A text of one line that a terminal shows as it is: what is no visible character is written as an escape.
+
+    Control characters (terminal escapes, line ends) and invisible ones (directions, joiners) are such.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -11,8 +11,8 @@ from helpers.make_records import make_record
 
 from ssm_tune.config.compose import Composer
 from ssm_tune.config.groups import names
-from ssm_tune.reporting.grid import fill
-from ssm_tune.reporting.table_spec import layout_names, load_layout, parse_layout
+from ssm_tune.reporting.planned_table import fill
+from ssm_tune.reporting.table_spec import load_table_spec, parse_table_spec, table_names
 from ssm_tune.sweeps.sweep_file import read_sweep
 
 
@@ -21,10 +21,10 @@ def composed(composer: Composer, settings: list[str]) -> list[str]:
     return [json.dumps(dataclasses.asdict(composer.config(cell.overrides)), sort_keys=True) for cell in cells]
 
 
-@pytest.mark.parametrize("name", sorted({*layout_names()} & {*names("sweep")}))
+@pytest.mark.parametrize("name", sorted({*table_names()} & {*names("sweep")}))
 def test_a_table_plans_what_the_sweep_of_its_name_runs(name: str) -> None:
     composer, planned = Composer(), []
-    for line in fill(load_layout(name), []).missing:
+    for line in fill(load_table_spec(name), []).missing:
         program, *settings = line.split()
         assert program == "ssm-tune"
         assert (settings[0] == "-m") == ("," in line or "+sweep=" in line)
@@ -41,7 +41,7 @@ def test_lines_are_shared_and_leave_out_what_is_there() -> None:
     }  # fmt: skip
     there = make_record("bitfit", 1, config__train__epochs=1)
     other = make_record("lora", 1, config__train__epochs=2)  # of other settings: it fills nothing
-    assert fill(parse_layout("t", plan), [there, other]).missing == (
+    assert fill(parse_table_spec("t", plan), [there, other]).missing == (
         "ssm-tune -m method=lora task=samsum model=tiny data=sample train.epochs=1 seed=1,2",
         "ssm-tune -m method=lora,bitfit task=dart model=tiny data=sample train.epochs=1 seed=1,2",
         "ssm-tune -m method=state_offset task=samsum,dart method.rank=4 model=tiny data=sample train.epochs=1 seed=1,2",

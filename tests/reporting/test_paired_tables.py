@@ -15,8 +15,8 @@ from helpers.make_records import make_record
 from ssm_tune.commands import compare
 from ssm_tune.records.record import find_records, write_record
 from ssm_tune.reporting import paired_tables as pairs
-from ssm_tune.reporting.grid import fill
-from ssm_tune.reporting.table_spec import parse_layout
+from ssm_tune.reporting.planned_table import fill
+from ssm_tune.reporting.table_spec import parse_table_spec
 from ssm_tune.utils.files import write_jsonl
 
 PLAN: dict[str, Any] = {
@@ -41,7 +41,7 @@ def test_a_tables_pairs_are_those_of_compare(tmp_path: Path, capsys: pytest.Capt
         store(tmp_path, "lora", seed + 0, 0.1 if seed == 1 else 0.25)
     store(tmp_path, "bitfit", 2, 0.0)  # one seed alone: the pair is of that seed
     found, _ = find_records(tmp_path)
-    grid = fill(parse_layout("t", PLAN), [record for _, record in found])
+    grid = fill(parse_table_spec("t", PLAN), [record for _, record in found])
     made = pairs.tables(grid, {id(record): path.parent for path, record in found})
     rows = list(csv.DictReader(io.StringIO(made["csv"].decode())))
     assert [(row["second"], row["seeds"]) for row in rows] == [("lora", "1 2"), ("bitfit", "2")]
@@ -67,14 +67,14 @@ def test_rows_may_differ_in_settings() -> None:
         for seed in (1, 2)
     ]
     for order in (records, records[::-1]):
-        rows = {row.label: row.values["samsum"][0].stat for row in fill(parse_layout("t", plan), order).rows}
-        means = {label: value.mean for label, value in rows.items() if value is not None and label != "frozen model"}
+        rows = {row.label: row.values["samsum"][0].stat for row in fill(parse_table_spec("t", plan), order).rows}
+        means = {label: value.mean for label, value in rows.items() if value is not None and label != "base model"}
         assert means == pytest.approx({"lora adapter_dtype=bfloat16": 0.2, "lora adapter_dtype=float32": 0.3})
-    (first, *_) = fill(parse_layout("t", plan | {"sweep": "tiny"}), []).missing
+    (first, *_) = fill(parse_table_spec("t", plan | {"sweep": "tiny"}), []).missing
     assert first == "ssm-tune -m method=lora task=samsum +sweep=tiny train.adapter_dtype=bfloat16 seed=1,2"
 
 
 @pytest.mark.parametrize(("change", "said"), [({"compare": "lorra"}, "names no row"), ({"sweep": "tini"}, "no sweep")])
 def test_a_plan_that_names_nothing_is_refused(change: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        parse_layout("t", PLAN | change)
+        parse_table_spec("t", PLAN | change)

@@ -45,5 +45,5 @@ def test_pressing_a_heading_sorts(page: Path) -> None:
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     body = shown.split("<tbody>")[1].split("</tbody>")[0]
     labels = re.findall(r'<tr><td data-value="([^"]+)"', body)
-    assert labels[:4] == ["state_offset_y", "initial_state", "state_offset", "frozen model"]
+    assert labels[:4] == ["state_offset_y", "initial_state", "state_offset", "base model"]
     assert 'aria-sort="descending"' in shown

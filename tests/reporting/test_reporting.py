@@ -15,12 +15,13 @@ from scipy import stats
 
 from ssm_tune.commands import table as command
 from ssm_tune.records.record import find_records, references_sha256, write_record
-from ssm_tune.reporting import build, export_formats
-from ssm_tune.reporting import render as sheet
+from ssm_tune.reporting import build
 from ssm_tune.reporting.bootstrap import Sums, paired_bootstrap, sums
-from ssm_tune.reporting.grid import fill
+from ssm_tune.reporting.export_formats import latex
+from ssm_tune.reporting.planned_table import fill
 from ssm_tune.reporting.published import read_published
-from ssm_tune.reporting.table_spec import parse_layout
+from ssm_tune.reporting.render import markdown, text_table
+from ssm_tune.reporting.table_spec import parse_table_spec
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_jsonl, write_jsonl
 
@@ -44,8 +45,8 @@ def test_what_does_not_belong_is_in_no_mean(change: dict[str, Any]) -> None:
     stranger = make_record(**{"seed": 3, "score": 0.9, "cell__seed": 3} | change)
     records = [make_record(seed=1, score=0.2), make_record(seed=2, score=0.3), stranger]
     for order in itertools.permutations(records):
-        grid = fill(parse_layout("t", PLAN | {"seeds": [1, 2, 3]}), order)
-        row = next(row for row in grid.rows if row.label == "state_offset")
+        table = fill(parse_table_spec("t", PLAN | {"seeds": [1, 2, 3]}), order)
+        row = next(row for row in table.rows if row.label == "state_offset")
         value = row.values["samsum"][0]
         assert value.stat is not None
         assert (value.stat.mean, value.seeds) == (pytest.approx(0.25), (1, 2))
@@ -53,8 +54,10 @@ def test_what_does_not_belong_is_in_no_mean(change: dict[str, Any]) -> None:
 
 def test_a_stand_in_never_fills_a_published_column() -> None:
     plan = PLAN | {"data": "hub"}
-    assert fill(parse_layout("t", plan), [make_record(seed=1, cell__protocol="paper", cell__data="sample")]).empty
-    assert not fill(parse_layout("t", plan), [make_record(seed=1, cell__protocol="paper", cell__data="samsum")]).empty
+    assert fill(parse_table_spec("t", plan), [make_record(seed=1, cell__protocol="paper", cell__data="sample")]).empty
+    assert not fill(
+        parse_table_spec("t", plan), [make_record(seed=1, cell__protocol="paper", cell__data="samsum")]
+    ).empty
 
 
 def store(results: Path, records: list[Any]) -> None:
@@ -104,8 +107,8 @@ def published(folder: Path, name: str, text: str) -> Path:
     ids=["yaml", "without a metric", "csv"],
 )  # fmt: skip
 def test_published_values_stand_beside_ours(name: str, text: str, tmp_path: Path) -> None:
-    grid = fill(parse_layout("t", PLAN), [make_record(seed=1, score=0.25), make_record(seed=2, score=0.25)])
-    shown = sheet.markdown(sheet.sheet(grid, read_published(published(tmp_path, name, text))))
+    table = fill(parse_table_spec("t", PLAN), [make_record(seed=1, score=0.25), make_record(seed=2, score=0.25)])
+    shown = markdown(text_table(table, read_published(published(tmp_path, name, text))))
     row = next(line for line in shown.splitlines() if line.startswith(r"| state\_offset |"))
     assert "25.00" in row
     assert "20.50" in row
@@ -126,13 +129,13 @@ def test_published_values_stand_beside_ours(name: str, text: str, tmp_path: Path
      ("p.csv", "table,method,task,value\nt,lora,samsum,1\nt,lora,samsum,2\n", "stands there twice"),
      ("p.csv", "table,method,task,value\n", "holds no value")],
 )  # fmt: skip
-def test_what_is_amiss_in_published_values_is_named(name: str, text: str, said: str, tmp_path: Path) -> None:
+def test_what_is_wrong_in_published_values_is_named(name: str, text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        read_published(published(tmp_path, name, text)).of(fill(parse_layout("t", PLAN), [make_record(seed=1)]))
+        read_published(published(tmp_path, name, text)).of(fill(parse_table_spec("t", PLAN), [make_record(seed=1)]))
     assert name in str(caught.value)
 
 
-def test_interrupted_writing_leaves_whole_files_and_is_mended_by_the_next(
+def test_interrupted_writing_leaves_whole_files_and_is_completed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(tmp_path, [make_record("lora", s) for s in (42, 1042)])
@@ -162,7 +165,7 @@ def test_no_records_no_files_and_that_is_current(tmp_path: Path, capsys: pytest.
 
 
 def test_latex_escapes_and_counts_its_columns() -> None:
-    text = export_formats.latex(sheet.sheet(fill(parse_layout("t", PLAN), [make_record(seed=1), make_record(seed=2)])))
+    text = latex(text_table(fill(parse_table_spec("t", PLAN), [make_record(seed=1), make_record(seed=2)])))
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert {line.count(" & ") for line in rows} == {3}
     assert r"state\_offset" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssm_tune.reporting.figure_data import Series
-from ssm_tune.reporting.table_figures import _frozen
+from ssm_tune.reporting.table_figures import _base
 
 pytest.importorskip("matplotlib")
 
@@ -22,16 +22,14 @@ pytest.importorskip("matplotlib")
         (5.0, [], True),
     ],
 )
-def test_a_frozen_score_far_from_all_others_is_said_and_not_drawn(
-    score: float, others: list[float], drawn: bool
-) -> None:
+def test_a_base_score_far_from_all_others_is_said_and_not_drawn(score: float, others: list[float], drawn: bool) -> None:
     from matplotlib.figure import Figure
 
     ax = Figure().add_subplot()
     ax.plot([1.0] * len(others), others, "o")
     before = ax.get_ylim()
-    _frozen(ax, Series("dart", "frozen model", (0.0,), (score,), (None,)), others)
+    _base(ax, Series("dart", "base model", (0.0,), (score,), (None,)), others)
     said = [text.get_text() for text in ax.texts]
-    assert (len(ax.lines) == 2, said) == ((True, []) if drawn else (False, [f"frozen model: {score:g}, off the axis"]))
+    assert (len(ax.lines) == 2, said) == ((True, []) if drawn else (False, [f"base model: {score:g}, off the axis"]))
     if not drawn:
         assert ax.get_ylim() == before

@@ -21,8 +21,8 @@ from ssm_tune.config.groups import method_section
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.generation.generate import generate
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.initialization import initialised
+from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.planning.profiling import RATE
 from ssm_tune.records.provenance import hardware
@@ -127,7 +127,7 @@ def measured(case: Case) -> Row:
     """
     row: Row = {"what": case.what, "model": case.model, "shape": case.shape, "rounds": case.rounds}
     try:
-        model = initialised(MambaConfig(*SIZES[case.model]), seed=0)
+        model = init_weights(Mamba(MambaConfig(*SIZES[case.model])), seed=0)
         works = (_steps if case.method else _decodings)(case, model, peer(model))
         ours, theirs = _medians(works, case.rounds)
     except RuntimeError as error:  # out of memory; mamba-ssm's kernels, which transformers takes on a CPU too

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ssm_tune.ops.cuda.arguments import Arguments, int32s, pointers
 from ssm_tune.ops.cuda.compiler import Kernel
 from ssm_tune.ops.cuda.launch import launch
 
@@ -17,6 +18,12 @@ _COPY_BYTES = 2**30
 _ROUNDS = 4000
 _SHORTEST = 3000.0
 """Microseconds of a measurement, at least."""
+
+
+class Rates(Arguments):
+    """The arguments of rates.cu."""
+
+    _fields_ = (*pointers("out"), *int32s("rounds"))
 
 
 def microseconds(work: Callable[[Any], Any], sets: Sequence[Any], repeats: int = 11) -> float:
@@ -80,7 +87,7 @@ def exponential_rate() -> float:
     blocks = torch.cuda.get_device_properties("cuda").multi_processor_count * 8
     out = torch.zeros(1, device="cuda")
     taken = microseconds(
-        lambda _: launch(EXPONENTIALS, (blocks, 1, 1), 256, 0, "Pii", [out.data_ptr(), _ROUNDS, 0], out.device),
+        lambda _: launch(EXPONENTIALS, (blocks, 1, 1), 256, 0, Rates(out=out, rounds=_ROUNDS), out.device),
         [None] * 3,
     )
     return blocks * 256 * 8 * _ROUNDS / taken * 1e6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 SIZES = {"mamba_130m": (768, 24, 50_280), "mamba_1b4": (2048, 48, 50_280), "tiny": (128, 6, 2048)}
@@ -15,6 +15,6 @@ def random_model(name: str, device: torch.device, dtype: torch.dtype) -> Mamba:
     """A Mamba of one of ``SIZES`` with random weights."""
     with device:
         model = Mamba(MambaConfig(*SIZES[name]))
-    model.keep_in(dtype)
+    model.cast_params(dtype)
     torch.nn.init.normal_(model.backbone.embedding.weight, std=0.02)
     return model

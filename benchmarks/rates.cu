@@ -2,7 +2,7 @@
 
 struct Rates {
     float* out;
-    int rounds, unused;
+    int rounds;
 };
 
 extern "C" __global__ void __launch_bounds__(256) exponentials(const __grid_constant__ Rates p) {

@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sample_world.prose import corpus
 
-from ssm_tune.models.block import MambaConfig, kept_dtype
-from ssm_tune.models.initialization import initialised
+from ssm_tune.models.config import MambaConfig, param_dtype
+from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import from_pretrained, save_pretrained
 from ssm_tune.tasks.base import END, SEPARATOR
@@ -201,7 +201,7 @@ def run_stage(number: int, model: Mamba, tokenizer: Tokenizer, shards: Shards) -
     print(f"stage {number}: {len(tokens):,} tokens of text", flush=True)
     pretrain(model, SETTINGS["stages"][number - 1], tokens)
     for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(kept_dtype(name, torch.bfloat16)).float()
+        parameter.data = parameter.data.to(param_dtype(name, torch.bfloat16)).float()
     loss = validation_loss(model, pack(tokenizer, shards[-1]), model.device)
     print(f"stage {number}: validation loss {loss:.4f} nats a token", flush=True)
     return loss
@@ -210,7 +210,7 @@ def run_stage(number: int, model: Mamba, tokenizer: Tokenizer, shards: Shards) -
 def save(model: Mamba, tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     narrow = copy.deepcopy(model)
-    narrow.keep_in(torch.bfloat16)
+    narrow.cast_params(torch.bfloat16)
     save_pretrained(narrow, folder)
     tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -230,7 +230,7 @@ def main() -> int:
         return 0 if found == recorded else 1
     tokenizer = train_tokenizer([document for documents in stages[0][:4] for document in documents])
     config = MambaConfig(SETTINGS["d_model"], SETTINGS["n_layer"], SETTINGS["vocabulary"])
-    model, losses = initialised(config, SETTINGS["seed"]).to(options.device), []
+    model, losses = init_weights(Mamba(config), SETTINGS["seed"]).to(options.device), []
     for number, shards in enumerate(stages, start=1):
         kept = options.keep / f"stage-{number}" if options.keep else None
         if kept is not None and (kept / "model.safetensors").is_file():

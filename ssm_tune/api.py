@@ -41,7 +41,7 @@ def load_adapter(model: Mamba, folder: str | Path) -> Adapter:
     description, tensors = read_adapter(Path(folder))
     dtypes = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(("A_log", ".D"))}
     adapter = base.attach(model, base.load_method(description["method"]), dtype=next(iter(dtypes), None))
-    adapter.restore(tensors, str(folder))
+    adapter.load_tensors(tensors, str(folder))
     return adapter
 
 

@@ -25,14 +25,16 @@ def test_the_python_example_runs(
 def test_every_method_and_model_is_named_and_every_count_is_right() -> None:
     from ssm_tune.config.groups import method_section
     from ssm_tune.methods.base import load_method
-    from ssm_tune.models.block import MambaConfig
+    from ssm_tune.models.config import MambaConfig
 
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| ([\d,]+) \|$", README, re.MULTILINE)
     assert {row[0] for row in rows} == set(names("method"))
     for name, *counts in rows:
         method = load_method(method_section(name))
         sizes = (MambaConfig(768, 24, 50_280), MambaConfig(2048, 48, 50_280))
-        assert [method.count(size) for size in sizes] == [int(count.replace(",", "")) for count in counts]
+        assert [method.num_trainable_params(size) for size in sizes] == [
+            int(count.replace(",", "")) for count in counts
+        ]
     for name in names("model"):
         assert name in README
 

@@ -19,11 +19,11 @@ def main(arguments: Sequence[str]) -> int:
     # torch: only once the arguments are good
     if options.merge:
         from ssm_tune.api import load_tuned
-        from ssm_tune.methods.merge import merged
+        from ssm_tune.methods.merge import merge_and_unload
         from ssm_tune.models.pretrained import save_transformers
 
         tuned = load_tuned(source, "cpu")
-        save_transformers(*merged(tuned.adapter), tuned.tokenizer, target)
+        save_transformers(*merge_and_unload(tuned.adapter), tuned.tokenizer, target)
         print(f"merged checkpoint: {target} (transformers' layout; here: model=local model.path={target})")
     else:
         from ssm_tune.methods.base import DESCRIPTION, WEIGHTS, read_adapter

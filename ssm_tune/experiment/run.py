@@ -180,7 +180,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
 
     # a trial does not look at the reported split
     for chosen in () if prepared.config.trial else distinct(state.last, state.best):  # the best last: it stays
-        adapter.restore(chosen.tensors)
+        adapter.load_tensors(chosen.tensors)
         try:
             if chosen.report is None:
                 label = f"{roles.report}, epoch {chosen.epoch}"

@@ -112,7 +112,7 @@ class Continuous:
             assert self._states is not None
             slots, others = torch.tensor([taken, rows], device=self.model.device)
             self._slots.put(slots, waiting.search, others)
-            self._states[0].put(slots * self.settings.num_beams, waiting.cache, others)
+            self._states[0].insert(slots * self.settings.num_beams, waiting.cache, others)
 
     def _read(self, batch: list[int], skip: Container[int]) -> _Read:
         """Read the prompts of a batch, and decide each one's first token."""

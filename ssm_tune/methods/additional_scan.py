@@ -12,7 +12,7 @@ import torch
 
 from ssm_tune.methods.base import Method, kaiming
 from ssm_tune.models.adapter_slots import ExtraStates
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -30,7 +30,7 @@ class AdditionalScan(Method):
     states: int
     a_init: str
 
-    late = ("*.extra_states.B", "*.extra_states.A_log")  # no gradient while the C rows are zero
+    moves_from_step_2 = ("*.extra_states.B", "*.extra_states.A_log")  # no gradient while the C rows are zero
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,12 +38,12 @@ class AdditionalScan(Method):
         self.require("a_init", str, lambda start: start in ("official", "s4d"), "official or s4d")
 
     @property
-    def still(self) -> tuple[str, ...]:
+    def may_stay_fixed(self) -> tuple[str, ...]:
         return ("*.extra_states.A_log",) if self.a_init == "official" else ()
 
-    unmergeable = None
+    unmergeable_reason = None
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         D, N = model.config.d_inner, model.config.d_state
         if self.a_init == "official":
             start = torch.full((self.states,), 16.0)
@@ -53,5 +53,5 @@ class AdditionalScan(Method):
             B, C = kaiming(generator, self.states, D), torch.zeros(self.states, D)
             mixer.injection.extra_states = ExtraStates(B, C, start.repeat(D, 1))
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         return config.n_layer * 3 * self.states * config.d_inner

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ssm_tune.models.block import MambaConfig, kept_dtype
+from ssm_tune.models.config import MambaConfig, param_dtype
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write, encode_json
@@ -45,17 +45,17 @@ class Method(ABC):
 
     identity_at_start: ClassVar[bool] = True
     """Whether the freshly attached model gives the frozen model's logits exactly."""
-    late: ClassVar[tuple[str, ...]] = ()
+    moves_from_step_2: ClassVar[tuple[str, ...]] = ()
     """Name patterns of parameters that can only move from the second step on (a partner starts at zero)."""
 
-    unmergeable: ClassVar[str | None] = "what it trains is no weight of the model"
+    unmergeable_reason: ClassVar[str | None] = "what it trains is no weight of the model"
     """Why the tuned model has no equal in plain weights; None where it has one (methods/merge.py)."""
 
     def __post_init__(self) -> None:
         self.require("learning_rate", float, lambda rate: 0 < rate < 1e6, "a positive number")
 
     @property
-    def still(self) -> tuple[str, ...]:
+    def may_stay_fixed(self) -> tuple[str, ...]:
         """Name patterns of parameters that may stay where they are: their gradient is zero, or nearly."""
         return ()
 
@@ -66,11 +66,11 @@ class Method(ABC):
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
 
     @abstractmethod
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         """Fill the model's slots, or set ``requires_grad`` on its own parameters."""
 
     @abstractmethod
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         """Number of trained scalars in closed form; ``attach`` holds the model to it."""
 
     def require(self, option: str, kind: type, valid: Callable[[Any], bool], wanted: str) -> None:
@@ -107,7 +107,7 @@ class Adapter:
         return {name: value.detach().cpu().clone() for name, value in self.parameters.items()}
 
     @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor], source: str = "the adapter") -> None:
+    def load_tensors(self, tensors: dict[str, Tensor], source: str = "the adapter") -> None:
         """Put saved tensors back. Raises UserError where names or shapes do not fit this method and model."""
         missing = sorted(self.parameters.keys() - tensors.keys())
         unknown = sorted(tensors.keys() - self.parameters.keys())
@@ -147,16 +147,16 @@ def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype |
     """
     if getattr(model, "adapter", None) is not None:
         raise UserError("the model carries a method already: load a fresh one to attach another")
-    model.compute_in(model.dtype)
+    model.set_compute_dtype(model.dtype)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    method.fill(model, generator)
+    method.apply(model, generator)
     adapter = Adapter(method, model)
     for name, parameter in adapter.parameters.items():
-        target = kept_dtype(name, dtype or model.dtype)
+        target = param_dtype(name, dtype or model.dtype)
         parameter.data = parameter.data.to(device=model.device, dtype=target)
-    expected = method.count(model.config)
+    expected = method.num_trainable_params(model.config)
     if adapter.trainable != expected:
         raise RuntimeError(f"{method.name} trains {adapter.trainable} parameters where {expected} are expected")
     object.__setattr__(model, "adapter", adapter)  # not a submodule: the model owns the parameters already

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -15,13 +15,13 @@ from ssm_tune.models.mamba import Mamba
 class BitFit(Method):
     """conv1d.bias and dt_proj.bias of every layer."""
 
-    unmergeable = None
+    unmergeable_reason = None
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
             assert mixer.conv1d.bias is not None
             mixer.conv1d.bias.requires_grad_(True)
             mixer.dt_proj.bias.requires_grad_(True)
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         return config.n_layer * 2 * config.d_inner

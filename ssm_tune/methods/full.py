@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 S6 = ("x_proj", "dt_proj", "A_log", "D")  # the selective scan's own weights
@@ -23,9 +23,9 @@ class Full(Method):
         super().__post_init__()
         self.require("scope", str, lambda scope: scope in ("all", "s6"), "all or s6")
 
-    unmergeable = None
+    unmergeable_reason = None
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         if self.scope == "all":
             model.requires_grad_(True)
             return
@@ -33,7 +33,7 @@ class Full(Method):
             for name, parameter in mixer.named_parameters():
                 parameter.requires_grad_(name.partition(".")[0] in S6)
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         D, N, rank, K = config.d_inner, config.d_state, config.dt_rank, config.d_conv
         s6 = D * (rank + 2 * N) + (rank * D + D) + D * N + D
         if self.scope == "s6":

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.adapter_slots import Learned
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.adapter_slots import LearnedTensor
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -16,11 +16,11 @@ from ssm_tune.models.mamba import Mamba
 class InitialState(Method):
     """One h_0 (D, N) a layer, zero at first."""
 
-    unmergeable = "a plain model starts from the state zero"
+    unmergeable_reason = "a plain model starts from the state zero"
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
-            mixer.injection.initial_state = Learned(torch.zeros(model.config.d_inner, model.config.d_state))
+            mixer.injection.initial_state = LearnedTensor(torch.zeros(model.config.d_inner, model.config.d_state))
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         return config.n_layer * config.d_inner * config.d_state

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ssm_tune.methods.base import Method, kaiming
 from ssm_tune.models.adapter_slots import Randomness
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.models.selective_recompute import Recipes
-from ssm_tune.ops.fused_linear import add_low_rank, each_linear, linear_beside
+from ssm_tune.models.selective_recompute import SelectiveRecompute
+from ssm_tune.ops.fused_linear import add_low_rank, batched_linear, linear_with_input
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout
 from ssm_tune.utils.errors import UserError
 
@@ -38,8 +38,8 @@ def _targets(config: MambaConfig) -> dict[str, tuple[str, int, int, int]]:
 
 
 class LowRankUpdate(nn.Module):
-    """What is learnt of ``x -> scale * dropout(x) A^T B^T`` for the rows from ``start`` on of a projection's output: A
-    (r, in), B (out, r)."""
+    """The weights of ``x -> scale * dropout(x) A^T B^T``, A (r, in) and B (out, r), which is added to the rows of a
+    projection's output from ``start`` on."""
 
     def __init__(self, A: Tensor, B: Tensor, start: int, scale: float) -> None:
         super().__init__()
@@ -48,49 +48,64 @@ class LowRankUpdate(nn.Module):
 
 
 class ProjectionUpdate(nn.Module):
-    """The updates of one projection, each on its own rows of the output. They share rank and scale, so that all
-    dropouts, and all products with A, are one each.
+    """The updates of one projection, each on its own rows of the output.
 
-    parts: by name, in the order of their rows. columns: (parts, in) int32 on the input's device, what the dropouts'
-    decisions depend on (ops/keyed_dropout.py).
+    They share rank and scale, so that all dropouts, and all products with A, are one operation each.
+
+    parts: by name, in the order of their rows. columns: (parts, in) int32 on the input's device, the bits that the
+    dropouts' decisions depend on beside the rows' (ops/keyed_dropout).
     """
 
     columns: Tensor
 
     def __init__(
-        self, parts: dict[str, LowRankUpdate], columns: Tensor, dropout: float, randomness: Randomness,
-        recipes: Recipes,
-    ) -> None:  # fmt: skip
+        self,
+        parts: dict[str, LowRankUpdate],
+        columns: Tensor,
+        dropout: float,
+        randomness: Randomness,
+        selective_recompute: SelectiveRecompute,
+    ) -> None:
         super().__init__()
-        self.dropout, self.randomness, self.recipes = dropout, randomness, recipes
+        self.dropout = dropout
+        self.randomness = randomness
+        self.selective_recompute = selective_recompute
         self.parts = nn.ModuleDict(parts)
         self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the updates for the projection's input to its output, in place; that, and x for its other reader."""
+        """Add the updates for the projection's input to its output, in place; that, and x for its other reader.
+
+        x: (B, L, in) or (R, in) without dropout; out: (..., out).
+        """
         updates: list[LowRankUpdate] = list(self.parts.values())  # type: ignore[arg-type]
         scale, downs = updates[0].scale, tuple(update.A for update in updates)
         A = (torch.stack(downs) if len(downs) > 1 else downs[0].unsqueeze(0)).to(x.dtype)
         if self.training and self.dropout > 0:
             flat, x = self._dropped(x)
-            low = each_linear(flat, A)
+            low = batched_linear(flat, A)
             scale /= 1 - self.dropout
         else:
-            low, x = linear_beside(x, A.flatten(0, 1))
+            low, x = linear_with_input(x, A.flatten(0, 1))
             low = low.flatten(0, -2).unflatten(-1, (len(updates), -1)).movedim(-2, 0)
         starts, ups = [update.start for update in updates], [update.B.to(x.dtype) for update in updates]
-        self.recipes.change(out, lambda made: add_low_rank(made, low.detach(), starts, scale, *ups))
+        self.selective_recompute.chain(out, lambda before: add_low_rank(before, low.detach(), starts, scale, *ups))
         return add_low_rank(out, low, starts, scale, *ups), x
 
     def _dropped(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """For each part a copy of x (B, L, in) with elements dropped, (parts, B L, in); and x for its other reader."""
-        rows = self.randomness.rows(x)
-        # of a single copy nothing is spared by keeping x in its place
-        again = self.recipes.source(x) if len(self.parts) > 1 or self.recipes.offered(x) else None
+        rows, recompute = self.randomness.rows(x), self.selective_recompute
+        # recomputing a single copy saves nothing: x would be kept in its place
+        worthwhile = len(self.parts) > 1 or recompute.registered(x)
+        source = recompute.source(x) if worthwhile else None
         dropped, x = keyed_dropout(x, rows, self.columns, self.dropout)
         flat = dropped.flatten(1, -2)
-        if again is not None:
-            self.recipes.offer(flat, lambda: keyed_dropout(again(), rows, self.columns, self.dropout)[0].flatten(1, -2))
+        if source is not None:
+
+            def again() -> Tensor:
+                return keyed_dropout(source(), rows, self.columns, self.dropout)[0].flatten(1, -2)
+
+            recompute.register(flat, again)
         return flat, x
 
 
@@ -103,7 +118,7 @@ class LoRA(Method):
     dropout: float
     targets: list[str] = field(default_factory=list)
 
-    late = ("*.A",)  # no gradient while B is zero
+    moves_from_step_2 = ("*.A",)  # no gradient while B is zero
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,9 +133,9 @@ class LoRA(Method):
         if "x_proj" in self.targets and any(name.startswith("x_proj.") for name in self.targets):
             raise UserError("method.targets names x_proj and a part of it: take the whole or its parts")
 
-    unmergeable = None
+    unmergeable_reason = None
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         known = _targets(model.config)
         places = itertools.count()
         for mixer in model.mixers:
@@ -135,10 +150,12 @@ class LoRA(Method):
                 mixer.injection.updates[projection] = ProjectionUpdate(
                     {name.rpartition(".")[2]: update for name, update, _ in found},
                     torch.stack([columns for *_, columns in found]).to(model.device),
-                    self.dropout, model.randomness, model.recipes,
-                )  # fmt: skip
+                    self.dropout,
+                    model.randomness,
+                    model.selective_recompute,
+                )
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         known = _targets(config)
         sizes = [known[name][1] + known[name][3] - known[name][2] for name in self.targets]
         return config.n_layer * self.rank * sum(sizes)

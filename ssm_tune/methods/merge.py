@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from ssm_tune.methods.base import Adapter
-from ssm_tune.models.block import MambaConfig, MambaMixer
+from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.mamba1 import MambaMixer
 from ssm_tune.utils.errors import UserError
 
 
 @torch.no_grad()
-def merged(adapter: Adapter) -> tuple[MambaConfig, dict[str, Tensor]]:
+def merge_and_unload(adapter: Adapter) -> tuple[MambaConfig, dict[str, Tensor]]:
     """Sizes and weights of a plain model that computes what the tuned one does, by the names in ``Mamba``.
 
     Copies on the CPU, in the dtypes of the weights that they change. Further states become rows of x_proj and columns
     of A_log, so the sizes may differ. Raises UserError for a method that no weight can hold, with the reason.
     """
-    model, reason = adapter.model, adapter.method.unmergeable
+    model, reason = adapter.model, adapter.method.unmergeable_reason
     if reason is not None:
         raise UserError(f"{adapter.method.name} has no equal in plain weights: {reason}; export it without --merge")
     weights = {

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.adapter_slots import Learned
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.adapter_slots import LearnedTensor
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -30,12 +30,12 @@ class Prefix(Method):
         self.require_count("tokens")
         self.require("init_std", float, lambda std: 0 < std < 1e6, "a positive number")
 
-    unmergeable = "its virtual tokens run through each block before the sequence"
+    unmergeable_reason = "its virtual tokens run through each block before the sequence"
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
             drawn = torch.randn(self.tokens, model.config.d_model, generator=generator)
-            mixer.injection.prefix = Learned(drawn * self.init_std)
+            mixer.injection.prefix = LearnedTensor(drawn * self.init_std)
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         return config.n_layer * self.tokens * config.d_model

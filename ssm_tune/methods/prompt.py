@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.adapter_slots import Learned
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.adapter_slots import LearnedTensor
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -25,12 +25,12 @@ class Prompt(Method):
         super().__post_init__()
         self.require_count("tokens")
 
-    unmergeable = "its virtual tokens stand before every input"
+    unmergeable_reason = "its virtual tokens stand before every input"
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         table = model.backbone.embedding.weight
         rows = torch.randint(table.shape[0], (self.tokens,), generator=generator)
-        model.prompt = Learned(table.detach()[rows.to(table.device)].float().clone())
+        model.prompt = LearnedTensor(table.detach()[rows.to(table.device)].float().clone())
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         return self.tokens * config.d_model

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method, kaiming
-from ssm_tune.models.adapter_slots import Learned, LowRank
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.adapter_slots import LearnedTensor, LowRank
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -23,18 +23,18 @@ class StateOffset(Method):
         if self.rank is not None:
             self.require_count("rank")
 
-    late = ("*.state_offset.U",)  # no gradient while V is zero
+    moves_from_step_2 = ("*.state_offset.U",)  # no gradient while V is zero
 
-    unmergeable = "its offset is read beside the state at every step"
+    unmergeable_reason = "its offset is read beside the state at every step"
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         D, N = model.config.d_inner, model.config.d_state
         for mixer in model.mixers:
             if self.rank is None:
-                mixer.injection.state_offset = Learned(torch.zeros(D, N))
+                mixer.injection.state_offset = LearnedTensor(torch.zeros(D, N))
             else:
                 mixer.injection.state_offset = LowRank(kaiming(generator, D, self.rank), torch.zeros(self.rank, N))
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         D, N = config.d_inner, config.d_state
         return config.n_layer * (D * N if self.rank is None else self.rank * (D + N))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.adapter_slots import Learned
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.adapter_slots import LearnedTensor
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -16,11 +16,11 @@ from ssm_tune.models.mamba import Mamba
 class StateOffsetY(Method):
     """One y' (D,) a layer, added to the scan's output before the gate; zero at first."""
 
-    unmergeable = "its offset is added to the scan's output, where a block has no bias"
+    unmergeable_reason = "its offset is added to the scan's output, where a block has no bias"
 
-    def fill(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
-            mixer.injection.output_offset = Learned(torch.zeros(model.config.d_inner))
+            mixer.injection.output_offset = LearnedTensor(torch.zeros(model.config.d_inner))
 
-    def count(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: MambaConfig) -> int:
         return config.n_layer * config.d_inner

@@ -1,4 +1,4 @@
-"""What a Mamba block may receive from a method: slots, all empty in a frozen model.
+"""What a block may receive from a method: slots, all empty in a base model.
 
 The model reads the slots and never knows which method filled them; a method fills slots and never edits the
 model's code. Letters as in ``ops``; d_model is the width of the residual stream, K the convolution's.
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ssm_tune.ops.keyed_dropout import row_bits
 
 
-class Learned(nn.Module):
-    """One trained tensor, handed out as it is. Called with no arguments."""
+class LearnedTensor(nn.Module):
+    """One trained tensor. Called with no arguments, it gives the tensor."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Learned(nn.Module):
 
 
 class LowRank(nn.Module):
-    """A (rows, columns) tensor kept as the product U V of rank r. Called with no arguments."""
+    """A (rows, columns) tensor kept as the product U V of rank r. Called with no arguments, it gives the product."""
 
     def __init__(self, U: Tensor, V: Tensor) -> None:
         super().__init__()
@@ -38,10 +38,10 @@ class LowRank(nn.Module):
 
 
 class Randomness:
-    """What a method that draws random numbers in training draws them from; one for a whole model.
+    """The random bits of methods that draw in training; one for a whole model.
 
-    Whoever trains names the rows of the batch at hand by keys, so that a row draws the same wherever and with whatever
-    else it is computed; where nobody has, each use draws its own from PyTorch's generator.
+    The trainer names the rows of the batch at hand by keys, so that a row draws the same bits wherever it is computed,
+    and with whatever other rows. Without keys each use draws its own from PyTorch's generator.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Randomness:
             self._keys = self._bits = None
 
     def rows(self, x: Tensor) -> Tensor:
-        """Random bits for each position of an ``x`` (B, L, ...), (B, L) int32: ``keyed_dropout``'s."""
+        """Random bits for each position of an ``x`` (B, L, ...), (B, L) int32, for ``keyed_dropout``."""
         if self._keys is None:
             return torch.randint(-(2**31), 2**31, x.shape[:2], dtype=torch.int32, device=x.device)
         if self._bits is None:
@@ -78,25 +78,25 @@ class ExtraStates(nn.Module):
         return self.A_log.shape[1]
 
     def widened(self, x_proj: Tensor, A_log: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The rows of x_proj's weight (rank + 2 N, D) with these states' behind those of B and of C, in order, and
-        A_log (D, N) with their columns, each in its own dtype and on its device."""
+        """x_proj's weight (rank + 2 N, D) as rows to stack, these states' behind those of B and of C, and A_log (D, N)
+        with their columns; each in its own dtype and on its device."""
         N = A_log.shape[1]
         kept_B, kept_C = x_proj.split([x_proj.shape[0] - N, N])
         rows = kept_B, self.B.to(x_proj), kept_C, self.C.to(x_proj)
         return rows, torch.cat([A_log, self.A_log.to(A_log)], dim=1)
 
 
-class Injection(nn.Module):
-    """The slots of one block.
+class AdapterSlots(nn.Module):
+    """The slots of one block. A mixer holds them as ``injection``, which the names in saved adapters contain.
 
-    state_offset: -> (D, N), read beside the state at every step, never stored in it.
-    output_offset: -> (D,), added to the scan's output before the gate.
+    state_offset: -> (D, N), added to the state as it is read at every step, never stored in it.
+    output_offset: -> (D,), added to the scan's output before its gate z.
     initial_state: -> (D, N), the state before the first position.
     prefix: -> (M, d_model), virtual tokens that run through the block before the sequence; their outputs are
-        dropped, so they only set the convolution's and the scan's start.
+        dropped, so they only set the convolution's and the scan's initial state.
     extra_states: further states. Beside them nothing may update x_proj: both make its output.
     updates: for a projection's name (in_proj, x_proj, dt_proj, out_proj) a module that takes the projection's input
-        and output, and gives the output with what it adds, and the input for its other reader (ops/projections.py).
+        and output, and gives the output with what it adds, and the input for its other reader (ops/fused_linear.py).
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Injection(nn.Module):
         self.updates = nn.ModuleDict()
 
 
-def tensor_of(slot: nn.Module | None) -> Tensor | None:
+def slot_value(slot: nn.Module | None) -> Tensor | None:
     """The tensor that a slot holds, or None for an empty slot."""
     if slot is None:
         return None

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.utils.errors import UserError, first_line
 
 WEIGHTS = (

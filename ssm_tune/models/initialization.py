@@ -1,4 +1,4 @@
-"""How a Mamba's weights start before pretraining, after the original implementation's description."""
+"""Initial weights of a Mamba before pretraining, after the description of the original implementation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ssm_tune.models.block import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 STEP_SIZES = (1e-3, 1e-1)
@@ -15,14 +14,14 @@ STEP_SIZES = (1e-3, 1e-1)
 
 
 @torch.no_grad()
-def initialised(config: MambaConfig, seed: int) -> Mamba:
-    """A Mamba in float32 on the CPU with freshly drawn weights; A_log and D keep the S4D-real start."""
+def init_weights(model: Mamba, seed: int) -> Mamba:
+    """Draw the weights of a new model, in float32 on the CPU, and return it; A_log and D keep the S4D-real start."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(tensor: Tensor, bound: float) -> None:
         tensor.uniform_(-bound, bound, generator=generator)
 
-    model = Mamba(config)
+    config = model.config
     model.backbone.embedding.weight.normal_(0, 0.02, generator=generator)
     if not config.tie_embeddings:
         uniform(model.lm_head.weight, 1 / math.sqrt(config.d_model))

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.initialization import initialised
+from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, resolve_model
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
@@ -68,6 +68,6 @@ def _random_model(section: dict[str, Any], device: torch.device, dtype: torch.dt
     for name, least in (("d_model", 1), ("n_layer", 1), ("seed", 0)):
         if type(section[name]) is not int or section[name] < least:
             raise UserError(f"model.{name} must be a whole number of at least {least}, got {section[name]!r}")
-    model = initialised(MambaConfig(section["d_model"], section["n_layer"], rows), section["seed"]).to(device)
-    model.keep_in(dtype)
+    model = init_weights(Mamba(MambaConfig(section["d_model"], section["n_layer"], rows)), section["seed"]).to(device)
+    model.cast_params(dtype)
     return model.eval(), tokenizer

@@ -1,4 +1,4 @@
-"""Mamba-1, a language model of such blocks (block.py), with the parameter names of the published checkpoints.
+"""A language model of Mamba blocks (block.py), with the parameter names of the published checkpoints.
 
 B batch   L length   P virtual tokens before the input   R rows being decoded   V vocabulary (padded)
 d_model width of the residual stream   D channels of a block   N states a channel   K width of the convolution
@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ssm_tune.models.adapter_slots import Randomness, tensor_of
-from ssm_tune.models.block import Block, MambaConfig, MambaMixer, Projection, RMSNorm, kept_dtype
-from ssm_tune.models.selective_recompute import Recipes
+from ssm_tune.models.adapter_slots import Randomness, slot_value
+from ssm_tune.models.block import Block
+from ssm_tune.models.config import MambaConfig, param_dtype
+from ssm_tune.models.layers import Projection, RMSNorm
+from ssm_tune.models.mamba1 import MambaMixer
+from ssm_tune.models.selective_recompute import SelectiveRecompute
 from ssm_tune.ops.selective_scan import state_dtype
 
 
@@ -45,17 +48,17 @@ class Cache:
         self.ssm = [state.index_select(0, index) for state in self.ssm]
 
     def blank(self, rows: int) -> Cache:
-        """A cache of so many rows, all zeros, for the same model."""
+        """A cache of ``rows`` rows, all zeros, for the same model."""
         return Cache(*([x.new_zeros(rows, *x.shape[1:]) for x in states] for states in (self.conv, self.ssm)))
 
-    def put(self, rows: Tensor, other: Cache, others: Tensor) -> None:
-        """Make the rows ``rows`` what the rows ``others`` of another cache are (both int64), in place."""
+    def insert(self, rows: Tensor, other: Cache, others: Tensor) -> None:
+        """Copy the rows ``others`` of another cache to the rows ``rows`` of this one (both int64), in place."""
         for mine, theirs in zip((*self.conv, *self.ssm), (*other.conv, *other.ssm), strict=True):
             mine[rows] = theirs[others]
 
 
 def recomputed_blocks(layers: int, number: int) -> frozenset[int]:
-    """Which blocks of a model of so many to recompute, if it shall be ``number``: those that lower the peak most.
+    """Which ``number`` of a model's ``layers`` blocks to recompute: those that lower the peak of memory most.
 
     Memory is fullest as the backward begins, with the last block. What earlier blocks compute again comes when those
     behind them have let go of theirs, and adds nothing to that peak; what the last one does stands beside all that the
@@ -91,9 +94,10 @@ class Mamba(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
         self.prompt: nn.Module | None = None
-        self.randomness, self.recipes = Randomness(), Recipes()
+        self.randomness = Randomness()
+        self.selective_recompute = SelectiveRecompute()
         for mixer in self.mixers:
-            mixer.recipes = self.recipes
+            mixer.selective_recompute = self.selective_recompute
 
     @property
     def mixers(self) -> list[MambaMixer]:
@@ -105,30 +109,31 @@ class Mamba(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the activations: that of the frozen projections, or what ``compute_in`` was told."""
+        """Dtype of the activations: that of the projections, or what ``set_compute_dtype`` set."""
         return self._compute_dtype or self.mixers[0].in_proj.weight.dtype
 
     recompute: int = 0
-    """The number of blocks whose activations a backward computes again from the block's inputs, the only ones kept."""
-    recompute_partly: int = 0
-    """The number of other blocks, at most, that a backward computes those activations again of that cost little."""
+    """The number of blocks of which a backward keeps the inputs alone and computes the activations again."""
+    recompute_selective: int = 0
+    """The number of other blocks, at most, of which a backward computes the cheap activations again
+    (selective_recompute.py)."""
     _compute_dtype: torch.dtype | None = None
     checkpoint_hash: str | None = None
     """sha256 of the tensors that the model was loaded from, in their own dtypes; None for one that was not."""
 
-    def keep_in(self, dtype: torch.dtype) -> None:
-        """Keep the parameters in ``dtype``, but for those that ``kept_dtype`` keeps wider."""
+    def cast_params(self, dtype: torch.dtype) -> None:
+        """Cast the parameters to ``dtype``, but those that ``param_dtype`` keeps wider to that."""
         for name, parameter in self.named_parameters():
-            parameter.data = parameter.data.to(kept_dtype(name, dtype))
+            parameter.data = parameter.data.to(param_dtype(name, dtype))
 
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Keep activations in ``dtype`` even where trained weights are kept in a wider one."""
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Compute activations in ``dtype``, even where trained weights are kept in a wider one."""
         self._compute_dtype = dtype
 
     def _stream(self, input_ids: Tensor) -> tuple[Tensor, int]:
         """The residual stream's first value, (B, P + L, d_model), and P."""
         residual = F.embedding(input_ids, self.backbone.embedding.weight).to(self.residual_dtype)
-        virtual = tensor_of(self.prompt)
+        virtual = slot_value(self.prompt)
         if virtual is None:
             return residual, 0
         rows = virtual.to(residual.dtype).expand(input_ids.shape[0], -1, -1)
@@ -151,14 +156,14 @@ class Mamba(nn.Module):
         layers, differentiable = self.config.n_layer, torch.is_grad_enabled()
         recomputed = recomputed_blocks(layers, self.recompute if differentiable else 0)
         others = [number for number in range(layers) if number not in recomputed]
-        partly = others[: self.recompute_partly if differentiable else 0]
+        selective = others[: self.recompute_selective if differentiable else 0]
         for number, block in enumerate(self.backbone.blocks):
             if number in recomputed:
                 out, residual, last = checkpoint(
                     block, residual, out, self.dtype, lengths, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                with self.recipes.instead() if number in partly else nullcontext():
+                with self.selective_recompute.active() if number in selective else nullcontext():
                     out, residual, last = block(residual, out, self.dtype, lengths)
             if last is not None and keep:
                 cache.conv.append(last[0])
@@ -191,8 +196,8 @@ class Mamba(nn.Module):
     def step(self, tokens: Tensor, cache: Cache, source: Tensor | None = None, into: Cache | None = None) -> Tensor:
         """Read one token a row, (R,) int64; give the logits (R, V) after it. The cache moves on in place.
 
-        With ``source`` (R,) int64 row r goes on from row source[r] of ``cache``, and its states are put into row r of
-        ``into``, whose memory is other memory and stays; nothing is asked of the rows whose source is below 0.
+        With ``source`` (R,) int64 row r continues row source[r] of ``cache``, and its states are written to row r of
+        ``into``, other memory, in place; the results of rows whose source is below 0 do not matter.
         """
         residual = F.embedding(tokens, self.backbone.embedding.weight).to(self.residual_dtype)
         out = None

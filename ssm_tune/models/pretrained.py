@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssm_tune.models.block import MambaConfig, kept_dtype
 from ssm_tune.models.checkpoint import WEIGHTS, read_config, read_tensors
+from ssm_tune.models.config import MambaConfig, param_dtype
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.source import PretrainedSource, resolve
 from ssm_tune.models.tokenizer import EOS, Tokenizer
@@ -60,7 +60,7 @@ def from_pretrained(
     config, tensors = load_checkpoint(resolve_model(path_or_name, revision).folder)
     found = _hash(tensors)
     for name, tensor in tensors.items():
-        tensors[name] = tensor.to(device=device, dtype=kept_dtype(name, dtype)).contiguous()
+        tensors[name] = tensor.to(device=device, dtype=param_dtype(name, dtype)).contiguous()
     model = _build(config, tensors).eval()
     model.checkpoint_hash = found
     return model

@@ -1,7 +1,10 @@
 """Which implementation runs: the CUDA kernels where they can, plain PyTorch elsewhere, and the reason.
 
-backend=mamba_ssm, for comparison, runs the scan and the convolution of other packages (peer.py); norm and decode steps
-then run as with auto.
+backend=mamba_ssm, for comparison, runs the scan and the convolution of other packages (mamba_ssm_backend.py); norm and
+decode steps then run as with auto.
+
+The backend is a setting of the process, as ``torch.backends`` has them: ``_wanted`` here is its only home. ``use`` and
+``choose`` set it; ``kernels_run`` and ``mamba_ssm_runs``, which every operation asks, are all that reads it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ssm_tune.ops import mamba_ssm_backend as peer
+from ssm_tune.ops import mamba_ssm_backend
 from ssm_tune.ops.cuda.compiler import KernelError, nvrtc_version
 from ssm_tune.ops.cuda.launch import DTYPE_CODES, arch_of
 
@@ -50,7 +53,7 @@ def choose(wanted: str, device: torch.device, dtype: torch.dtype) -> Choice:
     if wanted == "reference":
         return Choice("reference", "backend=reference")
     if wanted == "mamba_ssm":
-        obstacle = _peer_obstacle(device, dtype)
+        obstacle = _mamba_ssm_obstacle(device, dtype)
         if obstacle is not None:
             raise KernelError(f"backend=mamba_ssm cannot run here: {obstacle}; or leave backend=auto")
         return Choice("mamba_ssm", "backend=mamba_ssm; norm and decode steps as with auto")
@@ -82,7 +85,7 @@ def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1) -> bo
     return reason is None
 
 
-def peer_runs(operation: str, x: Tensor) -> bool:
+def mamba_ssm_runs(operation: str, x: Tensor) -> bool:
     """Whether ``operation`` on ``x`` runs on the packages of backend=mamba_ssm.
 
     Raises:
@@ -90,7 +93,7 @@ def peer_runs(operation: str, x: Tensor) -> bool:
     """
     if _wanted != "mamba_ssm":
         return False
-    reason = _peer_obstacle(x.device, x.dtype)
+    reason = _mamba_ssm_obstacle(x.device, x.dtype)
     if reason is None and x.numel() == 0:
         reason = f"nothing may be empty, got {tuple(x.shape)}"
     if reason is not None:
@@ -98,12 +101,12 @@ def peer_runs(operation: str, x: Tensor) -> bool:
     return True
 
 
-def _peer_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+def _mamba_ssm_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda":
         return f"the device is {device.type}"
     if dtype not in DTYPE_CODES:
         return f"mamba-ssm takes float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
-    return peer.missing()
+    return mamba_ssm_backend.missing()
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:

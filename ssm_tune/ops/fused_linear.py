@@ -1,8 +1,7 @@
-"""Products with weights whose gradients cost no pass of their own where they are added to others or joined.
+"""Products with weights whose gradients are added or joined without a pass over memory of their own.
 
-A tensor that is read twice gets its two gradients added. These products hand their input on, so that its second
-reader's gradient arrives first and the product's own is added to it as it is made: ``addmm``. Whoever reads what is
-handed on gives it a gradient of its own, which is changed.
+A tensor that is read twice gets its two gradients added. These products return their input beside their output, for its
+second reader: that reader's gradient then arrives first, and the product's own is added to it in place, by ``addmm``.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.ops.autograd import refuse_a_second_derivative
-from ssm_tune.ops.packed_gradients import whole_of
+from ssm_tune.ops.packed_gradients import packed_base
 
 
-def linear_beside(x: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
-    """``x`` (..., in) times the transpose of ``rows`` (out, in), or of several such below each other; and x."""
+def linear_with_input(x: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
+    """``x @ W.T`` (..., out) for x (..., in) and W (out, in), the ``rows`` stacked; and x for its other reader."""
     if not torch.is_grad_enabled():
         return F.linear(x, _below(rows)), x
-    product, beside = _LinearBeside.apply(x, *rows)
-    return product, beside
+    product, same = _LinearWithInput.apply(x, *rows)
+    return product, same
 
 
 def split_linear(joined: Tensor, weight: Tensor, sizes: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The slices of ``joined`` (B, L, sum of sizes), the first also times the transpose of ``weight`` (out, sizes[0]).
+    """Split ``joined`` (B, L, sum of sizes) in three; also ``first @ weight.T`` for weight (out, sizes[0]).
 
     Returns the product (B, L, out) and the three slices.
     """
@@ -37,12 +36,12 @@ def split_linear(joined: Tensor, weight: Tensor, sizes: tuple[int, int, int]) ->
     return product, first, second, third
 
 
-def each_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x (parts, rows, in) times the transposes of weight (parts, out, in): (parts, rows, out).
+def batched_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight.mT`` for x (parts, rows, in) and weight (parts, out, in): (parts, rows, out).
 
-    As ``torch.matmul`` gives it, but for the weight's gradient, which lies as the weight does and need not be copied.
+    Unlike that of ``torch.matmul``, the weight's gradient is contiguous and need not be copied.
     """
-    return _EachLinear.apply(x, weight)
+    return _BatchedLinear.apply(x, weight)
 
 
 def add_low_rank(out: Tensor, low: Tensor, starts: list[int], scale: float, *ups: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ def _flat(x: Tensor) -> Tensor:
     return x.view(-1, x.shape[-1]) if x.is_contiguous() else x.flatten(0, -2)
 
 
-class _LinearBeside(torch.autograd.Function):
+class _LinearWithInput(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
         trained = any(ctx.needs_input_grad[1:])
@@ -72,7 +71,7 @@ class _LinearBeside(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_a_second_derivative("linear_beside")
+        refuse_a_second_derivative("linear_with_input")
         (dout, dx), (x, *rows), wanted = grads, ctx.saved_tensors, ctx.needs_input_grad
         if dout is None:
             return dx, *(None for _ in rows)
@@ -107,13 +106,13 @@ class _SplitLinear(torch.autograd.Function):
             dweight = _flat(dout).t() @ _flat(joined[..., : sizes[0]])
         if not ctx.needs_input_grad[0] or all(grad is None for grad in grads):
             return None, dweight, *(None for _ in sizes)
-        whole = whole_of(dothers, (sizes[0], sizes[0] + sizes[1]), sum(sizes))
-        if whole is not None and dout is not None:
-            own = _flat(whole)[:, : sizes[0]]
+        base = packed_base(dothers, (sizes[0], sizes[0] + sizes[1]), sum(sizes))
+        if base is not None and dout is not None:
+            own = _flat(base)[:, : sizes[0]]
             torch.mm(_flat(dout), weight, out=own)
             if dfirst is not None:
                 own += _flat(dfirst)
-            return whole, dweight, *(None for _ in sizes)
+            return base, dweight, *(None for _ in sizes)
         shape = next(grad for grad in grads if grad is not None).shape[:-1]
         parts = [
             weight.new_zeros(*shape, size) if grad is None else grad
@@ -124,7 +123,7 @@ class _SplitLinear(torch.autograd.Function):
         return torch.cat(parts, dim=-1), dweight, *(None for _ in sizes)
 
 
-class _EachLinear(torch.autograd.Function):
+class _BatchedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
@@ -132,7 +131,7 @@ class _EachLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_a_second_derivative("each_linear")
+        refuse_a_second_derivative("batched_linear")
         (dout,), (x, weight), (want_x, want_weight) = grads, ctx.saved_tensors, ctx.needs_input_grad
         return torch.bmm(dout, weight) if want_x else None, torch.bmm(dout.mT, x) if want_weight else None
 
@@ -154,7 +153,7 @@ class _AddLowRank(torch.autograd.Function):
         (dout,), (low, *ups) = grads, ctx.saved_tensors
         flat = _flat(dout)
         columns = [flat[:, start : start + up.shape[0]] for start, up in zip(ctx.starts, ups, strict=True)]
-        # beta=0: what is in the new memory does not count
+        # beta=0: what lies in the new memory does not count
         dlow = torch.empty_like(low, memory_format=torch.contiguous_format)
         dups = [torch.empty_like(up) for up in ups]
         for number, (own, up) in enumerate(zip(columns, ups, strict=True)):

@@ -1,8 +1,11 @@
-"""Gradients of slices that need no copy to be joined.
+"""Gradients of slices of one tensor, made in memory as large as the tensor, so that joining them needs no copy.
 
-The gradient of a tensor that was split is its slices' gradients, one beside the other. Who makes these can put them
-into memory as large as the tensor (``room_of``, ``pieces``); who joins them finds that memory and fills what is left of
-it (``whole_of``). Only memory that was made for it is ever taken, and only once.
+The gradient of a tensor (B, L, W) that was split along its last dimension is the slices' gradients side by side. The
+operation that makes the slices' gradients allocates memory for the whole and hands out views of it (``slice_views``);
+the operation that needs the whole finds it again from these views (``packed_base``) and fills the rest of it.
+
+Between the two lies autograd, which hands on tensors and nothing else. ``_PACKED`` is the one place that knows which
+memory was made for this: no other memory is ever taken, and none twice.
 """
 
 from __future__ import annotations
@@ -12,13 +15,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary  # documented by its source alone; tried with PyTorch 2.13
 
 from ssm_tune.ops.cuda.launch import gradients_of
 
-_WHOLE = "_ssm_tune_whole"
 
-
-class Room(NamedTuple):
+class SliceLayout(NamedTuple):
     """The shape (B, L, W) of a tensor, and where slices of its last dimension start and how wide they are."""
 
     shape: tuple[int, int, int]
@@ -26,9 +28,12 @@ class Room(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def room_of(*slices: Tensor) -> Room | None:
-    """Where tensors (B, L, n) lie in the one (B, L, W) that they are slices of; None if there is none, or they
-    overlap."""
+_PACKED = WeakTensorKeyDictionary()
+"""Memory that ``slice_views`` gave views of, with their layout, until ``packed_base`` took it or the last view went."""
+
+
+def slice_layout(*slices: Tensor) -> SliceLayout | None:
+    """Where tensors (B, L, n) lie in the one (B, L, W) that they are slices of; None if they are not, or overlap."""
     if not slices:
         return None
     rows, length, _ = slices[0].shape
@@ -40,76 +45,77 @@ def room_of(*slices: Tensor) -> Room | None:
         fits = x.shape[:2] == (rows, length) and start >= 0 and start + size <= width and size < width
         if not fits or x.stride() != (length * width, width, 1) or x.dtype != slices[0].dtype:
             return None
+        # the storages' identity; _cdata is private, tried with PyTorch 2.13
         if x.untyped_storage()._cdata != slices[0].untyped_storage()._cdata:
             return None
     order = sorted(zip(starts, sizes, strict=True))
     if any(start + size > after for (start, size), (after, _) in itertools.pairwise(order)):
         return None
-    return Room((rows, length, width), starts, sizes)
+    return SliceLayout((rows, length, width), starts, sizes)
 
 
-def pieces(whole: Tensor, room: Room) -> list[Tensor]:
-    """The slices of a ``whole`` that was made for them; ``whole_of`` finds it by them."""
-    found = []
-    for start, size in zip(room.starts, room.sizes, strict=True):
-        piece = whole[..., start : start + size]
-        setattr(piece, _WHOLE, whole)
-        found.append(piece)
-    return found
+def slice_views(base: Tensor, layout: SliceLayout) -> list[Tensor]:
+    """The slices of a ``base`` (B, L, W) that was made for them; ``packed_base`` finds it by them."""
+    _PACKED[base] = layout
+    return [base[..., start : start + size] for start, size in zip(layout.starts, layout.sizes, strict=True)]
 
 
-def whole_of(gradients: Sequence[Tensor | None], starts: Sequence[int], width: int) -> Tensor | None:
-    """The (B, L, width) that all ``gradients`` are pieces of, at their ``starts``; None if there is none. The caller
-    may write to the rest of it, and nobody is told of it again."""
-    whole: Tensor | None = getattr(gradients[0], _WHOLE, None)
-    if whole is None or whole.shape[-1] != width:
+def packed_base(gradients: Sequence[Tensor | None], starts: Sequence[int], width: int) -> Tensor | None:
+    """The (B, L, width) that all ``gradients`` are ``slice_views`` of, at their ``starts``; None if there is none.
+
+    The caller owns it from then on, and may write to all of it.
+    """
+    base = None if gradients[0] is None else gradients[0]._base  # private: the tensor that a view is of; PyTorch 2.13
+    layout: SliceLayout | None = None if base is None else _PACKED.get(base)
+    if base is None or layout is None or layout.shape[2] != width:
         return None
+    sizes = dict(zip(layout.starts, layout.sizes, strict=True))
     for gradient, start in zip(gradients, starts, strict=True):
-        if getattr(gradient, _WHOLE, None) is not whole or gradient is None or gradient.storage_offset() != start:
+        if gradient is None or gradient._base is not base or gradient.storage_offset() != start:
             return None
-    for gradient in gradients:
-        delattr(gradient, _WHOLE)
-    return whole
+        if gradient.shape != (*layout.shape[:2], sizes.get(start)) or gradient.stride() != base.stride():
+            return None
+    del _PACKED[base]
+    return base
 
 
-def rooms_of(
-    given: Sequence[Tensor | None], wanted: list[bool], together: list[list[int]]
-) -> list[tuple[list[int], Room]]:
-    """Which of the inputs ``together``, by number, are all wanted gradients of, and slices of one tensor that is worth
-    memory of its own; and where they lie in it."""
+Group = tuple[list[int], SliceLayout]
+"""Inputs, by number, that are slices of one tensor, and where they lie in it."""
+
+
+def slice_groups(given: Sequence[Tensor | None], wanted: Sequence[bool], together: list[list[int]]) -> list[Group]:
+    """Of the lists of inputs ``together`` those that get one memory for their gradients: all are wanted, and are slices
+    of one tensor that is worth memory of its own."""
     found = []
     for numbers in together:
         slices = [x for number in numbers if wanted[number] and (x := given[number]) is not None]
-        room = room_of(*slices) if len(slices) == len(numbers) else None
-        if room is not None and _worth_it(room):
-            found.append((numbers, room))
+        layout = slice_layout(*slices) if len(slices) == len(numbers) else None
+        if layout is not None and _worth_it(layout):
+            found.append((numbers, layout))
     return found
 
 
-def memory_of_gradients(
-    given: Sequence[Tensor | None], wanted: list[bool], rooms: list[tuple[list[int], Room]]
-) -> list[Tensor]:
-    """``gradients_of``, but that inputs with a room have the memory of all in the place of the first and none in the
-    others'."""
+def allocate_gradients(given: Sequence[Tensor | None], wanted: Sequence[bool], groups: list[Group]) -> list[Tensor]:
+    """``gradients_of``, but a group's first input has the memory for all of the group, and the others are empty."""
     alone = list(wanted)
-    for number in (number for numbers, _ in rooms for number in numbers):
+    for number in (number for numbers, _ in groups for number in numbers):
         alone[number] = False
     found = gradients_of(given, alone)
-    for (first, *_), room in rooms:
-        found[first] = found[first].new_empty(room.shape, dtype=given[first].dtype)  # type: ignore[union-attr]
+    for (first, *_), layout in groups:
+        found[first] = found[first].new_empty(layout.shape, dtype=given[first].dtype)  # type: ignore[union-attr]
     return found
 
 
-def gradients_within(memory: Sequence[Tensor], rooms: list[tuple[list[int], Room]]) -> list[Tensor]:
-    """The gradients themselves in what ``memory_of_gradients`` gave, one for each input."""
+def unpack_gradients(memory: Sequence[Tensor], groups: list[Group]) -> list[Tensor]:
+    """One gradient for each input, in the memory that ``allocate_gradients`` gave."""
     found = list(memory)
-    for numbers, room in rooms:
-        for number, piece in zip(numbers, pieces(memory[numbers[0]], room), strict=True):
-            found[number] = piece
+    for numbers, layout in groups:
+        for number, view in zip(numbers, slice_views(memory[numbers[0]], layout), strict=True):
+            found[number] = view
     return found
 
 
-def _worth_it(room: Room) -> bool:
-    """Whether kernels can write to the slices four numbers at a time, and not too much of the memory is for nothing."""
-    width = room.shape[2]
-    return not any(number % 4 for number in (width, *room.starts)) and width <= 8 * sum(room.sizes)
+def _worth_it(layout: SliceLayout) -> bool:
+    """Whether kernels can write to the slices four numbers at a time, and most of the memory is used."""
+    width = layout.shape[2]
+    return not any(number % 4 for number in (width, *layout.starts)) and width <= 8 * sum(layout.sizes)

@@ -78,7 +78,7 @@ def _small_models(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> I
     for layers in _LAYERS:
         with torch.device(model.device):
             small = Mamba(dataclasses.replace(model.config, n_layer=layers, vocab_size=8))
-        small.keep_in(model.dtype)
+        small.cast_params(model.dtype)
         attach(small, method, dtype=adapter_dtype)
         yield small.train()
 
@@ -97,11 +97,11 @@ def saved_bytes(model: Mamba, rows: int, length: int, partly: bool = False) -> i
 
     ids = torch.zeros(rows, length, dtype=torch.int64, device=model.device)
     keys = torch.zeros(rows, dtype=torch.int64, device=model.device)
-    before, model.recompute_partly = model.recompute_partly, model.config.n_layer if partly else 0
-    model.recipes.watch = keep
+    before, model.recompute_selective = model.recompute_selective, model.config.n_layer if partly else 0
+    model.selective_recompute.on_saved = keep
     try:
         with model.randomness.of(keys), torch.autograd.graph.saved_tensors_hooks(keep, lambda none: none):
             model.hidden(ids)
     finally:
-        model.recompute_partly, model.recipes.watch = before, lambda tensor: None
+        model.recompute_selective, model.selective_recompute.on_saved = before, lambda tensor: None
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

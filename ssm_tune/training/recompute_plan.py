@@ -66,7 +66,7 @@ class Plan:
 
     def apply(self, model: Mamba) -> None:
         """Let the model compute so."""
-        model.recompute, model.recompute_partly = self.recompute
+        model.recompute, model.recompute_selective = self.recompute
 
     def needs(self, rows: int, recompute: Again) -> float:
         """Bytes for ``rows`` rows as long as the longest."""
@@ -147,7 +147,7 @@ def plan(
     found = footprint(model, method, adapter_dtype)
     budget = None if memory is None else memory * GB
     if budget is None and model.device.type == "cuda":
-        spent = LEARNT * method.count(model.config) * adapter_dtype.itemsize + workspaces(model.device)
+        spent = LEARNT * method.num_trainable_params(model.config) * adapter_dtype.itemsize + workspaces(model.device)
         free_memory()
         budget = max(SPARE * torch.cuda.mem_get_info(model.device)[0] - spent, 1.0)
     chosen = Plan(found, budget, *longest, recompute)

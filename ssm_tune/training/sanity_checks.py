@@ -29,8 +29,8 @@ class TrainingGate:
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         method = adapter.method
-        self.still = {name for name in adapter.parameters if adapter.matches(name, method.still)}
-        self.late = {name for name in adapter.parameters if adapter.matches(name, method.late)}
+        self.still = {name for name in adapter.parameters if adapter.matches(name, method.may_stay_fixed)}
+        self.late = {name for name in adapter.parameters if adapter.matches(name, method.moves_from_step_2)}
         self.start = {name: value.detach().clone() for name, value in adapter.parameters.items()}
         self.frozen = {name: fingerprint(value) for name, value in self._frozen().items()}
 

@@ -219,7 +219,7 @@ class Training:
             parts[part][name] = tensor
         if self.graphs is not None:  # the optimizer's state moves to other memory
             self.graphs.forget()
-        self.adapter.restore(parts["parameters"], "the checkpoint")
+        self.adapter.load_tensors(parts["parameters"], "the checkpoint")
         moments: dict[int, dict[str, Tensor]] = {}
         places = {name: at for at, name in enumerate(self.adapter.parameters)}
         for path, tensor in parts["optimizer"].items():

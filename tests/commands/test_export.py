@@ -84,7 +84,7 @@ def test_every_adapter_is_exported_and_loads(method: str, tmp_path: Path) -> Non
 def test_what_no_weight_can_hold_is_refused_with_the_reason(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reason = load_method(method_section(method)).unmergeable
+    reason = load_method(method_section(method)).unmergeable_reason
     assert reason
     run = saved(tuned(method), tmp_path / "run")
     assert main(["export", str(run), "--merge", "--to", str(tmp_path / "out")]) == 2

@@ -12,11 +12,11 @@ import torch
 from helpers.scan_cases import CASE, inputs
 
 from ssm_tune.ops import backend
-from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step
+from ssm_tune.ops.causal_conv1d import causal_conv1d, causal_conv1d_update
 from ssm_tune.ops.cross_entropy import IGNORE, cross_entropy
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
-from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
+from ssm_tune.ops.selective_scan import selective_scan, selective_state_update
 
 FROZEN = {"u", "dt", "B", "C", "z", "initial_state", "state_offset", "output_offset"}
 
@@ -41,7 +41,7 @@ def scan(case: dict[str, Any]) -> None:
         x.requires_grad_(name in wanted)
     with torch.no_grad():
         selective_scan(**given, dt_softplus=True)
-    y, last = selective_scan(**given, dt_softplus=True, return_last_state=True)
+    y, last = selective_scan(**given, dt_softplus=True, output_final_state=True)
     outputs = [y, last]
     torch.autograd.grad(outputs, [x for x in given.values() if x.requires_grad], [torch.ones_like(o) for o in outputs])
 
@@ -69,12 +69,12 @@ def others(dtype: torch.dtype) -> None:
         logits, count = draw(5, width).to(dtype).requires_grad_(), torch.tensor(5, device="cuda")
         cross_entropy(logits, torch.tensor([0, 3, IGNORE, 7, 1], device="cuda"), count).backward()
     with torch.no_grad():
-        conv1d_step(draw(9, 72).to(dtype), draw(9, 3, 72).to(dtype), weight, bias)
+        causal_conv1d_update(draw(9, 72).to(dtype), draw(9, 3, 72).to(dtype), weight, bias)
         for states in (4, 16, 24, 64):
             u, dt, z, B, C = (draw(9, size).to(dtype) for size in (72, 72, 72, states, states))
             A = -draw(72, states).abs()
             for offset in (None, draw(72, states)):
-                selective_scan_step(draw(9, 72, states), u, dt, A, B, C, bias, z, dt_bias=bias, state_offset=offset)
+                selective_state_update(draw(9, 72, states), u, dt, A, B, C, bias, z, dt_bias=bias, state_offset=offset)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from ssm_tune.ops import backend
 from ssm_tune.ops.cuda.compiler import KernelError
 from ssm_tune.ops.rms_norm import cuda as norm_kernels
 from ssm_tune.ops.selective_scan import cuda as kernels
-from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
+from ssm_tune.ops.selective_scan import selective_scan, selective_state_update
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
 
@@ -71,7 +71,7 @@ def test_steps_of_views_equal_steps_of_copies() -> None:
     for copied in (False, True):
         own = [x.contiguous().clone() if copied else x for x in (u, dt, B, C, z)]
         state = torch.ones(9, 72, 16, device="cuda")
-        y, after = selective_scan_step(
+        y, after = selective_state_update(
             state, own[0], own[1], fixed[0], own[2], own[3], fixed[1], own[4], dt_bias=fixed[1]
         )
         results.append((y, after))

@@ -16,8 +16,9 @@ from helpers.small_models import Silent
 from ssm_tune.config.groups import method_section
 from ssm_tune.data.tokenization import Encoded
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.initialization import initialised
+from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.initialization import init_weights
+from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops import backend
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.training.determinism import FIXED, VARIABLE
@@ -47,8 +48,8 @@ def started(
     name: str, capture: bool, adapter: torch.dtype = torch.float32, dtype: torch.dtype = torch.bfloat16,
     rate: float = 1e-2, micro_batch: int | None = None, deterministic: bool = False, **options: object,
 ) -> Training:  # fmt: skip
-    model = initialised(MambaConfig(d_model=64, n_layer=2, vocab_size=256), 0).cuda()
-    model.keep_in(dtype)
+    model = init_weights(Mamba(MambaConfig(d_model=64, n_layer=2, vocab_size=256)), 0).cuda()
+    model.cast_params(dtype)
     attached = attach(model, load_method(method_section(name, options)), dtype=adapter)
     settings = TrainSettings(epochs=100, batch_size=4, learning_rate=rate, seed=42, max_steps=STEPS)
     graphs = CudaCapture(model.device) if capture else None
@@ -105,7 +106,7 @@ def test_recomputed_activations_give_the_same_losses(
     name: str, blocks: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, again = (started(name, True) for _ in range(2))
-    again.adapter.model.recompute, again.adapter.model.recompute_partly = blocks, parts
+    again.adapter.model.recompute, again.adapter.model.recompute_selective = blocks, parts
     assert captured(kept, monkeypatch) == captured(again, monkeypatch)
 
 

@@ -35,7 +35,7 @@ def poisoned() -> Iterator[None]:
 def tuned(name: str, dtype: torch.dtype) -> Mamba:
     """A small model with a method's tensors away from their start; not so far where they are all that it has."""
     model = small_mamba().cuda()
-    model.keep_in(dtype)
+    model.cast_params(dtype)
     adapter, far = attach(model, load_method(method_section(name)), seed=3), 0.02 if name == "full" else 0.2
     with torch.no_grad():
         for value in adapter.parameters.values():

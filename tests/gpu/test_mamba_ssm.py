@@ -6,8 +6,7 @@ import pytest
 import torch
 from helpers.scan_cases import CASE, error, inputs, run
 
-from ssm_tune.ops import backend
-from ssm_tune.ops import mamba_ssm_backend as peer
+from ssm_tune.ops import backend, mamba_ssm_backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
@@ -15,7 +14,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministi
 
 @pytest.fixture(autouse=True)
 def installed() -> None:
-    if (reason := peer.missing()) is not None:
+    if (reason := mamba_ssm_backend.missing()) is not None:
         pytest.skip(reason)
 
 

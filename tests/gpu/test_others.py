@@ -11,15 +11,16 @@ from torch import Tensor
 
 from ssm_tune.config.groups import method_section
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.block import MambaConfig
-from ssm_tune.models.initialization import initialised
+from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.initialization import init_weights
+from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops import backend
-from ssm_tune.ops.causal_conv1d import causal_conv1d, conv1d_step, split_conv1d
+from ssm_tune.ops.causal_conv1d import causal_conv1d, causal_conv1d_update, split_conv1d
 from ssm_tune.ops.cross_entropy import IGNORE, cross_entropy
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits
 from ssm_tune.ops.rms_norm import add_rms_norm
 from ssm_tune.ops.rms_norm import cuda as norm_kernels
-from ssm_tune.ops.selective_scan import selective_scan, selective_scan_step
+from ssm_tune.ops.selective_scan import selective_scan, selective_state_update
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
 
@@ -144,8 +145,8 @@ def test_decode_steps(dtype: torch.dtype, states: int) -> None:
         def to(value: Tensor) -> Tensor:
             return value.to(wide) if wide == torch.float64 else value.clone()
 
-        u, window = conv1d_step(to(x), to(conv), to(taps), to(bias))
-        y, state = selective_scan_step(
+        u, window = causal_conv1d_update(to(x), to(conv), to(taps), to(bias))
+        y, state = selective_state_update(
             to(ssm), u, to(dt), to(fixed["A"]), to(B), to(C), to(fixed["D"]), to(z),
             **{name: to(value) for name, value in extra.items()},
         )  # fmt: skip
@@ -160,7 +161,7 @@ def test_decode_steps(dtype: torch.dtype, states: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_model_gives_the_same_on_both_backends(dtype: torch.dtype) -> None:
-    model = initialised(MambaConfig(64, 3, 96), 0).to("cuda").eval()
+    model = init_weights(Mamba(MambaConfig(64, 3, 96)), 0).to("cuda").eval()
     for name, parameter in model.named_parameters():
         if not name.endswith(("A_log", ".D")):
             parameter.data = parameter.data.to(dtype)
@@ -216,7 +217,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_gradients_of_a_model_are_the_same_on_both_backends(name: str) -> None:
-    model = initialised(MambaConfig(64, 3, 96), 0)
+    model = init_weights(Mamba(MambaConfig(64, 3, 96)), 0)
     adapter = attach(model, load_method(method_section(name, METHODS[name])))
     generator = torch.Generator().manual_seed(0)
     for parameter in adapter.parameters.values():

@@ -56,7 +56,7 @@ def test_second_derivatives_are_refused_by_name() -> None:
 def test_only_wanted_gradients_are_made() -> None:
     given = {name: x for name, x in inputs(CASE).items() if x is not None}
     given["state_offset"] = given["state_offset"].requires_grad_()
-    y, last = selective_scan(**given, dt_softplus=True, return_last_state=True)
+    y, last = selective_scan(**given, dt_softplus=True, output_final_state=True)
     (y.float().sum() + last.sum()).backward()
     assert given["state_offset"].grad is not None
     assert all(x.grad is None for name, x in given.items() if name != "state_offset")
@@ -86,7 +86,7 @@ def test_the_logarithm_of_A_is_as_good_as_A(dtype: torch.dtype, length: int) -> 
     log_A = (-given["A"]).log().requires_grad_()
     found = []
     for values in ({"A": log_A, "log_A": True}, {"A": -log_A.exp()}):
-        y, last = selective_scan(**(given | values), dt_softplus=True, return_last_state=True)
+        y, last = selective_scan(**(given | values), dt_softplus=True, output_final_state=True)
         found.append((y, last, *torch.autograd.grad(y.float().sum() + last.sum(), log_A)))
     for mine, plain in zip(*found, strict=True):
         assert (mine.float() - plain.float()).norm() <= (

@@ -176,7 +176,7 @@ class RecordedCache:
     def blank(self, rows: int) -> RecordedCache:
         return RecordedCache(self.inner.blank(rows), [None] * rows)
 
-    def put(self, rows: Tensor, other: RecordedCache, others: Tensor) -> None:
-        self.inner.put(rows, other.inner, others)
+    def insert(self, rows: Tensor, other: RecordedCache, others: Tensor) -> None:
+        self.inner.insert(rows, other.inner, others)
         for row, theirs in zip(rows.tolist(), others.tolist(), strict=True):
             self.keys[row] = other.keys[theirs]

@@ -105,7 +105,7 @@ def run(
             tensor = (tensor if dtype is None else tensor.to(dtype)).detach()
             own[name] = tensor.requires_grad_(name in wanted)
     backend.use(how)
-    y, last = selective_scan(**own, dt_softplus=True, return_last_state=True)
+    y, last = selective_scan(**own, dt_softplus=True, output_final_state=True)
     names = [name for name in own if name in wanted]
     outputs = [(y, dy.to(y.dtype)), (last, dlast.to(last.dtype))]
     outputs = [(out, grad) for out, grad in outputs if out.requires_grad]

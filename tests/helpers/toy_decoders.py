@@ -9,7 +9,7 @@ from helpers.beam_reference import Logits, Step, beam_search, greedy, table
 from ssm_tune.config.groups import method_section
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}

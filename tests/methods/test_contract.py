@@ -55,7 +55,7 @@ def test_declared_parameters_move_and_frozen_ones_stay(name: str, options: dict)
     adapter = trained(name, options)  # the gate raises where the first steps break the rule
     for key, value in adapter.model.named_parameters():
         moved = fingerprint(value) != before[key]
-        expected = key in adapter.parameters and not adapter.matches(key, adapter.method.still)
+        expected = key in adapter.parameters and not adapter.matches(key, adapter.method.may_stay_fixed)
         assert moved == expected, key
 
 
@@ -70,7 +70,7 @@ def test_identity_at_the_start_where_declared(name: str, options: dict) -> None:
 @every_variant
 def test_count_in_closed_form(name: str, options: dict) -> None:  # type: ignore[type-arg]
     adapter = attached(name, options)
-    assert adapter.method.count(adapter.model.config) == adapter.trainable > 0
+    assert adapter.method.num_trainable_params(adapter.model.config) == adapter.trainable > 0
 
 
 @every_variant
@@ -85,7 +85,7 @@ def test_saved_and_loaded_onto_a_fresh_model_gives_the_same_logits(
     adapter.save(tmp_path, {})
     description, tensors = read_adapter(tmp_path)
     fresh = attach(small_model(dtype), load_method(description["method"]), seed=99, dtype=dtype)
-    fresh.restore(tensors)
+    fresh.load_tensors(tensors)
     assert torch.equal(logits_of(fresh.model), logits_of(adapter.model))
     assert not torch.equal(logits_of(adapter.model), logits_of(small_model(dtype)))
 
@@ -122,8 +122,8 @@ def test_restoring_what_does_not_fit_is_refused(name: str, options: dict) -> Non
     tensors = adapter.tensors()
     first = next(iter(tensors))
     with pytest.raises(UserError, match="lacks"):
-        adapter.restore({key: value for key, value in tensors.items() if key != first})
+        adapter.load_tensors({key: value for key, value in tensors.items() if key != first})
     with pytest.raises(UserError, match="shape"):
-        adapter.restore(tensors | {first: tensors[first][..., :1].repeat_interleave(3, -1)})
+        adapter.load_tensors(tensors | {first: tensors[first][..., :1].repeat_interleave(3, -1)})
     with pytest.raises(UserError, match="holds"):
-        adapter.restore(tensors | {"other": torch.zeros(1)})
+        adapter.load_tensors(tensors | {"other": torch.zeros(1)})

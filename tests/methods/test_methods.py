@@ -13,8 +13,8 @@ from torch import nn
 import ssm_tune
 from ssm_tune.config.groups import method_section
 from ssm_tune.methods.base import attach, load_method
-from ssm_tune.models.adapter_slots import Learned
-from ssm_tune.models.block import MambaConfig
+from ssm_tune.models.adapter_slots import LearnedTensor
+from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.training.sanity_checks import TrainingGate
 from ssm_tune.utils.errors import UserError
@@ -37,7 +37,7 @@ SIZES = (MambaConfig(768, 24, 50_280), MambaConfig(2048, 48, 50_280))
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_trainable_counts_of_the_papers_models(name: str) -> None:
     method = load_method(method_section(name))
-    assert tuple(method.count(config) for config in SIZES) == PUBLISHED[name]
+    assert tuple(method.num_trainable_params(config) for config in SIZES) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "full"])
@@ -48,7 +48,7 @@ def test_attaching_to_mamba_130m_trains_that_count(name: str) -> None:
     with torch.device("cpu"):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        load_method(method_section(name)).fill(model, torch.Generator().manual_seed(0))
+        load_method(method_section(name)).apply(model, torch.Generator().manual_seed(0))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == PUBLISHED[name][0]
 
 
@@ -116,7 +116,7 @@ def test_prefix_equals_virtual_tokens_before_the_block() -> None:
     mixer = small_model(torch.float64).mixers[0]
     virtual, hidden = torch.randn(5, 16).double(), torch.randn(2, 7, 16).double()
     expected = mixer(torch.cat([virtual.expand(2, -1, -1), hidden], 1))[0][:, 5:]
-    mixer.injection.prefix = Learned(virtual)
+    mixer.injection.prefix = LearnedTensor(virtual)
     assert torch.allclose(mixer(hidden)[0], expected, atol=1e-12)
 
 
@@ -124,7 +124,7 @@ def test_prompt_equals_embeddings_before_the_input() -> None:
     model = small_model(torch.float64)
     first, tokens = torch.tensor([[7, 8, 9]]), torch.randint(64, (1, 5))
     expected = model(torch.cat([first, tokens], 1))[:, 3:]
-    model.prompt = Learned(model.backbone.embedding.weight.detach()[first[0]].clone())
+    model.prompt = LearnedTensor(model.backbone.embedding.weight.detach()[first[0]].clone())
     assert torch.allclose(model(tokens), expected, atol=1e-12)
 
 

@@ -51,7 +51,7 @@ def test_steps_between_two_caches_read_the_rows_they_go_on_from_and_leave_idle_o
     model, tokens = small_model(torch.float64), torch.randint(64, (3, 6))
     _, cache = model.prefill(tokens)
     before, after = cache.blank(4), cache.blank(4)
-    before.put(torch.tensor([3, 0, 1]), cache, torch.arange(3))
+    before.insert(torch.tensor([3, 0, 1]), cache, torch.arange(3))
     row_of = {3: 0, 0: 1, 1: 2}
     source, following = [1, 3, -1, 1], torch.tensor([5, 6, 7, 8])
     logits = model.step(following, before, torch.tensor(source), after)

@@ -20,7 +20,7 @@ from helpers.random_checkpoints import (
 )
 from safetensors.torch import load_file
 
-from ssm_tune.models.adapter_slots import Learned
+from ssm_tune.models.adapter_slots import LearnedTensor
 from ssm_tune.models.pretrained import from_pretrained, load_checkpoint, model_hash, save_pretrained
 from ssm_tune.utils.errors import UserError
 
@@ -129,8 +129,8 @@ def test_the_hash_depends_on_values_alone(tmp_path: Path) -> None:
     narrow = from_pretrained(tmp_path / "write_bin", "bfloat16")
     assert model_hash(narrow) not in hashes
     assert narrow.checkpoint_hash in hashes
-    ours.mixers[0].injection.state_offset = Learned(torch.ones(48, 5))  # what a method adds is not the base
-    ours.prompt = Learned(torch.ones(2, 24))
+    ours.mixers[0].injection.state_offset = LearnedTensor(torch.ones(48, 5))  # what a method adds is not the base
+    ours.prompt = LearnedTensor(torch.ones(2, 24))
     assert model_hash(ours) in hashes
     with torch.no_grad():
         ours.mixers[1].D[0] += 1e-6

@@ -10,7 +10,7 @@ import torch
 from ssm_tune.ops import backend
 from ssm_tune.ops.cuda.compiler import KernelError
 from ssm_tune.ops.selective_scan import selective_scan
-from ssm_tune.ops.selective_scan.variants import BORDER, TILE, backward_plan, forward_split, split_of
+from ssm_tune.ops.selective_scan.variants import CHUNK, TILE, backward_plan, forward_split, split_of
 
 CPU = torch.device("cpu")
 
@@ -79,5 +79,5 @@ def test_every_split_holds_its_states(states: int, channels: int) -> None:
         assert split.channels % 4 == 0
         assert 32 % split.lanes == 0
         assert TILE % split.lanes == 0
-        assert BORDER % split.lanes == 0
-    assert 1 <= segments <= -(-777 // BORDER)
+        assert CHUNK % split.lanes == 0
+    assert 1 <= segments <= -(-777 // CHUNK)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.device_limits import EXPONENTIALS
-from ssm_tune.ops.causal_conv1d.cuda import SPANS, WEIGHT_SPANS, conv_kernel
+from ssm_tune.ops.causal_conv1d.cuda import SPANS, WEIGHT_SPANS, conv_kernel, update_kernel
 from ssm_tune.ops.cross_entropy.cuda import cross_entropy_kernel
 from ssm_tune.ops.cuda import compiler
 from ssm_tune.ops.cuda.compiler import Kernel, KernelError, cached_cubin, compile_kernel
 from ssm_tune.ops.keyed_dropout.cuda import dropout_kernel
 from ssm_tune.ops.rms_norm.cuda import norm_kernel
 from ssm_tune.ops.selective_scan import variants
-from ssm_tune.ops.selective_scan.cuda import INPUTS
+from ssm_tune.ops.selective_scan.backward import INPUTS
 
 try:
     compiler.nvrtc_version()
@@ -31,6 +32,7 @@ FROZEN = {name: name in ("u", "dt", "B", "C", "z") for name in INPUTS}
 SIMPLE = Kernel.of("sum_partials", {"DTYPE": 0}, "cuda/sums")
 SHARED_MEMORY = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "sm_120": 99}
 """KiB that a block may ask for."""
+SLOW = pytest.mark.slow
 
 
 def scan_kernels() -> list[tuple[str, Kernel, int]]:
@@ -43,8 +45,8 @@ def scan_kernels() -> list[tuple[str, Kernel, int]]:
             for split in {small, large}:
                 for offset in (False, True) if states == 16 else (True,):
                     kernel = variants.forward_kernel(dtype, split, states, True, True, offset, True)
-                    found.append((f"forward {split.lanes}x{split.states}x{split.per} {name} offset={offset}", kernel,
-                                  variants.forward_shared(split, dtype, True)))  # fmt: skip
+                    label = f"forward {split.lanes}x{split.states}x{split.per} {name} offset={offset}"
+                    found.append((label, kernel, variants.forward_shared(split, dtype, True)))
             sets = {"offset": FROZEN | {"state_offset": True}}
             if states == 16:
                 sets |= {"frozen": FROZEN, "all": dict.fromkeys(INPUTS, True)}
@@ -52,9 +54,9 @@ def scan_kernels() -> list[tuple[str, Kernel, int]]:
                 back = variants.backward_plan(states, 1536, 1024, 4, 132, wanted["A"])[0]
                 kernel = variants.backward_kernel(dtype, back, states, True, True, label != "frozen", wanted)
                 found.append((f"backward {name} {label}", kernel, variants.backward_shared(back, dtype, True)))
-            found.append((f"carry {name}", variants.carry_kernel(dtype, back, True, True),
-                          variants.carry_shared(back, dtype, True)))  # fmt: skip
-            found.append((f"step {name}", variants.step_kernel(dtype, variants.split_of(states), True), 0))
+            carry = variants.carry_kernel(dtype, back, True, True)
+            found.append((f"carry {name}", carry, variants.carry_shared(back, dtype, True)))
+            found.append((f"step {name}", variants.update_kernel(dtype, variants.split_of(states), True), 0))
     plain = variants.split_of(16)
     found.append(("forward bare", variants.forward_kernel(DTYPES[1], plain, 16, False, False, False, False), 0))
     found.append(("backward bare", variants.backward_kernel(DTYPES[1], plain, 16, False, False, False, FROZEN), 0))
@@ -77,7 +79,7 @@ def other_kernels() -> list[tuple[str, Kernel, int]]:
             (f"cross entropy backward {label}", cross_entropy_kernel("cross_entropy_backward", dtype), 0),
             (
                 f"conv step {label}",
-                Kernel.of("conv_step", {"DTYPE": DTYPES.index(dtype)}, "selective_scan/step"),
+                update_kernel(dtype),
                 0,
             ),
             (f"norm forward {label}", norm_kernel("norm_forward", torch.float32, dtype, 2048, True, False), 0),
@@ -87,22 +89,40 @@ def other_kernels() -> list[tuple[str, Kernel, int]]:
     return found
 
 
-@pytest.mark.parametrize("arch", SHARED_MEMORY)
-def test_every_variant_compiles(arch: str, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = []
-    kernels = scan_kernels() + other_kernels()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        everything = list(pool.map(lambda entry: compile_kernel(entry[1], arch), kernels))
-    for (name, _, shared), compiled in zip(kernels, everything, strict=True):
-        assert compiled.cubin.startswith(b"\x7fELF")
-        assert compiled.registers is not None
-        assert compiled.spills is not None
-        lines.append(f"{arch} {name}: {compiled.registers} registers, {compiled.spills} bytes of spills, "
-                     f"{shared} bytes shared")  # fmt: skip
-        assert compiled.spills <= 256, lines[-1]
-        assert shared <= SHARED_MEMORY[arch] * 1024, lines[-1]
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
+KERNELS = scan_kernels() + other_kernels()
+
+
+def everyday() -> list[str]:
+    """The names of one variant of each kernel."""
+    first: dict[str, str] = {}
+    for name, kernel, _ in KERNELS:
+        first.setdefault(kernel.name, name)
+    return list(first.values())
+
+
+def variants_and_architectures() -> list[Any]:
+    """Every variant on every architecture, all of them slow but one variant of each kernel on sm_90."""
+    quick = everyday()
+    return [
+        pytest.param(entry, arch, id=f"{arch}-{entry[0]}", marks=() if arch == "sm_90" and entry[0] in quick else SLOW)
+        for arch in SHARED_MEMORY
+        for entry in KERNELS
+    ]
+
+
+@pytest.mark.parametrize(("entry", "arch"), variants_and_architectures())
+def test_every_variant_compiles(
+    entry: tuple[str, Kernel, int], arch: str, record_property: Callable[[str, object], None]
+) -> None:
+    _, kernel, shared = entry
+    compiled = compile_kernel(kernel, arch)
+    record_property("registers", compiled.registers)
+    record_property("spills", compiled.spills)
+    assert compiled.cubin.startswith(b"\x7fELF")
+    assert compiled.registers is not None
+    assert compiled.spills is not None
+    assert compiled.spills <= 256
+    assert shared <= SHARED_MEMORY[arch] * 1024
 
 
 def test_a_refused_source_shows_nvrtcs_log() -> None:
@@ -111,7 +131,7 @@ def test_a_refused_source_shows_nvrtcs_log() -> None:
     assert "backend=reference" in str(caught.value)
 
 
-def test_the_cache_is_used_and_mended(
+def test_the_cache_is_used_and_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(compiler.CACHE_VARIABLE, str(tmp_path))

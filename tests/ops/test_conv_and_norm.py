@@ -1,4 +1,4 @@
-"""The convolution and the norm against PyTorch's own."""
+"""The convolution and the norm against PyTorch's own and against the naive ones."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssm_tune.ops.causal_conv1d import causal_conv1d, split_conv1d
-from ssm_tune.ops.rms_norm import rms_norm
+from ssm_tune.ops.causal_conv1d import causal_conv1d, causal_conv1d_update, split_conv1d
+from ssm_tune.ops.causal_conv1d.naive import naive_causal_conv1d
+from ssm_tune.ops.rms_norm import add_rms_norm, rms_norm
+from ssm_tune.ops.rms_norm.naive import naive_add_rms_norm
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 9])
@@ -46,3 +48,24 @@ def test_half_of_a_tensor_is_convolved() -> None:
     x, z = split_conv1d(joined, weight, bias, start)
     assert torch.equal(x, causal_conv1d(joined[..., :6], weight, bias, start))
     assert torch.equal(z, joined[..., 6:])
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 5])
+@pytest.mark.parametrize("start", [False, True])
+def test_convolution_equals_the_naive_one(width: int, start: bool) -> None:
+    x, weight, bias = torch.randn(2, 7, 6).double(), torch.randn(6, width).double(), torch.randn(6).double()
+    state = torch.randn(2, width - 1, 6).double() if start else None
+    expected = naive_causal_conv1d(x, weight, bias, state)
+    torch.testing.assert_close(causal_conv1d(x, weight, bias, state), expected)
+    if state is not None:  # one position at a time
+        for t in range(x.shape[1]):
+            y, state = causal_conv1d_update(x[:, t], state, weight, bias)
+            torch.testing.assert_close(y, expected[:, t])
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_norm_equals_the_naive_one(added: bool) -> None:
+    x, weight = torch.randn(3, 5, 16).double(), torch.rand(16).double()
+    more = torch.randn_like(x) if added else None
+    ours, theirs = add_rms_norm(x, more, weight, 1e-5, torch.float64), naive_add_rms_norm(x, more, weight, 1e-5)
+    torch.testing.assert_close(ours, theirs)

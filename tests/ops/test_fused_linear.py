@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssm_tune.ops.fused_linear import add_low_rank, each_linear, linear_beside, split_linear
-from ssm_tune.ops.packed_gradients import gradients_within, memory_of_gradients, pieces, room_of, rooms_of, whole_of
+from ssm_tune.ops.fused_linear import add_low_rank, batched_linear, linear_with_input, split_linear
+from ssm_tune.ops.packed_gradients import (
+    allocate_gradients,
+    packed_base,
+    slice_groups,
+    slice_layout,
+    slice_views,
+    unpack_gradients,
+)
 
 Work = Callable[..., list[Tensor]]
 
@@ -23,7 +30,7 @@ def draw(*shape: int) -> Tensor:
 
 
 def beside(x: Tensor, *rows: Tensor) -> list[Tensor]:
-    out, x = linear_beside(x, *rows)
+    out, x = linear_with_input(x, *rows)
     return [out, x.cos()]
 
 
@@ -59,7 +66,7 @@ CASES: dict[str, tuple[Work, Work, list[Tensor]]] = {
     "a position": (beside, plainly_beside, [draw(3, 4), draw(2, 4)]),
     "split": (split, plainly_split, [draw(2, 3, 7), draw(5, 3)]),
     "low rank": (low_rank, plain_low_rank, [draw(2, 3, 6), draw(2, 6, 2), draw(3, 2), draw(2, 2)]),
-    "each": (lambda x, w: [each_linear(x, w)], lambda x, w: [x @ w.mT], [draw(2, 5, 4), draw(2, 3, 4)]),
+    "each": (lambda x, w: [batched_linear(x, w)], lambda x, w: [x @ w.mT], [draw(2, 5, 4), draw(2, 3, 4)]),
 }
 
 
@@ -96,20 +103,20 @@ def test_nothing_is_recorded_where_no_gradient_is_asked_for(name: str) -> None:
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.lists(st.integers(1, 4), min_size=2, max_size=4), st.data())
-def test_slices_find_their_room(rows: int, length: int, sizes: list[int], data: Any) -> None:
+def test_slices_find_their_layout(rows: int, length: int, sizes: list[int], data: Any) -> None:
     whole = draw(rows, length, sum(sizes))
     slices = whole.split(sizes, dim=-1)
     chosen = sorted(data.draw(st.sets(st.integers(0, len(sizes) - 1), min_size=1)))
-    room = room_of(*(slices[i] for i in chosen))
-    assert room is not None
-    assert (room.shape, room.sizes) == (whole.shape, tuple(sizes[i] for i in chosen))
-    assert list(room.starts) == [sum(sizes[:i]) for i in chosen]
+    layout = slice_layout(*(slices[i] for i in chosen))
+    assert layout is not None
+    assert (layout.shape, layout.sizes) == (whole.shape, tuple(sizes[i] for i in chosen))
+    assert list(layout.starts) == [sum(sizes[:i]) for i in chosen]
     memory = torch.empty_like(whole)
-    gradients = pieces(memory, room)
+    gradients = slice_views(memory, layout)
     for gradient, i in zip(gradients, chosen, strict=True):
         gradient.copy_(slices[i])
-    assert whole_of(gradients, room.starts, sum(sizes)) is memory
-    assert whole_of(gradients, room.starts, sum(sizes)) is None  # once
+    assert packed_base(gradients, layout.starts, sum(sizes)) is memory
+    assert packed_base(gradients, layout.starts, sum(sizes)) is None  # once
     for i in chosen:
         assert torch.equal(memory.split(sizes, dim=-1)[i], slices[i])
 
@@ -117,20 +124,22 @@ def test_slices_find_their_room(rows: int, length: int, sizes: list[int], data: 
 def test_what_was_not_made_to_be_joined_is_left_alone() -> None:
     whole, other = draw(2, 3, 8), draw(2, 3, 8)
     left, right = whole.chunk(2, dim=-1)
-    assert whole_of([right], [4], 8) is None  # a slice as any other, of memory that may hold something
-    assert whole_of([None], [4], 8) is None
-    assert room_of(whole) is None
-    assert room_of(left, left) is room_of(left, whole[..., 2:6]) is None  # they would be written over each other
-    assert room_of(left, other.chunk(2, dim=-1)[1]) is None
-    assert room_of(left, right.float()) is None
-    assert room_of(whole.transpose(0, 1).chunk(2, dim=-1)[0]) is None
-    room = room_of(left, right)
-    assert room is not None
-    one, two = pieces(whole, room)
-    assert whole_of([one, two.clone()], [0, 4], 8) is None
-    assert whole_of([one], [0], 16) is None
-    assert whole_of([two], [0], 8) is None
-    assert whole_of([one, two], [0, 4], 8) is whole
+    assert packed_base([right], [4], 8) is None  # a slice as any other, of memory that may hold something
+    assert packed_base([None], [4], 8) is None
+    assert slice_layout(whole) is None
+    assert (
+        slice_layout(left, left) is slice_layout(left, whole[..., 2:6]) is None
+    )  # they would be written over each other
+    assert slice_layout(left, other.chunk(2, dim=-1)[1]) is None
+    assert slice_layout(left, right.float()) is None
+    assert slice_layout(whole.transpose(0, 1).chunk(2, dim=-1)[0]) is None
+    layout = slice_layout(left, right)
+    assert layout is not None
+    one, two = slice_views(whole, layout)
+    assert packed_base([one, two.clone()], [0, 4], 8) is None
+    assert packed_base([one], [0], 16) is None
+    assert packed_base([two], [0], 8) is None
+    assert packed_base([one, two], [0, 4], 8) is whole
 
 
 def test_gradients_of_slices_get_one_memory_where_that_is_worth_it() -> None:
@@ -138,13 +147,13 @@ def test_gradients_of_slices_get_one_memory_where_that_is_worth_it() -> None:
     low, B, C = whole.split([8, 8, 8], dim=-1)
     z = torch.randn(2, 3, 19)[..., 3:11]  # where kernels cannot write four numbers at a time
     given, together = [alone, B, C, z, None], [[1, 2], [3], [4]]
-    rooms = rooms_of(given, [True, True, True, True, False], together)
-    assert [numbers for numbers, _ in rooms] == [[1, 2]]
-    memory = memory_of_gradients(given, [True, True, True, True, False], rooms)
+    groups = slice_groups(given, [True, True, True, True, False], together)
+    assert [numbers for numbers, _ in groups] == [[1, 2]]
+    memory = allocate_gradients(given, [True, True, True, True, False], groups)
     assert [tuple(x.shape) for x in memory] == [(2, 3, 8), (2, 3, 24), (0,), (2, 3, 8), (0,)]
-    gradients = gradients_within(memory, rooms)
+    gradients = unpack_gradients(memory, groups)
     assert gradients[0] is memory[0]
-    assert whole_of(gradients[1:3], (8, 16), 24) is memory[1]
-    assert rooms_of(given, [True, True, False, True, False], together) == []  # C's gradient is not wanted
-    assert rooms_of([low.expand(2, 3, 8)], [True], [[0]])  # a slice alone
-    assert not rooms_of([torch.randn(2, 3, 80)[..., :8]], [True], [[0]])  # ten times as much memory
+    assert packed_base(gradients[1:3], (8, 16), 24) is memory[1]
+    assert slice_groups(given, [True, True, False, True, False], together) == []  # C's gradient is not wanted
+    assert slice_groups([low.expand(2, 3, 8)], [True], [[0]])  # a slice alone
+    assert not slice_groups([torch.randn(2, 3, 80)[..., :8]], [True], [[0]])  # ten times as much memory

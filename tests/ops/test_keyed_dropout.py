@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout, row_bits, row_key
+from ssm_tune.ops.keyed_dropout.naive import naive_keyed_dropout
 
 ROWS, LENGTH, WIDTH = 8, 96, 160
 
@@ -74,3 +75,10 @@ def test_keys_tell_seed_step_and_example_apart() -> None:
     keys = {row_key(seed, step, example) for seed in (0, 1) for step in range(20) for example in range(20)}
     assert len(keys) == 800
     assert all(0 <= key < 2**31 for key in keys)
+
+
+@given(st.floats(0, 0.99), st.integers(0, 2**31 - 1), st.integers(0, 500))
+def test_it_drops_what_the_naive_one_drops(share: float, key: int, place: int) -> None:
+    x, rows, columns = torch.randn(1, 4, 16), row_bits(torch.tensor([key]), 4), column_bits(place, 16)
+    expected = naive_keyed_dropout(x[0].tolist(), rows[0].tolist(), columns.tolist(), share)
+    assert keyed_dropout(x, rows, columns[None], share)[0][0, 0].tolist() == expected

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.ops import backend
-from ssm_tune.ops import mamba_ssm_backend as peer
+from ssm_tune.ops import backend, mamba_ssm_backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d
 from ssm_tune.ops.cuda.compiler import KernelError
 from ssm_tune.ops.selective_scan import selective_scan
@@ -54,10 +53,10 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     modules["causal_conv1d"].causal_conv1d_fn = conv_stand_in  # type: ignore[attr-defined]
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(backend, "_peer_obstacle", lambda device, dtype: None)
-    peer.missing.cache_clear()
+    monkeypatch.setattr(backend, "_mamba_ssm_obstacle", lambda device, dtype: None)
+    mamba_ssm_backend.missing.cache_clear()
     yield
-    peer.missing.cache_clear()
+    mamba_ssm_backend.missing.cache_clear()
     backend.use("auto")
 
 
@@ -112,8 +111,8 @@ def test_what_the_package_lacks_is_refused_by_name() -> None:
     backend.use("mamba_ssm")
     with pytest.raises(KernelError, match="takes no initial state"):
         selective_scan(**given, initial_state=torch.zeros(8, 3).double())
-    with pytest.raises(KernelError, match="last state no gradient"):
-        selective_scan(**given, return_last_state=True)
+    with pytest.raises(KernelError, match="final state no gradient"):
+        selective_scan(**given, output_final_state=True)
     (du,) = torch.autograd.grad(selective_scan(**given).sum(), given["B"])
     assert not du.requires_grad
     with pytest.raises(NotImplementedError, match="second derivative"):
@@ -122,7 +121,7 @@ def test_what_the_package_lacks_is_refused_by_name() -> None:
         wide = given | {"A": -torch.rand(8, 257), "B": torch.rand(2, 7, 257), "C": torch.rand(2, 7, 257)}
         with pytest.raises(KernelError, match="at most 256 states, got 257"):
             selective_scan(**{k: x for k, x in wide.items() if k != "state_offset"})
-        assert selective_scan(**given, return_last_state=True)[1].shape == (2, 8, 3)
+        assert selective_scan(**given, output_final_state=True)[1].shape == (2, 8, 3)
         with pytest.raises(KernelError, match="widths 2 to 4"):
             causal_conv1d(torch.rand(1, 5, 8), torch.rand(8, 5))
         with pytest.raises(KernelError, match="empty"):

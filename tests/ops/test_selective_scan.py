@@ -1,28 +1,15 @@
-"""The scan against a float64 recurrence written from the equations, and its gradients against finite differences."""
+"""The scan against the naive recurrence in float64, and its gradients against finite differences."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssm_tune.ops.selective_scan import cpu as reference
-from ssm_tune.ops.selective_scan import selective_scan
-
-
-def recurrence(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset):  # type: ignore[no-untyped-def]
-    """The equations, one position and one autograd node at a time."""
-    dt = F.softplus(dt + dt_bias)
-    h = initial_state.expand(u.shape[0], *A.shape)
-    ys = []
-    for t in range(u.shape[1]):
-        h = torch.exp(dt[:, t, :, None] * A) * h + (dt[:, t] * u[:, t]).unsqueeze(-1) * B[:, t, None, :]
-        y = ((h + state_offset) * C[:, t, None, :]).sum(-1) + output_offset + D * u[:, t]
-        ys.append(y * F.silu(z[:, t]))
-    return torch.stack(ys, 1), h
+from ssm_tune.ops.selective_scan import ScanInputs, cpu, selective_scan
+from ssm_tune.ops.selective_scan.naive import naive_selective_scan
 
 
 def inputs(batch: int, length: int, channels: int, states: int, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
@@ -46,26 +33,37 @@ def inputs(batch: int, length: int, channels: int, states: int, dtype: torch.dty
     }
 
 
+def naive(arguments: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return naive_selective_scan(ScanInputs(**arguments), dt_softplus=True)
+
+
 def scan(arguments: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    return selective_scan(**arguments, dt_softplus=True, return_last_state=True)
+    return selective_scan(**arguments, dt_softplus=True, output_final_state=True)
 
 
-@pytest.fixture(params=[reference._CHUNK_ELEMENTS["cpu"], 40], ids=["one-chunk", "many-chunks"])
+@pytest.fixture(params=[cpu._CHUNK_ELEMENTS["cpu"], 40], ids=["one-chunk", "many-chunks"])
 def chunking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(reference._CHUNK_ELEMENTS, "cpu", request.param)
+    monkeypatch.setitem(cpu._CHUNK_ELEMENTS, "cpu", request.param)
 
 
 @pytest.mark.usefixtures("chunking")
 @pytest.mark.parametrize("length", [1, 2, 7, 65])
-def test_outputs_and_gradients_equal_the_recurrence(length: int) -> None:
+def test_outputs_and_gradients_equal_the_naive_recurrence(length: int) -> None:
     arguments = {name: value.requires_grad_() for name, value in inputs(2, length, 6, 3, torch.float64).items()}
     names = list(arguments)
-    ours, theirs = scan(arguments), recurrence(*arguments.values())
+    ours, theirs = scan(arguments), naive(arguments)
     weights = [torch.randn_like(out) for out in theirs]
     mine = torch.autograd.grad(ours, [arguments[name] for name in names], weights)
     oracle = torch.autograd.grad(theirs, [arguments[name] for name in names], weights)
     for name, a, b in zip(["y", "last_state", *names], [*ours, *mine], [*theirs, *oracle], strict=True):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-10), name
+
+
+@pytest.mark.parametrize("left_out", ["D", "z", "dt_bias", "initial_state", "state_offset", "output_offset"])
+def test_an_input_may_be_left_out(left_out: str) -> None:
+    arguments = {name: value for name, value in inputs(2, 5, 6, 3, torch.float64).items() if name != left_out}
+    for ours, theirs in zip(scan(arguments), naive(arguments), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.usefixtures("chunking")
@@ -110,8 +108,8 @@ def test_zero_offsets_and_zero_start_are_bit_identical_to_none(dtype: torch.dtyp
 def test_error_is_at_most_twice_that_of_a_rounded_float64_scan(dtype: torch.dtype) -> None:
     """State and sums in float32: what is left is the rounding of inputs and output (and float32's own)."""
     narrow = inputs(2, 100, 16, 8, dtype)
-    exact = recurrence(*(value.double() for value in narrow.values()))[0]
-    baseline = recurrence(*(value.float() for value in narrow.values()))[0].to(dtype)
+    exact = naive({name: value.double() for name, value in narrow.items()})[0]
+    baseline = naive({name: value.float() for name, value in narrow.items()})[0].to(dtype)
     ours = scan(narrow)[0]
     assert (ours.double() - exact).abs().max() <= 2 * (baseline.double() - exact).abs().max()
 
@@ -163,7 +161,7 @@ def test_the_logarithm_of_A_stands_for_A() -> None:
     log_A = (-given["A"].detach()).log().requires_grad_()
     found = []
     for values in ({"A": log_A, "log_A": True}, {"A": -log_A.exp()}):
-        y, last = selective_scan(**(given | values), dt_softplus=True, return_last_state=True)
+        y, last = selective_scan(**(given | values), dt_softplus=True, output_final_state=True)
         found.append((y, last, *torch.autograd.grad(y.sum() + last.sum(), log_A)))
     for mine, plain in zip(*found, strict=True):
         torch.testing.assert_close(mine, plain)

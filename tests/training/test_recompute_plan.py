@@ -132,7 +132,7 @@ def test_loss_and_gradients_have_the_same_bits_whatever_is_recomputed(name: str,
     with torch.no_grad():  # dropout and offsets shall matter
         for number, parameter in enumerate(adapter.parameters.values()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
-    for model.recompute, model.recompute_partly in [
+    for model.recompute, model.recompute_selective in [
         (0, 0),
         (0, 1),
         (0, 4),
@@ -237,9 +237,9 @@ def test_the_plan_is_the_peak_of_a_step() -> None:
 def test_the_plan_is_the_peak_of_a_step_that_is_partly_recomputed(targets: list[str]) -> None:
     model, found = counted_on("lora", {"targets": targets}, n_layer=6, vocab_size=5000)
     found_peaks, needs = [], []
-    for model.recompute_partly in (0, 2, 6):
+    for model.recompute_selective in (0, 2, 6):
         found_peaks.append(peak(model, (), 40))
-        needs.append(found.needs(2, 200, 80, 0, model.recompute_partly))
+        needs.append(found.needs(2, 200, 80, 0, model.recompute_selective))
         assert found_peaks[-1] == pytest.approx(needs[-1], rel=0.03)  # the first block keeps less than the others
     assert found_peaks[0] - found_peaks[-1] == pytest.approx(needs[0] - needs[-1], rel=0.15)
 
@@ -247,7 +247,7 @@ def test_the_plan_is_the_peak_of_a_step_that_is_partly_recomputed(targets: list[
 def test_what_is_not_differentiated_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model(n_layer=2)
     attach(model.train(), load_method(method_section("lora")))
-    model.recompute_partly = 2
+    model.recompute_selective = 2
     with Live(model.parameters()) as live:
         for _ in range(2):
             model.hidden(torch.zeros(2, 30, dtype=torch.int64))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.ops.backend import kernels_run, peer_runs
+from ssm_tune.ops.backend import kernels_run, mamba_ssm_runs
 
 _KERNEL_WIDTH = 4
 
@@ -20,15 +20,18 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
         bias: (D,).
         initial_state: the K-1 inputs before the first, oldest first: (B, K-1, D); zeros where absent.
 
-    Returns (B, L, D) in x's dtype. On a GPU one kernel for K = 4; elsewhere written as K shifted multiply-adds: with
-    channels contiguous that beats a grouped convolution on a CPU, and needs no transposed copy.
+    Returns (B, L, D) in x's dtype. On a GPU one kernel for K = 4; elsewhere K shifted multiply-adds: with contiguous
+    channels that is faster than a grouped convolution on a CPU, and needs no transposed copy.
+
+    Raises:
+        KernelError: the backend was chosen by name and cannot run these tensors.
     """
     rows, length, channels = x.shape
     width = weight.shape[1]
-    if peer_runs("causal_conv1d", x):
-        from ssm_tune.ops import mamba_ssm_backend as peer
+    if mamba_ssm_runs("causal_conv1d", x):
+        from ssm_tune.ops.causal_conv1d import mamba_ssm
 
-        return peer.conv(x, weight, bias, initial_state)
+        return mamba_ssm.conv(x, weight, bias, initial_state)
     if width == _KERNEL_WIDTH and kernels_run("causal_conv1d", x, channels):
         from ssm_tune.ops.causal_conv1d.cuda import CausalConv
 
@@ -50,8 +53,8 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
 def split_conv1d(
     joined: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The first half of ``joined`` (B, L, 2 D) through ``causal_conv1d``, and the second as it is: (B, L, D) each."""
-    fitting = weight.shape[1] == _KERNEL_WIDTH and not peer_runs("causal_conv1d", joined)
+    """``causal_conv1d`` of the first half of ``joined`` (B, L, 2 D), and the second half as it is: (B, L, D) each."""
+    fitting = weight.shape[1] == _KERNEL_WIDTH and not mamba_ssm_runs("causal_conv1d", joined)
     if fitting and kernels_run("causal_conv1d", joined, joined.shape[2] // 2):
         from ssm_tune.ops.causal_conv1d.cuda import CausalConv
 
@@ -62,21 +65,24 @@ def split_conv1d(
     return causal_conv1d(x, weight, bias, initial_state), z
 
 
-def conv1d_step(
+def causal_conv1d_update(
     x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, source: Tensor | None = None, into: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One position of ``causal_conv1d``: x (R, D), state (R, K-1, D) -> (R, D) and the state after it.
+    """One position of ``causal_conv1d``, for decoding: x (R, D) -> (R, D), and the state after it.
 
-    Where the kernels run, and no gradient can be asked for, the state is changed in place and handed back.
-    source, into: as ``selective_scan_step`` takes them.
+    Args:
+        state: (R, K-1, D), the inputs before x, oldest first. Where the kernels run, and no gradient can be asked for,
+            it is changed in place and handed back.
+        weight: (D, K); bias: (D,).
+        source, into: as ``selective_state_update`` takes them.
     """
     fitting = weight.shape[1] == _KERNEL_WIDTH and state.dtype == x.dtype
-    if fitting and not _differentiable(x, state, weight, bias) and kernels_run("conv1d_step", x, x.shape[1]):
-        from ssm_tune.ops.causal_conv1d.cuda import run_step
+    if fitting and not _differentiable(x, state, weight, bias) and kernels_run("causal_conv1d_update", x, x.shape[1]):
+        from ssm_tune.ops.causal_conv1d.cuda import run_update
 
         state = state.contiguous()
         after = state if into is None else into
-        return run_step(x, state, after, source, weight, bias), after
+        return run_update(x, state, after, source, weight, bias), after
     if source is not None:
         state = state.index_select(0, source.clamp(min=0))
     window = torch.cat([state, x.unsqueeze(1)], dim=1)  # (R, K, D)

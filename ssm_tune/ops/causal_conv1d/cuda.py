@@ -9,18 +9,11 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.autograd import refuse_a_second_derivative
+from ssm_tune.ops.cuda.arguments import Arguments, int32s, int64s, pointers
 from ssm_tune.ops.cuda.compiler import Kernel
-from ssm_tune.ops.cuda.launch import (
-    DTYPE_CODES,
-    address,
-    code,
-    gradients_of,
-    in_fours,
-    launch,
-    names_memory,
-    sum_partials,
-)
-from ssm_tune.ops.packed_gradients import whole_of
+from ssm_tune.ops.cuda.launch import DTYPE_CODES, dtype_code, gradients_of, in_fours, launch, names_memory
+from ssm_tune.ops.cuda.sums import sum_partials
+from ssm_tune.ops.packed_gradients import packed_base
 
 SPANS = {"conv_forward": (4, 8), "conv_backward": (4, 8, 16)}
 """Positions of a thread: few where only more threads fill the GPU, though each reads three positions more."""
@@ -32,12 +25,34 @@ BLOCKS = 2.75
 """Blocks a processor that fill the GPU."""
 WIDTH = 4
 
-_FIELDS = "9P4q8i"
+
+class Conv(Arguments):
+    """conv1d.cu."""
+
+    _fields_ = (
+        *pointers("x", "initial", "dout", "weight", "bias", "out", "dx", "dinitial", "dweight"),
+        *int64s("x_row", "initial_row", "dout_row", "dx_row"),
+        *int32s("x_step", "initial_step", "dout_step", "dx_step", "length", "channels", "weight_type", "bias_type"),
+    )
+
+
+class ConvUpdate(Arguments):
+    """conv_update.cu."""
+
+    _fields_ = (
+        *pointers("x", "before", "state", "out", "source", "weight", "bias"),
+        *int64s("x_row"),
+        *int32s("channels", "weight_type", "bias_type"),
+    )
 
 
 def conv_kernel(name: str, dtype: torch.dtype, span: int, x: bool = True, weight: bool = False) -> Kernel:
     macros = {"DTYPE": DTYPE_CODES[dtype], "SPAN": span, "AHEAD": AHEAD, "D_X": int(x), "D_WEIGHT": int(weight)}
     return Kernel.of(name, macros, "causal_conv1d/conv1d")
+
+
+def update_kernel(dtype: torch.dtype) -> Kernel:
+    return Kernel.of("conv_update", {"DTYPE": DTYPE_CODES[dtype]}, "causal_conv1d/conv_update")
 
 
 def _grid(x: Tensor, span: int) -> tuple[int, int, int]:
@@ -50,33 +65,58 @@ def _span(x: Tensor, spans: tuple[int, ...]) -> int:
     return next((span for span in reversed(spans) if math.prod(_grid(x, span)) >= wanted), spans[0])
 
 
-def _ends(
+def _shared_arguments(
     x: Tensor, initial: Tensor | None, dout: Tensor, dx: Tensor, weight: Tensor, bias: Tensor | None
-) -> list[int]:
-    flowing = x, x if initial is None else initial, dout, dx
-    return [*(tensor.stride(0) for tensor in flowing), *(tensor.stride(1) for tensor in flowing),
-            x.shape[1], x.shape[2], code(weight), code(bias)]  # fmt: skip
+) -> dict[str, Any]:
+    """Of both directions: what is read, and strides of batch and time in elements; ``dout`` and ``dx`` give strides."""
+    start = x if initial is None else initial
+    return {
+        "x": x,
+        "initial": initial,
+        "weight": weight,
+        "bias": bias,
+        "x_row": x.stride(0),
+        "initial_row": start.stride(0),
+        "dout_row": dout.stride(0),
+        "dx_row": dx.stride(0),
+        "x_step": x.stride(1),
+        "initial_step": start.stride(1),
+        "dout_step": dout.stride(1),
+        "dx_step": dx.stride(1),
+        "length": x.shape[1],
+        "channels": x.shape[2],
+        "weight_type": dtype_code(weight),
+        "bias_type": dtype_code(bias),
+    }
 
 
 @names_memory("causal_conv1d")
 def run_forward(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None) -> Tensor:
+    """``causal_conv1d`` for K = 4: x (B, L, D), weight (D, 4), bias (D,), initial_state (B, 3, D) -> (B, L, D)."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, weight = in_fours(x), weight.contiguous()
     initial_state = None if initial_state is None else in_fours(initial_state)
     span = _span(x, SPANS["conv_forward"])
-    launch(conv_kernel("conv_forward", x.dtype, span), _grid(x, span), 128, 0, _FIELDS,
-           [*map(address, (x, initial_state, None, weight, bias, out, None, None, None)),
-            *_ends(x, initial_state, x, x, weight, bias)], x.device)  # fmt: skip
+    shared = _shared_arguments(x, initial_state, x, x, weight, bias)
+    arguments = Conv(**shared, out=out, dout=None, dx=None, dinitial=None, dweight=None)
+    launch(conv_kernel("conv_forward", x.dtype, span), _grid(x, span), 128, 0, arguments, x.device)
     return out
 
 
 @names_memory("causal_conv1d, backward")
 def run_backward(
-    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, dx: Tensor | None,
+    dout: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    dx: Tensor | None,
     wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients that are ``wanted`` of weight, bias and initial_state; that of x goes to ``dx``, if there is one:
-    contiguous, or a slice of such a tensor's last dimension."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of weight, bias and initial_state that are ``wanted``, empty where not.
+
+    That of x is written to ``dx``, if there is one: contiguous, or a slice of such a tensor's last dimension.
+    """
     want_weight, want_bias, want_initial = wanted
     sums = want_weight or want_bias
     span = _span(x, WEIGHT_SPANS if sums else SPANS["conv_backward"])
@@ -85,12 +125,11 @@ def run_backward(
     partial = x.new_empty(grid[1] * grid[2], WIDTH + 1, x.shape[2], dtype=torch.float32) if sums else None
     if dx is None and want_initial:  # made by the same threads
         dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-    to = x if dx is None else dx
     dout, x, weight = in_fours(dout), in_fours(x), weight.contiguous()
     initial_state = None if initial_state is None else in_fours(initial_state)
-    launch(conv_kernel("conv_backward", x.dtype, span, dx is not None, sums), grid, 128, 0, _FIELDS,
-           [*map(address, (x, initial_state, dout, weight, bias, None, dx, dinitial if want_initial else None,
-                           partial)), *_ends(x, initial_state, dout, to, weight, bias)], x.device)  # fmt: skip
+    shared = _shared_arguments(x, initial_state, dout, x if dx is None else dx, weight, bias)
+    arguments = Conv(**shared, dout=dout, dx=dx, dinitial=dinitial if want_initial else None, dweight=partial, out=None)
+    launch(conv_kernel("conv_backward", x.dtype, span, dx is not None, sums), grid, 128, 0, arguments, x.device)
     if partial is not None:
         total = torch.empty_like(partial[0])
         sum_partials([(partial, total)])
@@ -104,8 +143,7 @@ def run_backward(
 class CausalConv(torch.autograd.Function):
     """The first ``channels`` of x (B, L, W) through the convolution, and the others as they are.
 
-    The gradient of the others, where it comes in memory as wide as x, stays there, and that of the first is put beside
-    it.
+    A gradient of the others that is packed in memory as wide as x stays there; that of the first is put beside it.
     """
 
     @staticmethod
@@ -124,27 +162,40 @@ class CausalConv(torch.autograd.Function):
         x, weight, bias, start = ctx.saved_tensors
         dx = None
         if wanted[0]:
-            dx = whole_of([dothers], [channels], x.shape[2])
+            dx = packed_base([dothers], [channels], x.shape[2])
             if dx is None:
                 dx = torch.empty_like(x, memory_format=torch.contiguous_format)
                 if channels < x.shape[2]:
                     dx[..., channels:].copy_(torch.zeros_like(x[..., channels:]) if dothers is None else dothers)
         x = x[..., :channels]
-        others = run_backward(torch.zeros_like(x) if dout is None else dout, x, weight, bias, start,
-                              None if dx is None else dx[..., :channels], wanted[1:])  # fmt: skip
+        dout = torch.zeros_like(x) if dout is None else dout
+        own = None if dx is None else dx[..., :channels]
+        others = run_backward(dout, x, weight, bias, start, own, wanted[1:])
         return dx, *(grad if want else None for grad, want in zip(others, wanted[1:], strict=True)), None
 
 
-def run_step(
+def run_update(
     x: Tensor, before: Tensor, state: Tensor, source: Tensor | None, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """One position: x (R, D); row source[r] of the state ``before`` (*, 3, D) moves on to row r of ``state`` (R, 3, D),
-    both contiguous -> (R, D)."""
+    """One position, for decoding: x (R, D) -> (R, D).
+
+    Row source[r] of the state ``before`` (*, 3, D) moves on to row r of ``state`` (R, 3, D); both contiguous.
+    """
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     x, weight = in_fours(x.unsqueeze(1)), weight.contiguous()
     rows, _, channels = x.shape
-    kernel = Kernel.of("conv_step", {"DTYPE": DTYPE_CODES[x.dtype]}, "selective_scan/step")
-    launch(kernel, (-(-channels // 512), rows, 1), 128, 0,
-           "7Pq4i", [*map(address, (x, before, state, out, source, weight, bias)), x.stride(0), channels, code(weight),
-                     code(bias), 0], x.device)  # fmt: skip
+    arguments = ConvUpdate(
+        x=x,
+        before=before,
+        state=state,
+        out=out,
+        source=source,
+        weight=weight,
+        bias=bias,
+        x_row=x.stride(0),
+        channels=channels,
+        weight_type=dtype_code(weight),
+        bias_type=dtype_code(bias),
+    )
+    launch(update_kernel(x.dtype), (-(-channels // 512), rows, 1), 128, 0, arguments, x.device)
     return out

@@ -23,9 +23,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor) -> Tensor:
     On a GPU one kernel each way, which reads the logits as they are: no copy in float32, no softmax in memory.
     """
     if _kernels_run(logits):
-        from ssm_tune.ops.cross_entropy.cuda import CrossEntropy
+        from ssm_tune.ops.cross_entropy.cuda import CrossEntropyLoss
 
-        loss: Tensor = CrossEntropy.apply(logits, targets, count)
+        loss: Tensor = CrossEntropyLoss.apply(logits, targets, count)
         return loss
     wide = logits if logits.dtype == torch.float64 else logits.float()
     return F.cross_entropy(wide, targets, ignore_index=IGNORE, reduction="sum") / count

@@ -122,11 +122,11 @@ __device__ __forceinline__ void store_many(float* to, const float (&x)[COUNT]) {
 #define NARROW 0
 #endif
 #if NARROW
-typedef u16 border_t;
-__device__ __forceinline__ float from_border(border_t x) { return bfloat_to_float(x); }
+typedef u16 chunk_state_t;
+__device__ __forceinline__ float from_chunk_state(chunk_state_t x) { return bfloat_to_float(x); }
 
 template <int COUNT>
-__device__ __forceinline__ void store_border(border_t* to, const float (&x)[COUNT]) {
+__device__ __forceinline__ void store_chunk_state(chunk_state_t* to, const float (&x)[COUNT]) {
     if constexpr (COUNT % 4 == 0) {
 #pragma unroll
         for (int i = 0; i < COUNT; i += 4)
@@ -137,11 +137,11 @@ __device__ __forceinline__ void store_border(border_t* to, const float (&x)[COUN
     }
 }
 #else
-typedef float border_t;
-__device__ __forceinline__ float from_border(border_t x) { return x; }
+typedef float chunk_state_t;
+__device__ __forceinline__ float from_chunk_state(chunk_state_t x) { return x; }
 
 template <int COUNT>
-__device__ __forceinline__ void store_border(border_t* to, const float (&x)[COUNT]) {
+__device__ __forceinline__ void store_chunk_state(chunk_state_t* to, const float (&x)[COUNT]) {
     store_many<COUNT>(to, x);
 }
 #endif

@@ -1,13 +1,12 @@
 """Launching kernels from Python: loaded once a process and device, on PyTorch's current stream and memory.
 
-Arguments travel as one struct by value, packed here with ``struct``; the .cu files declare the same struct.
+Arguments travel as one struct by value (cuda/arguments.py).
 """
 
 from __future__ import annotations
 
 import ctypes
 import re
-import struct
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
@@ -39,13 +38,13 @@ def arch_of(device: int) -> str:
 
 
 def launch(
-    kernel: Kernel, grid: tuple[int, int, int], threads: int, shared: int, fields: str, values: list[Any], device: Any
+    kernel: Kernel, grid: tuple[int, int, int], threads: int, shared: int, arguments: ctypes.Structure, device: Any
 ) -> None:
     """Run ``kernel`` on the current stream of ``device``.
 
     Args:
-        grid: blocks in x, y and z. shared: bytes of shared memory a block.
-        fields: the struct's layout in ``struct``'s letters; values: its values, tensors as their addresses.
+        grid: blocks in x, y and z. threads: of a block. shared: bytes of shared memory a block.
+        arguments: the struct that the kernel takes; the driver copies it.
 
     Raises:
         KernelError: the kernel cannot be compiled, loaded or started.
@@ -54,8 +53,7 @@ def launch(
 
     index = device.index if device.index is not None else torch.cuda.current_device()
     function = _function(kernel, index, shared)
-    packed = ctypes.create_string_buffer(struct.pack(fields, *values))
-    pointers = (ctypes.c_void_p * 1)(ctypes.addressof(packed))
+    pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
     stream = torch.cuda.current_stream(index).cuda_stream
     with torch.cuda.device(index):
         (status,) = driver.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, ctypes.addressof(pointers), 0)
@@ -76,8 +74,8 @@ def _load(kernel: Kernel, index: int, shared: int) -> tuple[int, int]:
 
     torch.cuda.init()
     with torch.cuda.device(index):
-        for anew in (False, True):  # a kept file may be damaged: compiled again, once
-            machine_code = cached_cubin(kernel, arch_of(index), anew)
+        for again in (False, True):  # a file of the cache may be damaged: compiled again, once
+            machine_code = cached_cubin(kernel, arch_of(index), again)
             status, library = driver.cuLibraryLoadData(machine_code, [], [], 0, [], [], 0)
             if int(status) == 0:
                 break
@@ -129,11 +127,8 @@ def gradients_of(given: Sequence[Tensor | None], wanted: list[bool]) -> list[Ten
     ]
 
 
-def address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def code(tensor: Tensor | None) -> int:
+def dtype_code(tensor: Tensor | None) -> int:
+    """The number by which the kernels know a tensor's dtype; 0 for no tensor."""
     return 0 if tensor is None else DTYPE_CODES[tensor.dtype]
 
 
@@ -152,22 +147,3 @@ def in_twos(tensor: Tensor) -> Tensor:
     if even and aligned and tensor.stride(1) < 2**31:
         return tensor
     return torch.nn.functional.pad(tensor, (0, tensor.shape[2] % 2)).clone(memory_format=torch.contiguous_format)
-
-
-_SUMS = Kernel.of("sum_partials", {"DTYPE": 0}, "cuda/sums")
-
-
-def sum_partials(jobs: list[tuple[Tensor, Tensor]]) -> None:
-    """For each (partial, out): out = the sum of ``partial`` (float32) over its first dimension, in a fixed order.
-
-    out: contiguous, or (B, L, n) slices of a contiguous tensor's last dimension.
-    """
-    if not jobs:
-        return
-    values: list[int] = []
-    for partial, out in jobs:
-        run, step = (0, 0) if out.is_contiguous() else (out.shape[-1], out.stride(-2))
-        values += [partial.data_ptr(), out.data_ptr(), out.numel(), partial.shape[0], code(out), run, step]
-    largest = max(out.numel() for _, out in jobs)
-    fields = "PPqiiii" * len(jobs) + "x" * 40 * (8 - len(jobs))
-    launch(_SUMS, (min(-(-largest // 128), 65535), len(jobs), 1), 128, 0, fields, values, jobs[0][1].device)

@@ -48,9 +48,9 @@ def keyed_dropout(x: Tensor, rows: Tensor, columns: Tensor, share: float) -> tup
     """
     threshold = round(share * 2**32) - 2**31
     if x.shape[2] % 8 == 0 and kernels_run("keyed_dropout", x, x.shape[2]):  # other ranks of dt_proj are few columns
-        from ssm_tune.ops.keyed_dropout.cuda import DropoutBeside
+        from ssm_tune.ops.keyed_dropout.cuda import DropoutWithInput
 
-        dropped, beside = DropoutBeside.apply(x, rows, columns, threshold)
+        dropped, beside = DropoutWithInput.apply(x, rows, columns, threshold)
         return dropped, beside
     bits = rows.unsqueeze(-1) ^ columns[:, None, None]
     bits.mul_(_signed(_FIRST))

@@ -1,4 +1,4 @@
-// Keyed dropout: whether an element stays is a hash of its row's bits and its column's (ops/keyed_dropout.py), once for
+// Keyed dropout: whether an element stays is a hash of its row's bits and its column's (ops/keyed_dropout), once for
 // each part; nothing is stored, the backward draws the same again.
 //
 // A thread owns four columns of a position. Macros: DTYPE.

@@ -8,17 +8,49 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.autograd import once_differentiable
+from ssm_tune.ops.cuda.arguments import Arguments, floats, int32s, int64s, pointers
 from ssm_tune.ops.cuda.compiler import Kernel
-from ssm_tune.ops.cuda.launch import DTYPE_CODES, address, code, launch, names_memory, sum_partials
+from ssm_tune.ops.cuda.launch import DTYPE_CODES, dtype_code, launch, names_memory
+from ssm_tune.ops.cuda.sums import sum_partials
 
 _BLOCKS = 512
-_FIELDS = "10Pq2ifi"
+
+
+class Norm(Arguments):
+    """rms_norm.cu."""
+
+    _fields_ = (
+        *pointers("residual", "dsum", "added", "dy", "weight", "sum", "dstream", "y", "dadded", "dweight"),
+        *int64s("rows"),
+        *int32s("width", "weight_type"),
+        *floats("eps"),
+    )
 
 
 def norm_kernel(name: str, stream: torch.dtype, dtype: torch.dtype, width: int, added: bool, weight: bool) -> Kernel:
-    macros = {"DTYPE": DTYPE_CODES[dtype], "WIDE_STREAM": int(stream == torch.float32), "PARTS": -(-width // 1024),
-              "HAS_ADDED": int(added), "D_WEIGHT": int(weight)}  # fmt: skip
+    """stream: the residual's dtype; dtype: that of y and of what is added; weight: whether its gradient is made."""
+    macros = {
+        "DTYPE": DTYPE_CODES[dtype],
+        "WIDE_STREAM": int(stream == torch.float32),
+        "PARTS": -(-width // 1024),
+        "HAS_ADDED": int(added),
+        "D_WEIGHT": int(weight),
+    }
     return Kernel.of(name, macros, "rms_norm/rms_norm")
+
+
+def _launch(kernel: Kernel, blocks: int, stream: Tensor, weight: Tensor, eps: float, **tensors: Tensor | None) -> None:
+    nothing = dict.fromkeys(("dsum", "added", "dy", "sum", "dstream", "y", "dadded", "dweight"))
+    arguments = Norm(
+        **nothing | tensors,
+        residual=stream,
+        weight=weight,
+        rows=_rows(stream),
+        width=stream.shape[-1],
+        weight_type=dtype_code(weight),
+        eps=eps,
+    )
+    launch(kernel, (blocks, 1, 1), 256, 64, arguments, stream.device)
 
 
 def _rows(x: Tensor) -> int:
@@ -29,16 +61,12 @@ def _rows(x: Tensor) -> int:
 def run_forward(
     residual: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
+    """``add_rms_norm``: y in ``dtype``, and the sum in the residual's dtype, empty where nothing is added."""
     residual, added = residual.contiguous(), None if added is None else added.to(dtype).contiguous()
     y = torch.empty_like(residual, dtype=dtype)
     total = torch.empty_like(residual) if added is not None else residual.new_empty(0)
-    launch(
-        norm_kernel("norm_forward", residual.dtype, dtype, residual.shape[-1], added is not None, False),
-        (min(_rows(residual), 65535), 1, 1), 256, 64, _FIELDS,
-        [*map(address, (residual, None, added, None, weight, total, None, y, None, None)),
-         _rows(residual), residual.shape[-1], code(weight), eps, 0],
-        residual.device,
-    )  # fmt: skip
+    kernel = norm_kernel("norm_forward", residual.dtype, dtype, residual.shape[-1], added is not None, False)
+    _launch(kernel, min(_rows(residual), 65535), residual, weight, eps, added=added, sum=total, y=y)
     return y, total
 
 
@@ -46,6 +74,10 @@ def run_forward(
 def run_backward(
     dy: Tensor, dtotal: Tensor | None, total: Tensor, weight: Tensor, eps: float, has_added: bool, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of residual, added and weight that are ``wanted``, empty where not.
+
+    dtotal: the gradient that reaches the sum from elsewhere. total: the sum that was normed.
+    """
     want_residual, want_added, want_weight = wanted
     dy, total, dtotal = dy.contiguous(), total.contiguous(), None if dtotal is None else dtotal.contiguous()
     blocks = min(_rows(total), _BLOCKS if want_weight else 65535)
@@ -54,28 +86,31 @@ def run_backward(
         x.new_empty(x.shape if want else 0) for x, want in zip((total, dy, weight), wanted, strict=True)
     )
     partial = total.new_empty(blocks, total.shape[-1], dtype=torch.float32) if want_weight else None
-    launch(
-        norm_kernel("norm_backward", total.dtype, dy.dtype, total.shape[-1], has_added, want_weight),
-        (blocks, 1, 1), 256, 64, _FIELDS,
-        [*map(address, (total, dtotal, None, dy, weight, None, dresidual if want_residual else None, None,
-                        dadded if want_added else None, partial)),
-         _rows(total), total.shape[-1], code(weight), eps, 0],
-        total.device,
-    )  # fmt: skip
+    kernel = norm_kernel("norm_backward", total.dtype, dy.dtype, total.shape[-1], has_added, want_weight)
+    dstream, dadded_or_none = dresidual if want_residual else None, dadded if want_added else None
+    _launch(
+        kernel, blocks, total, weight, eps, dsum=dtotal, dy=dy, dstream=dstream, dadded=dadded_or_none, dweight=partial
+    )
     if partial is not None:
         sum_partials([(partial, dweight)])
     return dresidual, dadded, dweight
 
 
 _forward = torch.library.custom_op(
-    "ssm_tune::rms_norm", run_forward, mutates_args=(), device_types="cuda",
+    "ssm_tune::rms_norm",
+    run_forward,
+    mutates_args=(),
+    device_types="cuda",
     schema="(Tensor residual, Tensor? added, Tensor weight, float eps, ScalarType dtype) -> (Tensor, Tensor)",
-)  # fmt: skip
+)
 _backward = torch.library.custom_op(
-    "ssm_tune::rms_norm_backward", run_backward, mutates_args=(), device_types="cuda",
+    "ssm_tune::rms_norm_backward",
+    run_backward,
+    mutates_args=(),
+    device_types="cuda",
     schema="(Tensor dy, Tensor? dtotal, Tensor total, Tensor weight, float eps, bool has_added, bool[] wanted) -> "
     "(Tensor, Tensor, Tensor)",
-)  # fmt: skip
+)
 
 
 @_forward.register_fake
@@ -87,8 +122,9 @@ def _(residual: Tensor, added: Tensor | None, weight: Tensor, eps: float, dtype:
 
 
 @_backward.register_fake
-def _(dy: Tensor, dtotal: Tensor | None, total: Tensor, weight: Tensor, eps: float, has_added: bool, wanted: list[bool]
-      ) -> tuple[Tensor, ...]:  # fmt: skip
+def _(
+    dy: Tensor, dtotal: Tensor | None, total: Tensor, weight: Tensor, eps: float, has_added: bool, wanted: list[bool]
+) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape if want else 0) for x, want in zip((total, dy, weight), wanted, strict=True))
 
 

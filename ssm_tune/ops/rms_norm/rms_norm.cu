@@ -22,7 +22,6 @@ struct Norm {
     i64 rows;
     int width, weight_type;
     float eps;
-    int unused;
 };
 
 __device__ __forceinline__ Four load_stream(const stream* from) {

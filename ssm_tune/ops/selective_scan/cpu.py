@@ -5,7 +5,7 @@ make that fast enough to train with on a CPU:
 
 * states lie as (time, batch, N, D): every broadcast then runs along contiguous channels;
 * time is cut into chunks whose buffers stay in the cache, and one step is a single fused multiply-add;
-* only the states at the chunk borders are kept; the backward recomputes the others, chunk by chunk.
+* only the states at the starts of chunks are kept; the backward recomputes the others, chunk by chunk.
 
 Autograd through the loop would record several nodes a step and keep L x B x N x D floats a few times over.
 """
@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.ops.autograd import refuse_a_second_derivative
+from ssm_tune.ops.selective_scan.inputs import ScanInputs, state_dtype
 
 # Elements of one (T, B, N, D) chunk buffer. On a CPU a few of them should fit the cache together: 2**17 and
 # 2**18 were best on a 2-core x86 machine, 2**15 and 2**22 half as fast. On a GPU launches are dear and memory is not.
@@ -73,6 +75,33 @@ def _over_channels(states: Tensor, weights: Tensor, out: Tensor) -> None:
     torch.bmm(weights.flatten(0, 1).unsqueeze(1), states.flatten(0, 1).mT, out=out.view(-1, 1, out.shape[2]))
 
 
+def scan(inputs: ScanInputs, dt_softplus: bool, log_A: bool) -> tuple[Tensor, Tensor]:
+    """``selective_scan``: y (B, L, D) in u's dtype and the final state (B, D, N) in the state's."""
+    u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset = inputs
+    dtype = state_dtype(u.dtype)
+    step = dt.to(dtype)
+    if dt_bias is not None:
+        step = step + dt_bias.to(dtype)
+    if dt_softplus:
+        step = F.softplus(step)
+    rows, channels, states = u.shape[0], *A.shape
+    if initial_state is None:
+        initial_state = u.new_zeros(rows, channels, states, dtype=dtype)
+    else:
+        initial_state = initial_state.to(dtype).expand(rows, channels, states)
+    A = -torch.exp(A.to(dtype)) if log_A else A.to(dtype)
+    y, final_state = SelectiveScan.apply(u, step, A, B, C, initial_state)
+    if state_offset is not None:
+        y = y + torch.matmul(C.to(dtype), state_offset.to(dtype).t())
+    if output_offset is not None:
+        y = y + output_offset.to(dtype)
+    if D is not None:
+        y = y + u.to(dtype) * D.to(dtype)
+    if z is not None:
+        y = y * F.silu(z.to(dtype))
+    return y.to(u.dtype), final_state
+
+
 class SelectiveScan(torch.autograd.Function):
     """h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t and y_t = C_t h_t, from a given h_0; returns y and h_L.
 
@@ -82,7 +111,7 @@ class SelectiveScan(torch.autograd.Function):
         B, C: (B, L, N).
         initial_state: (B, D, N) in the state's dtype.
 
-    Returns y (B, L, D) in the state's dtype and the last state (B, D, N). Source: Mamba, equations 2a and 2b
+    Returns y (B, L, D) in the state's dtype and the final state (B, D, N). Source: Mamba, equations 2a and 2b
     with the discretisation of its algorithm 2.
     """
 
@@ -95,35 +124,35 @@ class SelectiveScan(torch.autograd.Function):
         state = initial_state.transpose(1, 2).contiguous()
         chunks = _chunks(length, state.numel(), u.device)
         keep = any(ctx.needs_input_grad)
-        borders = state.new_empty((len(chunks) if keep else 0, *state.shape))
+        chunk_states = state.new_empty((len(chunks) if keep else 0, *state.shape))
         y = state.new_empty(length, batch, channels)
         for index, (start, end) in enumerate(chunks):
             if keep:
-                borders[index] = state
+                chunk_states[index] = state
             chunk = _Chunk(inputs, start, end, state)
             _over_states(chunk.C, chunk.state, out=y[start:end])
             state = chunk.state[-1].clone()  # a view would keep the whole chunk alive
-        ctx.save_for_backward(u, dt, A, B, C, borders)
+        ctx.save_for_backward(u, dt, A, B, C, chunk_states)
         ctx.chunks = chunks
         return y.transpose(0, 1), state.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_a_second_derivative("selective_scan")
-        grad_y, grad_last = output_grads
-        u, dt, A, B, C, borders = ctx.saved_tensors
+        grad_y, grad_final = output_grads
+        u, dt, A, B, C, chunk_states = ctx.saved_tensors
         need_u, need_dt, need_A, need_B, need_C, need_initial = ctx.needs_input_grad
         inputs = _TimeMajor(u, dt, A, B, C)
         grad_y = _time_major(grad_y, A.dtype)
         like_u, like_B = grad_y.shape, inputs.B.shape
-        grad_u = borders.new_empty(like_u) if need_u else None
-        grad_dt = borders.new_empty(like_u) if need_dt else None
-        grad_B = borders.new_empty(like_B) if need_B else None
-        grad_C = borders.new_empty(like_B) if need_C else None
+        grad_u = chunk_states.new_empty(like_u) if need_u else None
+        grad_dt = chunk_states.new_empty(like_u) if need_dt else None
+        grad_B = chunk_states.new_empty(like_B) if need_B else None
+        grad_C = chunk_states.new_empty(like_B) if need_C else None
         grad_A = torch.zeros_like(inputs.A) if need_A else None
-        carry = grad_last.transpose(1, 2)  # gradient of the state after the chunk, (B, N, D)
+        carry = grad_final.transpose(1, 2)  # gradient of the state after the chunk, (B, N, D)
         for index, (start, end) in _backwards(ctx.chunks):
-            before = borders[index]
+            before = chunk_states[index]
             chunk = _Chunk(inputs, start, end, before)
             here = grad_y[start:end]
             if grad_C is not None:

@@ -29,11 +29,11 @@ constexpr int TOGETHER = STATES / ORDERS;
 constexpr bool SPLIT = ACROSS > ORDERS;  // one exchange more, that leaves dB to one lane and dC to the other
 
 struct Backward {
-    const elem *dout, *u, *dt, *z, *B, *C, *ungated;
+    const elem *dout, *u, *dt, *z, *B, *C, *pre_gate;
     const float* A;
     const void *D, *dt_bias, *offset;
-    const border_t* borders;
-    const float *dlast, *carries, *durations;
+    const chunk_state_t* chunk_states;
+    const float *dfinal, *carries, *durations;
     elem *du, *ddt, *dz;
     float *dB, *dC;  // (blocks, rows, length, states): partial sums
     float *dinitial, *dA, *doffset, *dD, *dbias, *doutput;  // (segments, rows, channels, ...), dinitial without segments
@@ -54,7 +54,7 @@ constexpr int TWO_PASSES = (TILE + TWO_ROWS - 1) / TWO_ROWS;
 
 // Where this thread's four channels begin.
 struct Sources {
-    const elem *u, *dt, *dout, *z, *ungated;
+    const elem *u, *dt, *dout, *z, *pre_gate;
 };
 
 // Positions past the end are read from the last one and masked later: no branch, no invalid address.
@@ -69,7 +69,7 @@ __device__ __forceinline__ void fetch(const Backward& p, const Sources& from, el
         copy_four(to + 4 * RAW, from.dout + (i64)at * p.dout_step);
 #if HAS_Z
         copy_four(to + 5 * RAW, from.z + (i64)at * p.z_step);
-        copy_four(to + 6 * RAW, from.ungated + (i64)at * p.channels);
+        copy_four(to + 6 * RAW, from.pre_gate + (i64)at * p.channels);
 #endif
     }
 }
@@ -127,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
     BC* bcs = (BC*)(dys + TILE * ROW);     // (TILE, ORDERS, WIDE)
     float* starts = (float*)(bcs + ORDERS * TILE * WIDE);  // (TILE / GROUP, PER, THREADS, STATES)
     float* sums = starts + TILE / GROUP * PER * THREADS * STATES;  // (WARPS, TILE, 2, WIDE)
-    border_t* heads = (border_t*)(sums + WARPS * TILE * 2 * WIDE);  // (PER, THREADS, STATES): the states at the tile's start
+    chunk_state_t* heads = (chunk_state_t*)(sums + WARPS * TILE * 2 * WIDE);  // (PER, THREADS, STATES): the states at the tile's start
     elem* raw = (elem*)(heads + PER * THREADS * STATES);
     elem* raw_bc = raw + (HAS_Z ? 7 : 5) * RAW + threadIdx.x * 2;  // (TWO_PASSES, 2, THREADS, 2): the next tile's B and C
 
@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
             const bool real = channel < p.channels && n < p.states;
             const i64 at = (i64)channel * p.states + n;
             A[k][j] = real ? scaled_A(p.A[at], p.log_A) : 0.0f;
-            carry[k][j] = real && p.dlast ? p.dlast[(i64)row * p.channels * p.states + at] : 0.0f;
+            carry[k][j] = real && p.dfinal ? p.dfinal[(i64)row * p.channels * p.states + at] : 0.0f;
 #if HAS_OFFSET
             offset[k][j] = real ? load_any(p.offset, at, p.offset_type) : 0.0f;
 #endif
@@ -188,7 +188,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
     const int my_row = threadIdx.x / VECTORS, mine = my_row * CHANNELS + vector, from = real_column ? column : 0;
     const i64 flat = (i64)row * p.length * p.channels + column;
     const Sources sources = {p.u + row * p.u_row + from, p.dt + row * p.dt_row + from, p.dout + row * p.dout_row + from,
-                             p.z + row * p.z_row + from, p.ungated + (real_column ? flat : 0)};
+                             p.z + row * p.z_row + from, p.pre_gate + (real_column ? flat : 0)};
     const int bc_row = threadIdx.x / WIDE, bc_state = threadIdx.x % WIDE;
     const bool bc_real = bc_state < p.states && bc_row < BC_ROWS;
     const int two_row = threadIdx.x / (WIDE / 2), two_state = threadIdx.x % (WIDE / 2) * 2;
@@ -210,11 +210,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
 #pragma unroll
         for (int k = 0; k < PER; ++k) {
             const int channel = min(first + local + k, p.channels - 1);
-            const border_t* from = p.borders + (((i64)row * tiles + tile) * p.channels + channel) * WIDE + lane * STATES;
+            const chunk_state_t* from = p.chunk_states + (((i64)row * tiles + tile) * p.channels + channel) * WIDE + lane * STATES;
             constexpr int PIECE = STATES % 4 == 0 ? 4 : STATES % 2 == 0 ? 2 : 1;
 #pragma unroll
             for (int j = 0; j < STATES; j += PIECE)
-                copy_async<sizeof(border_t) * PIECE>(heads + (k * THREADS + threadIdx.x) * STATES + j, from + j);
+                copy_async<sizeof(chunk_state_t) * PIECE>(heads + (k * THREADS + threadIdx.x) * STATES + j, from + j);
         }
     };
 
@@ -291,13 +291,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
         if (tile > from_tile) fetch(p, sources, raw, start - TILE, my_row, (tile - 1) & 1);
 
         // going forward: the states at the starts of the groups
-        float border[PER][STATES];
+        float state[PER][STATES];
 #pragma unroll
         for (int k = 0; k < PER; ++k) {
 #pragma unroll
             for (int j = 0; j < STATES; ++j)
-                border[k][j] = from_border(heads[(k * THREADS + threadIdx.x) * STATES + state_of(j, order)]);
-            store_many<STATES>(starts + (k * THREADS + threadIdx.x) * STATES, border[k]);
+                state[k][j] = from_chunk_state(heads[(k * THREADS + threadIdx.x) * STATES + state_of(j, order)]);
+            store_many<STATES>(starts + (k * THREADS + threadIdx.x) * STATES, state[k]);
         }
 #pragma unroll 1
         for (int group = 1; group < TILE / GROUP; ++group) {
@@ -313,11 +313,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_backward(co
                 for (int k = 0; k < PER; ++k)
 #pragma unroll
                     for (int j = 0; j < STATES; ++j)
-                        border[k][j] = fmaf(decay_of(step[k], A[k][j]), border[k][j], input[k] * b_of(bc[j]));
+                        state[k][j] = fmaf(decay_of(step[k], A[k][j]), state[k][j], input[k] * b_of(bc[j]));
             }
 #pragma unroll
             for (int k = 0; k < PER; ++k)
-                store_many<STATES>(starts + ((group * PER + k) * THREADS + threadIdx.x) * STATES, border[k]);
+                store_many<STATES>(starts + ((group * PER + k) * THREADS + threadIdx.x) * STATES, state[k]);
         }
         if (tile > from_tile) ask(tile - 1);
 

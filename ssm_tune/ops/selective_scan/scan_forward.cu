@@ -5,7 +5,7 @@
 // softplus, gate and rounding, is done between the walks by all threads, four channels at a time.
 //
 // Macros: DTYPE, LANES, STATES, PER, CHANNELS, TILE, SOFTPLUS, HAS_Z, HAS_OFFSET, KEEP (save what the backward needs:
-// states every BORDER positions, NARROW or not, and the output before its gate).
+// states every CHUNK positions, NARROW or not, and the output before its gate).
 
 #define THREADS (CHANNELS / PER * LANES)
 #define WIDE (LANES * STATES)  // states of a channel, padded
@@ -14,9 +14,9 @@ struct Forward {
     const elem *u, *dt, *z, *B, *C;
     const float* A;
     const void *D, *dt_bias, *initial, *offset, *output_offset;
-    elem *out, *ungated;
-    border_t* borders;
-    float* last;
+    elem *out, *pre_gate;
+    chunk_state_t* chunk_states;
+    float* final_state;
     i64 u_row, dt_row, z_row, B_row, C_row, initial_row;  // strides of the batch, in elements
     int u_step, dt_step, z_step, B_step, C_step;          // strides of time
     int length, channels, states, D_type, bias_type, initial_type, offset_type, output_type, log_A;  // log_A: A is A_log
@@ -94,8 +94,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
     const elem* B_at = p.B + row * p.B_row + (bc_real ? bc_state : 0);
     const elem* C_at = p.C + row * p.C_row + (bc_real ? bc_state : 0);
 
-    const i64 border_row = (i64)row * ((p.length + BORDER - 1) / BORDER), border_size = (i64)p.channels * WIDE;
-    const i64 border_at = (i64)(first + local) * WIDE + lane * STATES;
+    const i64 chunk_row = (i64)row * ((p.length + CHUNK - 1) / CHUNK), chunk_size = (i64)p.channels * WIDE;
+    const i64 chunk_at = (i64)(first + local) * WIDE + lane * STATES;
     elem next_b[BC_PASSES], next_c[BC_PASSES];  // asked for one tile ahead
     const auto ask = [&](int start) {
 #pragma unroll
@@ -142,17 +142,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
             ask(start + TILE);
         }
 #pragma unroll 1
-        for (int part = 0; part < TILE; part += BORDER) {
+        for (int part = 0; part < TILE; part += CHUNK) {
 #if KEEP
             if (part < count) {
-                border_t* to = p.borders + (border_row + (start + part) / BORDER) * border_size + border_at;
+                chunk_state_t* to = p.chunk_states + (chunk_row + (start + part) / CHUNK) * chunk_size + chunk_at;
 #pragma unroll
                 for (int k = 0; k < PER; ++k)
-                    if (first + local + k < p.channels) store_border<STATES>(to + k * WIDE, h[k]);
+                    if (first + local + k < p.channels) store_chunk_state<STATES>(to + k * WIDE, h[k]);
             }
 #endif
 #pragma unroll 1
-            for (int t0 = part; t0 < part + BORDER; t0 += LANES) {
+            for (int t0 = part; t0 < part + CHUNK; t0 += LANES) {
                 float y[PER][LANES];
 #pragma unroll
                 for (int i = 0; i < LANES; ++i) {
@@ -199,7 +199,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
             const i64 at = out_at + (i64)(start + t) * p.channels;
 #if HAS_Z
 #if KEEP
-            store_four(p.ungated + at, y);
+            store_four(p.pre_gate + at, y);
 #endif
             const Four z = load_four(raw + pass * ROWS * CHANNELS + 2 * RAW);
 #pragma unroll
@@ -208,13 +208,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) scan_forward(con
             store_four(p.out + at, y);
         }
     }
-    if (!p.last) return;
+    if (!p.final_state) return;
 #pragma unroll
     for (int k = 0; k < PER; ++k)
 #pragma unroll
         for (int j = 0; j < STATES; ++j) {
             const int n = lane * STATES + j, channel = first + local + k;
             if (channel < p.channels && n < p.states)
-                p.last[((i64)row * p.channels + channel) * p.states + n] = h[k][j];
+                p.final_state[((i64)row * p.channels + channel) * p.states + n] = h[k][j];
         }
 }

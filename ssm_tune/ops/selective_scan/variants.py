@@ -11,14 +11,24 @@ from ssm_tune.ops.cuda.launch import DTYPE_CODES
 
 TILE = 32
 """Positions of a tile of the forward."""
-BORDER = 16
-"""Positions between kept states, which are a tile of the backward."""
+CHUNK = 16
+"""Positions between two of the states that the forward keeps (chunk states); a tile of the backward."""
 GROUP = 4
 """Positions whose decays and states the backward holds in registers."""
 THREADS = 128
 
-_GRADIENTS = {"u": "D_U", "dt": "D_DT", "B": "D_B", "C": "D_C", "z": "D_Z", "A": "D_A", "D": "D_D",
-              "dt_bias": "D_BIAS", "state_offset": "D_OFFSET", "output_offset": "D_OUTPUT"}  # fmt: skip
+_GRADIENTS = {
+    "u": "D_U",
+    "dt": "D_DT",
+    "B": "D_B",
+    "C": "D_C",
+    "z": "D_Z",
+    "A": "D_A",
+    "D": "D_D",
+    "dt_bias": "D_BIAS",
+    "state_offset": "D_OFFSET",
+    "output_offset": "D_OUTPUT",
+}
 """The macro that stands for each gradient; the initial state's costs nothing and has none."""
 
 
@@ -51,17 +61,25 @@ class Split:
         return min(part, 32 // self.lanes)
 
     def macros(self, dtype: torch.dtype, tile: int, softplus: bool) -> dict[str, int]:
-        return {"DTYPE": DTYPE_CODES[dtype], "LANES": self.lanes, "STATES": self.states, "PER": self.per,
-                "CHANNELS": self.channels, "RESIDENT": self.resident, "TILE": tile,
-                "SOFTPLUS": int(softplus)}  # fmt: skip
+        """What all kernels of the scan are compiled with; tile: positions of a tile."""
+        return {
+            "DTYPE": DTYPE_CODES[dtype],
+            "LANES": self.lanes,
+            "STATES": self.states,
+            "PER": self.per,
+            "CHANNELS": self.channels,
+            "RESIDENT": self.resident,
+            "TILE": tile,
+            "SOFTPLUS": int(softplus),
+        }
 
     def pair(self, dtype: torch.dtype) -> int:
         """Bytes of one B and C in shared memory: packed where a lane has several channels."""
         return 2 * dtype.itemsize if self.per > 1 else 8
 
 
-def kept_dtype(dtype: torch.dtype, states: int) -> torch.dtype:
-    """Of the states that the forward keeps for the backward: as the activations are, where a lane copies pairs of them.
+def chunk_state_dtype(dtype: torch.dtype, states: int) -> torch.dtype:
+    """Dtype of the chunk states: that of bfloat16 activations where a lane copies pairs of them, else float32.
 
     float16 has not the range of a state.
     """
@@ -99,15 +117,15 @@ def backward_plan(
     per = 2 if one.states <= 4 else 1
     blocks = -(-channels // Split(one.lanes, one.states, per).channels) * rows
     resident = 2 if all_gradients or processors < blocks <= 2 * processors else 3
-    segments = max(1, min(-(-length // BORDER), resident * processors // blocks))
+    segments = max(1, min(-(-length // CHUNK), resident * processors // blocks))
     return Split(one.lanes, one.states, per, resident), segments
 
 
 def forward_kernel(
     dtype: torch.dtype, split: Split, states: int, softplus: bool, z: bool, offset: bool, keep: bool
 ) -> Kernel:
-    own = {"BORDER": BORDER, "HAS_Z": int(z), "HAS_OFFSET": int(offset), "KEEP": int(keep)}
-    own["NARROW"] = int(keep and kept_dtype(dtype, states) == torch.bfloat16)
+    own = {"CHUNK": CHUNK, "HAS_Z": int(z), "HAS_OFFSET": int(offset), "KEEP": int(keep)}
+    own["NARROW"] = int(keep and chunk_state_dtype(dtype, states) == torch.bfloat16)
     return Kernel.of("scan_forward", split.macros(dtype, TILE, softplus) | own, "selective_scan/scan_forward")
 
 
@@ -115,22 +133,22 @@ def backward_kernel(
     dtype: torch.dtype, split: Split, states: int, softplus: bool, z: bool, offset: bool, wanted: dict[str, bool]
 ) -> Kernel:
     own = {"GROUP": GROUP, "HAS_Z": int(z), "HAS_OFFSET": int(offset)}
-    own["NARROW"] = int(kept_dtype(dtype, states) == torch.bfloat16)
+    own["NARROW"] = int(chunk_state_dtype(dtype, states) == torch.bfloat16)
     gradients = {macro: int(wanted[name]) for name, macro in _GRADIENTS.items()}
     return Kernel.of(
-        "scan_backward", split.macros(dtype, BORDER, softplus) | own | gradients, "selective_scan/scan_backward"
+        "scan_backward", split.macros(dtype, CHUNK, softplus) | own | gradients, "selective_scan/scan_backward"
     )
 
 
 def carry_kernel(dtype: torch.dtype, split: Split, softplus: bool, z: bool) -> Kernel:
     return Kernel.of(
-        "scan_carry", split.macros(dtype, BORDER, softplus) | {"HAS_Z": int(z)}, "selective_scan/scan_carry"
+        "scan_carry", split.macros(dtype, CHUNK, softplus) | {"HAS_Z": int(z)}, "selective_scan/scan_carry"
     )
 
 
-def step_kernel(dtype: torch.dtype, split: Split, offset: bool) -> Kernel:
+def update_kernel(dtype: torch.dtype, split: Split, offset: bool) -> Kernel:
     own = {"LANES": split.lanes, "STATES": split.states, "SOFTPLUS": 1, "HAS_Z": 1, "HAS_OFFSET": int(offset)}
-    return Kernel.of("scan_step", {"DTYPE": DTYPE_CODES[dtype]} | own, "selective_scan/step")
+    return Kernel.of("state_update", {"DTYPE": DTYPE_CODES[dtype]} | own, "selective_scan/state_update")
 
 
 def forward_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
@@ -143,14 +161,14 @@ def backward_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
     """Bytes of shared memory of a backward block."""
     raw = (7 if z else 5) * split.channels * dtype.itemsize
     sums = THREADS // 32 * 2 * split.wide
-    heads = kept_dtype(dtype, split.lanes * split.states).itemsize
-    starts = (4 * (BORDER // GROUP) + heads) * split.per * THREADS * split.states
+    heads = chunk_state_dtype(dtype, split.lanes * split.states).itemsize
+    starts = (4 * (CHUNK // GROUP) + heads) * split.per * THREADS * split.states
     pairs = split.orders * split.wide * split.pair(dtype)
-    copied = -(-BORDER // (2 * (THREADS // split.wide))) * 4 * THREADS * dtype.itemsize
-    return BORDER * (4 * 3 * (split.channels + 8) + 4 * sums + pairs + raw) + starts + copied
+    copied = -(-CHUNK // (2 * (THREADS // split.wide))) * 4 * THREADS * dtype.itemsize
+    return CHUNK * (4 * 3 * (split.channels + 8) + 4 * sums + pairs + raw) + starts + copied
 
 
 def carry_shared(split: Split, dtype: torch.dtype, z: bool) -> int:
     """Bytes of shared memory of a block of the carry."""
     raw = (3 if z else 2) * split.channels * dtype.itemsize
-    return BORDER * (4 * (2 * (split.channels + 8) + split.wide) + raw)
+    return CHUNK * (4 * (2 * (split.channels + 8) + split.wide) + raw)

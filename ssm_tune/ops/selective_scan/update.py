@@ -1,4 +1,4 @@
-"""``selective_scan_step``: one position of the scan, for decoding."""
+"""``selective_state_update``: one position of the scan, for decoding."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.ops.backend import kernels_run
+from ssm_tune.ops.selective_scan.inputs import ScanInputs
 
 
-def selective_scan_step(
+def selective_state_update(
     state: Tensor,
     u: Tensor,
     dt: Tensor,
@@ -31,20 +32,30 @@ def selective_scan_step(
     Args:
         state: (R, D, N) in the state's dtype. Where the kernels run, and no gradient can be asked for, it is changed
             in place and handed back.
-        source: (R,) int64, the row of ``state`` that each row goes on from; of one below 0 nothing is asked. With it
-            ``into`` (R, D, N), other memory, takes the state after the position.
+        source: (R,) int64, the row of ``state`` that each row continues; below 0 for rows whose results do not matter.
+            With it ``into`` (R, D, N), other memory, takes the state after the position.
         u, dt, z: (R, D); B, C: (R, N); the others as ``selective_scan`` takes them.
     """
     given = (state, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset)
     differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
-    if not differentiable and kernels_run("selective_scan_step", u, *A.shape):
-        from ssm_tune.ops.selective_scan.cuda import run_step
+    if not differentiable and kernels_run("selective_state_update", u, *A.shape):
+        from ssm_tune.ops.selective_scan.update_launch import run_update
 
         state = state.contiguous()
         after = state if into is None else into
-        dt, B, C, z = (x.to(u.dtype) for x in (dt, B, C, z))
-        y = run_step(state, after, source, u, dt, A, B, C, D, z, dt_bias, state_offset, output_offset, log_A)
-        return y, after
+        inputs = ScanInputs(
+            u,
+            dt.to(u.dtype),
+            A,
+            B.to(u.dtype),
+            C.to(u.dtype),
+            D,
+            z.to(u.dtype),
+            dt_bias,
+            state_offset=state_offset,
+            output_offset=output_offset,
+        )
+        return run_update(inputs, state, after, source, log_A), after
     if source is not None:
         state = state.index_select(0, source.clamp(min=0))
     wide = state.dtype

@@ -1,49 +1,10 @@
-// Decoding: one position of the convolution and of the scan for many rows. Row r goes on from row source[r] of `before`
-// and leaves its state in row r of `state`, so that beams change places without a pass of their own; it is idle where
-// source[r] < 0. Without source row r goes on from row r, and both may be one tensor.
+// Decoding: one position of the scan for many rows. Row r continues from row source[r] of `before` and leaves its
+// state in row r of `state`, so that beams change places without a pass of their own; it is idle where source[r] < 0.
+// Without source row r continues from row r, and both may be one tensor.
 //
-// Macros: DTYPE; for the scan LANES, STATES, SOFTPLUS, HAS_Z, HAS_OFFSET.
+// Macros: DTYPE, LANES, STATES, SOFTPLUS, HAS_Z, HAS_OFFSET.
 
-struct ConvStep {
-    const elem *x, *before;
-    elem *state, *out;  // before and state: (rows, 3, channels), oldest first
-    const i64* source;
-    const void *weight, *bias;
-    i64 x_row;
-    int channels, weight_type, bias_type, unused;
-};
-
-#ifdef ENTRY_conv_step
-extern "C" __global__ void __launch_bounds__(128) conv_step(const __grid_constant__ ConvStep p) {
-    const int channel = (blockIdx.x * 128 + threadIdx.x) * 4, row = blockIdx.y;
-    if (channel >= p.channels) return;
-    const i64 source = p.source ? p.source[row] : row;
-    Four out = {};
-    if (source < 0) {
-        store_four(p.out + (i64)row * p.channels + channel, out);
-        return;
-    }
-    const elem* before = p.before + source * 3 * p.channels + channel;
-    elem* state = p.state + (i64)row * 3 * p.channels + channel;
-    Four window[4];
-#pragma unroll
-    for (int k = 0; k < 3; ++k) window[k] = load_four(before + (i64)k * p.channels);
-    window[3] = load_four(p.x + row * p.x_row + channel);
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-        float sum = p.bias ? load_any(p.bias, channel + c, p.bias_type) : 0.0f;
-#pragma unroll
-        for (int k = 0; k < 4; ++k)
-            sum = fmaf(load_any(p.weight, (i64)(channel + c) * 4 + k, p.weight_type), window[k].v[c], sum);
-        out.v[c] = sum * sigmoid(sum);
-    }
-#pragma unroll
-    for (int k = 0; k < 3; ++k) store_four(state + (i64)k * p.channels, window[k + 1]);
-    store_four(p.out + (i64)row * p.channels + channel, out);
-}
-#endif
-
-struct ScanStep {
+struct StateUpdate {
     const elem *u, *dt, *z, *B, *C;
     const float *A, *before;
     const void *D, *dt_bias, *offset, *output_offset;
@@ -54,8 +15,7 @@ struct ScanStep {
     int channels, states, D_type, bias_type, offset_type, output_type, log_A;
 };
 
-#ifdef ENTRY_scan_step
-extern "C" __global__ void __launch_bounds__(128) scan_step(const __grid_constant__ ScanStep p) {
+extern "C" __global__ void __launch_bounds__(128) state_update(const __grid_constant__ StateUpdate p) {
     const int lane = threadIdx.x % LANES, row = blockIdx.y;
     const int wanted = blockIdx.x * (128 / LANES) + threadIdx.x / LANES, channel = min(wanted, p.channels - 1);
     const i64 source = p.source ? p.source[row] : row;
@@ -113,4 +73,3 @@ extern "C" __global__ void __launch_bounds__(128) scan_step(const __grid_constan
     }
     if (lane == 0 && wanted < p.channels) store_any(p.out, (i64)row * p.channels + channel, DTYPE, y);
 }
-#endif

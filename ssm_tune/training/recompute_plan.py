@@ -1,7 +1,7 @@
 """What a backward pass needs in memory, measured on a small copy of the model; and how much of it to recompute.
 
 A block's activations are kept for the backward; or but for those that cost little to compute again, by the recipes of
-models/recipes.py; or only its inputs, and the block's forward runs twice. The numbers are the same. The plan recomputes
+models/selective_recompute.py; or only its inputs, and the block's forward runs twice. The numbers are the same. The plan recomputes
 as little as memory allows.
 """
 

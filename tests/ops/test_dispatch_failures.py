@@ -103,7 +103,7 @@ def test_a_damaged_file_of_the_cache_is_compiled_again(a_gpu: pytest.MonkeyPatch
     assert file.read_bytes() == whole
     a_gpu.setattr(driver, "cuLibraryLoadData", lambda *_: (Status.CUDA_ERROR_INVALID_IMAGE, 0))
     with pytest.raises(
-        KernelError, match=r"could not load exponentials \(CUDA_ERROR_INVALID_IMAGE\); backend=reference"
+        KernelError, match=r"could not load sum_partials \(CUDA_ERROR_INVALID_IMAGE\); backend=reference"
     ):
         launch._load(SIMPLE, 0, 0)
 

@@ -55,6 +55,6 @@ def fast_scan(
         initial_state=initial_state,
         state_offset=state_offset,
         output_offset=output_offset,
-        return_last_state=True,
+        output_final_state=True,
     )
     return y.transpose(1, 2), state

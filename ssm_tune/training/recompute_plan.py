@@ -1,8 +1,8 @@
 """What a backward pass needs in memory, measured on a small copy of the model; and how much of it to recompute.
 
-A block's activations are kept for the backward; or but for those that cost little to compute again, by the recipes of
-models/selective_recompute.py; or only its inputs, and the block's forward runs twice. The numbers are the same. The plan recomputes
-as little as memory allows.
+A block's activations are kept for the backward; or but for those that cost little to compute again, in the way of
+models/selective_recompute.py; or only its inputs, and the block's forward runs twice. The numbers are the same. The
+plan recomputes as little as memory allows.
 """
 
 from __future__ import annotations

@@ -13,3 +13,11 @@ def small_model(dtype: torch.dtype = torch.float32, vocab_size: int = 64, n_laye
     """Two layers of width 16 with 4 states a channel."""
     config = MambaConfig(d_model=16, n_layer=n_layer, vocab_size=vocab_size, d_state=4)
     return init_weights(Mamba(config), seed).to(dtype)
+
+
+class Silent:
+    """A ``loop.Progress``."""
+
+    def start(self, label: str, total: int, done: int = 0) -> None: ...
+    def advance(self, done: int, note: str) -> None: ...
+    def stop(self) -> None: ...

@@ -34,7 +34,7 @@ class TableModel(nn.Module):
         def blank(self, rows: int) -> TableModel.Cache:
             return type(self)([self.rows[0]] * rows)
 
-        def put(self, rows: Tensor, other: TableModel.Cache, others: Tensor) -> None:
+        def insert(self, rows: Tensor, other: TableModel.Cache, others: Tensor) -> None:
             for row, theirs in zip(rows.tolist(), others.tolist(), strict=True):
                 self.rows[row] = other.rows[theirs]
 

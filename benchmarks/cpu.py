@@ -18,7 +18,7 @@ from benchmarks.models import SIZES
 from benchmarks.table import Row, Table
 from benchmarks.train_step import LABELS
 from ssm_tune.config.groups import method_section
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.generation.generate import generate
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.config import MambaConfig
@@ -196,7 +196,7 @@ def _steps(case: Case, model: Mamba, theirs: Any) -> tuple[Step, Step]:
 
 
 def _our_step(model: Mamba, method: str, rows: list[list[int]]) -> Step:
-    sequences = [Encoded(tokens, min(LABELS, len(tokens) - 1)) for tokens in rows]
+    sequences = [TokenizedExample(tokens, min(LABELS, len(tokens) - 1)) for tokens in rows]
     settings = TrainSettings(epochs=10**6, batch_size=len(rows), learning_rate=RATE, seed=0)
     section = method_section(method, LORA if method == "lora" else {})
     training = Training(attach(model, load_method(section)), sequences, settings, pad=0)

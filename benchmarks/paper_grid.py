@@ -22,7 +22,7 @@ from benchmarks.run import exit_status
 from benchmarks.table import Row, Table
 from ssm_tune.config.groups import benchmarks, conf_dir, method_section, names
 from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell
-from ssm_tune.data.collator import bucket
+from ssm_tune.data.collator import length_bucket
 from ssm_tune.generation.generate import BATCH_SIZE
 from ssm_tune.generation.predict import MOST_PROMPTS, MOST_TOKENS
 from ssm_tune.generation.settings import DecodeSettings
@@ -157,7 +157,7 @@ def work_of(task: str, method: str, buckets: bool, cuda: bool) -> Workload:
     size, batch = TASKS[task], batch_size(task, method)
     labels = batch * max(1, size.answer)
     steps = size.epochs * math.ceil(size.examples / batch)
-    extents = [bucket(length, labels) if buckets else (length, labels) for length in size.train]
+    extents = [length_bucket(length, labels) if buckets else (length, labels) for length in size.train]
     training = Batches(np.array([(batch, *extent) for extent in extents]), np.array([steps - 1, 1]))
     if size.answer:
         rows = BEAMS // 5 if cuda else BATCH_SIZE

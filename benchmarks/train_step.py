@@ -11,7 +11,7 @@ from benchmarks.models import random_model
 from benchmarks.official import TrainStep, train_steps
 from benchmarks.table import Row, Table
 from ssm_tune.config.groups import method_section
-from ssm_tune.data.collator import bucket
+from ssm_tune.data.collator import length_bucket
 from ssm_tune.methods.base import Adapter, attach, load_method
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
@@ -165,7 +165,7 @@ def planned(case: TrainStep, graphs: bool, share: float, device: torch.device) -
     added = sum(parameter.nbytes for parameter in model.parameters()) - weights
     budget = activations_budget(case, share, weights, added, trained, workspaces(device))
     extents = case.length, case.batch_size * LABELS
-    longest = case.batch_size, *(bucket(*extents) if graphs else extents)
+    longest = case.batch_size, *(length_bucket(*extents) if graphs else extents)
     try:
         return plan(model, adapter.method, model.dtype, longest, "auto", budget / 1e9)
     except UserError as error:  # its advice is for a run

@@ -54,8 +54,17 @@ def main() -> int:
 
 def run_cell(task: str, seed: str, method: str, output_dir: str, jobs: int) -> Record:
     """The record of a cell, which is run unless it has one. Raises RuntimeError with the command's last line."""
-    command = [sys.executable, "-m", "ssm_tune", f"method={method}", f"task={task}", f"seed={seed}", "model=tiny",
-               "data=sample", f"output_dir={output_dir}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "ssm_tune",
+        f"method={method}",
+        f"task={task}",
+        f"seed={seed}",
+        "model=tiny",
+        "data=sample",
+        f"output_dir={output_dir}",
+    ]
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     path = done.stdout.rpartition("record: ")[2].strip()
@@ -79,8 +88,17 @@ def row(task: str, records: list[Record]) -> tuple[str, ...]:
     mean, spread = statistics.mean(tuned), statistics.stdev(tuned) if len(tuned) > 1 else float("nan")
     ahead = (mean - max(frozen, plain)) / spread if spread else float("inf")
     seconds = statistics.mean(record["seconds"]["total"] for record in records)
-    return (task, metric, f"{frozen:.2f}", f"{plain:.2f}", name, f"{mean:.2f}", f"{spread:.2f}", f"{ahead:.1f}",
-            f"{seconds:.0f}")  # fmt: skip
+    return (
+        task,
+        metric,
+        f"{frozen:.2f}",
+        f"{plain:.2f}",
+        name,
+        f"{mean:.2f}",
+        f"{spread:.2f}",
+        f"{ahead:.1f}",
+        f"{seconds:.0f}",
+    )
 
 
 def baseline_score(task_name: str, metric: str) -> tuple[str, float]:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import benchmarks, conf_dir, names
 from ssm_tune.config.schema import Config
-from ssm_tune.data.tokenization import Encoded, encode_training, too_long
+from ssm_tune.data.tokenization import TokenizedExample, tokenize_training, too_long
 from ssm_tune.hub.download import used_files
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
 from ssm_tune.tasks.base import Dataset, Example, Task, load_task, published_data
@@ -138,17 +138,19 @@ def show(name: str, settings: Sequence[str], options: argparse.Namespace) -> int
         return 0
     split = options.split or "train"
     examples = dataset.splits[split][:wanted]
-    for number, (example, encoded) in enumerate(zip(examples, encode_training(examples, task, tokenizer), strict=True)):
+    for number, (example, encoded) in enumerate(
+        zip(examples, tokenize_training(examples, task, tokenizer), strict=True)
+    ):
         print(f"{dataset.name}, {split}, example {number + 1} of {len(dataset.splits[split]):,}: id {example.id}")
         _print_example(task, example, encoded, tokenizer)
     if task.max_tokens(protocol) is not None:
         every = dataset.splits[split]
-        lengths = [len(encoded.tokens) for encoded in encode_training(every, task, tokenizer)]
+        lengths = [len(encoded.tokens) for encoded in tokenize_training(every, task, tokenizer)]
         print(_left_out(task, protocol, split, every, lengths, tokenizer))
     return 0
 
 
-def _print_example(task: Task, example: Example, encoded: Encoded, tokenizer: Tokenizer) -> None:
+def _print_example(task: Task, example: Example, encoded: TokenizedExample, tokenizer: Tokenizer) -> None:
     for part, text in (("prefix", example.prefix), ("prompt", example.prompt), ("answer", task.completion(example))):
         if text:
             lines = text.translate(VISIBLE).replace("⏎", "⏎\n").removesuffix("\n").split("\n")
@@ -184,7 +186,7 @@ def _print_statistics(task: Task, dataset: Dataset, splits: Sequence[str], token
     for split in splits:
         examples = dataset.splits[split]
         begun = time.perf_counter()
-        lengths = [len(encoded.tokens) for encoded in encode_training(examples, task, tokenizer)]
+        lengths = [len(encoded.tokens) for encoded in tokenize_training(examples, task, tokenizer)]
         seconds = time.perf_counter() - begun
         longest, rate = max(lengths), len(examples) / seconds
         where = examples[lengths.index(longest)].id

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.ops.cross_entropy import IGNORE
 
 
@@ -73,16 +73,21 @@ def pad_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple
 
 
 def collate(
-    sequences: Sequence[Encoded], pad: int, length: int | None = None, labels: int | None = None, pinned: bool = False,
-    keys: Sequence[int] | None = None, label_count: int | None = None,
-) -> Batch:  # fmt: skip
+    sequences: Sequence[TokenizedExample],
+    pad: int,
+    length: int | None = None,
+    labels: int | None = None,
+    pinned: bool = False,
+    keys: Sequence[int] | None = None,
+    label_count: int | None = None,
+) -> Batch:
     """A batch on the CPU; the one place where labels are shifted.
 
     length: of the rows, by default the longest's. labels: room for label tokens, by default as many as there are.
     pinned: in memory that a GPU reads by itself. keys: of the rows, for dropout; zeros by default. label_count: what
     the loss is the mean over, by default the label tokens of these rows.
     """
-    rows, (longest, found) = len(sequences), extent(sequences)
+    rows, (longest, found) = len(sequences), batch_extent(sequences)
     length, labels = length or longest, labels or found
     size = rows * length + 2 * labels + rows + 1
     batch = Batch(torch.empty(size, dtype=torch.int64, pin_memory=pinned), (rows, length, labels))
@@ -103,13 +108,13 @@ def collate(
     return batch
 
 
-def extent(sequences: Sequence[Encoded]) -> tuple[int, int]:
+def batch_extent(sequences: Sequence[TokenizedExample]) -> tuple[int, int]:
     """Input tokens of the longest, and label tokens of all."""
     longest = max(len(sequence.tokens) for sequence in sequences) - 1
     return longest, sum(sequence.labels for sequence in sequences)
 
 
-def bucket(longest: int, labels: int) -> tuple[int, int]:
+def length_bucket(longest: int, labels: int) -> tuple[int, int]:
     """The next of the few extents that batches are padded to where each new one costs a captured graph.
 
     Lengths: multiples of 16 up to 128, of 32 up to 256, of 64 up to 512, and so on: an eighth of the next power of

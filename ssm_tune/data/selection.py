@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ssm_tune.data.token_cache import training_sequences
+from ssm_tune.data.token_cache import tokenized_training_set
 from ssm_tune.data.tokenization import too_long
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Dataset, Roles, Task
@@ -40,7 +40,7 @@ def within_token_limit(
         return dataset, {}, []
     splits, left_out, notes = {}, {}, []
     for name, examples in dataset.splits.items():
-        long = set(too_long(examples, training_sequences(examples, task, tokenizer).lengths(), limit, tokenizer))
+        long = set(too_long(examples, tokenized_training_set(examples, task, tokenizer).lengths(), limit, tokenizer))
         splits[name] = [example for example in examples if example.id not in long]
         if long:
             left_out[name] = sorted(long)

@@ -22,7 +22,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from ssm_tune.data.tokenization import Encoded, encode_training
+from ssm_tune.data.tokenization import TokenizedExample, tokenize_training
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Example, Task
 from ssm_tune.utils.errors import first_line
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Sequences(Sequence[Encoded]):
-    """Encoded examples, read like a list of them.
+class TokenizedDataset(Sequence[TokenizedExample]):
+    """TokenizedExample examples, read like a list of them.
 
     tokens: (all tokens,) int32, one sequence after the other; ends: (N,) int64, where each ends; labels: (N,) int32,
     how many of its last tokens carry the loss.
@@ -50,28 +50,28 @@ class Sequences(Sequence[Encoded]):
         return len(self.ends)
 
     @overload
-    def __getitem__(self, index: int) -> Encoded: ...
+    def __getitem__(self, index: int) -> TokenizedExample: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+    def __getitem__(self, index: slice) -> list[TokenizedExample]: ...
+    def __getitem__(self, index: int | slice) -> TokenizedExample | list[TokenizedExample]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"sequence {index} of {len(self)}")
         index %= len(self)
         start = self.ends[index - 1] if index else 0
-        return Encoded(self.tokens[start : self.ends[index]].tolist(), int(self.labels[index]))
+        return TokenizedExample(self.tokens[start : self.ends[index]].tolist(), int(self.labels[index]))
 
     def lengths(self) -> list[int]:
         """Tokens of each sequence."""
         return np.diff(self.ends, prepend=0).tolist()
 
 
-def training_sequences(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> Sequences:
-    """The examples as ``encode_training`` has them, from the cache where it holds them, and kept there otherwise.
+def tokenized_training_set(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> TokenizedDataset:
+    """The examples as ``tokenize_training`` has them, from the cache where it holds them, and kept there otherwise.
 
-    A damaged entry is made anew, and a cache that cannot be written is done without; a line tells of either.
-    Raises UserError as ``encode_training`` does.
+    A damaged entry is built again, and without a writable cache nothing is kept; a warning is logged for either.
+    Raises UserError as ``tokenize_training`` does.
     """
     folder = cache_dir() / "tokens" / _key(examples, task, tokenizer)
     damaged = False
@@ -79,9 +79,9 @@ def training_sequences(examples: Sequence[Example], task: Task, tokenizer: Token
         try:
             return _read(folder, len(examples), tokenizer.vocab_size)
         except (OSError, ValueError, EOFError) as error:
-            log.warning("%s is damaged and is made anew (%s)", folder, first_line(error))
+            log.warning("%s is damaged and is built again (%s)", folder, first_line(error))
             damaged = True
-    fresh = gathered(encode_training(examples, task, tokenizer))
+    fresh = concatenated(tokenize_training(examples, task, tokenizer))
     try:
         _write(folder, fresh, damaged)
         return _read(folder, len(examples), tokenizer.vocab_size)
@@ -90,15 +90,15 @@ def training_sequences(examples: Sequence[Example], task: Task, tokenizer: Token
         return fresh
 
 
-def gathered(encoded: Iterator[Encoded]) -> Sequences:
-    """Sequences in memory."""
+def concatenated(encoded: Iterator[TokenizedExample]) -> TokenizedDataset:
+    """TokenizedDataset in memory."""
     tokens, lengths, labels = [], [], []
     for one in encoded:
         tokens.append(np.asarray(one.tokens, DTYPES["tokens"]))
         lengths.append(len(one.tokens))
         labels.append(one.labels)
     flat = np.concatenate(tokens) if tokens else np.zeros(0, DTYPES["tokens"])
-    return Sequences(flat, np.cumsum(lengths, dtype=DTYPES["ends"]), np.asarray(labels, DTYPES["labels"]))
+    return TokenizedDataset(flat, np.cumsum(lengths, dtype=DTYPES["ends"]), np.asarray(labels, DTYPES["labels"]))
 
 
 def _key(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> str:
@@ -111,7 +111,7 @@ def _key(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> str:
     return digest.hexdigest()
 
 
-def _read(folder: Path, count: int, vocab_size: int) -> Sequences:
+def _read(folder: Path, count: int, vocab_size: int) -> TokenizedDataset:
     """Map an entry into memory. Raises ValueError (or OSError, EOFError) for one that cannot be what was written."""
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in DTYPES}
     for name, dtype in DTYPES.items():
@@ -125,10 +125,10 @@ def _read(folder: Path, count: int, vocab_size: int) -> Sequences:
         raise ValueError("ends and labels contradict each other")
     if len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocab_size:
         raise ValueError("it holds tokens that the tokenizer does not have")
-    return Sequences(tokens, ends, labels)
+    return TokenizedDataset(tokens, ends, labels)
 
 
-def _write(folder: Path, sequences: Sequences, damaged: bool) -> None:
+def _write(folder: Path, sequences: TokenizedDataset, damaged: bool) -> None:
     """Put an entry into its place, complete or not at all; where another process was first, its entry stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
@@ -143,7 +143,7 @@ def _write(folder: Path, sequences: Sequences, damaged: bool) -> None:
         if damaged:
             with suppress(FileNotFoundError):
                 os.rename(folder, aside)
-        with suppress(OSError):  # there already: the reader that comes next tells whether it is any good
+        with suppress(OSError):  # another process was first: the next read checks its entry
             os.rename(temporary, folder)
     finally:
         for left in (temporary, aside):

@@ -14,14 +14,14 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedExample:
     """One training example in tokens: the whole sequence, and how many of its last tokens carry the loss."""
 
     tokens: list[int]
     labels: int
 
 
-def encode_prompts(examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[int]]:
+def tokenize_prompts(examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[int]]:
     """The tokens that decoding starts from: prefix and prompt, each encoded on its own."""
     prefixes = {prefix: tokenizer.encode(prefix) for prefix in {example.prefix for example in examples}}
     prompts: list[list[int]] = []
@@ -32,7 +32,7 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Tokenizer) -> list[li
     return prompts
 
 
-def encode_training(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> Iterator[Encoded]:
+def tokenize_training(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> Iterator[TokenizedExample]:
     """Whole sequences with their completions, encoded apart from the prompts, one example after the other.
 
     Raises UserError where an answer that is to be read off one position is not one token.
@@ -40,14 +40,14 @@ def encode_training(examples: Sequence[Example], task: Task, tokenizer: Tokenize
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         completions = tokenizer.encode_batch([task.completion(example) for example in chunk])
-        for example, prompt, completion in zip(chunk, encode_prompts(chunk, tokenizer), completions, strict=True):
+        for example, prompt, completion in zip(chunk, tokenize_prompts(chunk, tokenizer), completions, strict=True):
             if task.mode == "classify" and len(completion) != 1:
                 raise UserError(
                     f"{task.name}: the answer {example.target!r} is {len(completion)} tokens in this tokenizer, and "
                     "classification reads one; take a tokenizer in which every label is one token, or other answers "
                     "for the labels (task=classify: task.answers=digits, or a list of words)"
                 )
-            yield Encoded(prompt + completion, len(completion))
+            yield TokenizedExample(prompt + completion, len(completion))
 
 
 def too_long(examples: Sequence[Example], lengths: Sequence[int], limit: int, tokenizer: Tokenizer) -> list[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from ssm_tune.config.schema import Config
-from ssm_tune.data.collator import bucket
-from ssm_tune.data.token_cache import Sequences, training_sequences
+from ssm_tune.data.collator import length_bucket
+from ssm_tune.data.token_cache import TokenizedDataset, tokenized_training_set
 from ssm_tune.experiment.evaluate import answers_of, points, score_frozen, write_predictions
 from ssm_tune.experiment.metric_logger import Logger, make_logger, require_wandb
 from ssm_tune.experiment.run_checkpointer import Session
@@ -158,7 +158,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     prepared, state, world = session.prepared, session.state, session.world
     roles = prepared.roles
     # before anything slow: a text that cannot be tokenised ends the run
-    sequences = training_sequences(prepared.dataset.splits[roles.train], prepared.task, prepared.tokenizer)
+    sequences = tokenized_training_set(prepared.dataset.splits[roles.train], prepared.task, prepared.tokenizer)
     session.plan = _planned(prepared, sequences, world, ui)
     if prepared.config.frozen and state.frozen is None:
         score_frozen(session, ui)
@@ -200,18 +200,18 @@ def captures(prepared: Prepared) -> bool:
     return prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
 
 
-def memory_plan(prepared: Prepared, sequences: Sequences, world: World = ALONE) -> Plan:
+def memory_plan(prepared: Prepared, sequences: TokenizedDataset, world: World = ALONE) -> Plan:
     """How the longest batch that the training may meet is computed."""
     train = prepared.config.train
     rows = train.micro_batch or prepared.train.batch_size // world.size
     length, labels = max(sequences.lengths()) - 1, rows * int(sequences.labels.max())
     if captures(prepared):
-        length, labels = bucket(length, labels)
+        length, labels = length_bucket(length, labels)
     longest = rows, length, labels
     return plan(prepared.model, prepared.method, prepared.adapter_dtype, longest, train.recompute, train.memory)
 
 
-def _planned(prepared: Prepared, sequences: Sequences, world: World, ui: Display) -> Plan:
+def _planned(prepared: Prepared, sequences: TokenizedDataset, world: World, ui: Display) -> Plan:
     """``memory_plan``, said before anything slow."""
     chosen = memory_plan(prepared, sequences, world)
     if chosen.recompute != NOTHING or chosen.budget is not None:

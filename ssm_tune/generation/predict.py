@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from ssm_tune.data.collator import pad_prompts
-from ssm_tune.data.tokenization import encode_prompts
+from ssm_tune.data.tokenization import tokenize_prompts
 from ssm_tune.generation.generate import BATCH_SIZE, generate_batches
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.mamba import Mamba
@@ -64,7 +64,7 @@ def classify(
     Goes on from ``answered``, and fills it. Raises Diverged where logits are not finite.
     """
     answered, watch = answered or Answered(), watch or Unwatched()
-    prompts = encode_prompts(examples, tokenizer)
+    prompts = tokenize_prompts(examples, tokenizer)
     size, tokens = settings.batch_size or BATCH_SIZE, None
     if settings.batch_size is None and model.device.type == "cuda":
         size, tokens = MOST_PROMPTS, MOST_TOKENS
@@ -112,7 +112,7 @@ def decode(
     Goes on from ``answered``, and fills it. Raises Diverged where logits are not finite.
     """
     kept, watching = answered or Answered(), watch or Unwatched()
-    prompts = encode_prompts(examples, tokenizer)
+    prompts = tokenize_prompts(examples, tokenizer)
     done = len(kept.outputs)
     progress.start(label, len(examples), done=done)
 

@@ -1,1 +1,1 @@
-"""Files of the Hugging Face hub: download and the manifest of what was had."""
+"""Files of the Hugging Face hub: download and the manifest of downloaded files."""

@@ -1,8 +1,8 @@
-"""Files from the Hugging Face hub: pinned to a commit, checked against the hub's own hashes, then at hand offline.
+"""Files from the Hugging Face hub: pinned to a commit, checked against the hub's own hashes, then available offline.
 
 The files lie in the user's ordinary hub cache. A manifest of ours, one for each endpoint, repository and revision,
-keeps the commit and the hub's list of files, and which of them were found good; with it a later call needs no
-network. Deleting it (``hub`` in our cache folder) makes the next call ask the hub anew. Imports no torch; the hub's
+keeps the commit and the hub's list of files, and which of them were verified; with it a later call needs no
+network. Deleting it (``hub`` in our cache folder) makes the next call ask the hub again. Imports no torch; the hub's
 client and pyarrow are imported where they are needed.
 """
 
@@ -28,8 +28,15 @@ WAY_ON = {
     "model": "to work offline give a local folder, or run model=tiny data=sample",
 }
 NOT_WRITABLE = (
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST
-)  # fmt: skip
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 log = logging.getLogger(__name__)
 _used: dict[tuple[str, str, str], Path] = {}
 
@@ -46,10 +53,10 @@ class HubFiles:
 def dataset_files(repo: str, revision: str | None, patterns: Sequence[str]) -> HubFiles:
     """The files of a data set on the hub that match ``patterns`` (``*`` also crosses folders), downloaded and checked.
 
-    revision: a branch, tag, ref or full commit hash; None for the default branch. What it stood for when it was
-    first asked for is remembered, so that all runs see one commit.
+    revision: a branch, tag, ref or full commit hash; None for the default branch. Its commit is kept when it is
+    first resolved, so that all runs see the same one.
 
-    Raises UserError: hub out of reach and files not at hand, no such repository, revision or file, content that is
+    Raises UserError: hub out of reach and files not in the cache, no such repository, revision or file, content that is
     not what the hub describes, a cache that cannot be written.
     """
     manifest = _manifest("dataset", repo, revision)
@@ -69,7 +76,7 @@ def dataset_files(repo: str, revision: str | None, patterns: Sequence[str]) -> H
 
 
 def used_files() -> dict[tuple[str, str, str], Path]:
-    """The data files that this process had from the hub since the last call: by repository, commit and name."""
+    """The data files that this process used since the last call, by repository, commit and name."""
     used = dict(_used)
     _used.clear()
     return used
@@ -119,7 +126,7 @@ def _read_parquet(path: Path, columns: list[str]) -> list[dict[str, Any]]:
     import datasets  # takes seconds to import
 
     datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as cache:  # its own copy, which nobody needs twice
+    with tempfile.TemporaryDirectory() as cache:  # its own copy, which is not needed twice
         try:
             table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
         except datasets.exceptions.DatasetGenerationError as error:
@@ -135,8 +142,10 @@ def _read_csv(path: Path, columns: list[str]) -> list[dict[str, Any]]:
 
     convert = csv.ConvertOptions(
         column_types={column: pyarrow.string() for column in columns},
-        strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""],
-    )  # fmt: skip
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        null_values=[""],
+    )
     # texts have line breaks, and a block must hold the longest row: the whole file is one block
     read = csv.ReadOptions(block_size=max(path.stat().st_size + 1, 1 << 16))
     parse = csv.ParseOptions(newlines_in_values=True)
@@ -157,12 +166,12 @@ def _matching(manifest: Manifest, patterns: Sequence[str]) -> list[str]:
 
 
 def _manifest(kind: Kind, repo: str, revision: str | None) -> Manifest:
-    """What ``revision`` stands for: remembered, else from the hub, else from what another program left in its cache."""
+    """The manifest of ``revision``: the one kept here, else from the hub, else from the files in the hub's cache."""
     if kept := remembered(kind, repo, revision):
         return kept
     from huggingface_hub import HfApi, errors
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries are told by the one line of the error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the error's one line reports the retries
     with _explained(kind, repo, revision):
         try:
             info: Any = HfApi().repo_info(repo, repo_type=kind, revision=revision, files_metadata=True)
@@ -170,7 +179,7 @@ def _manifest(kind: Kind, repo: str, revision: str | None) -> Manifest:
             raise
         except Exception:  # the client's transport errors changed with its http library: no common base
             if cached := in_hub_cache(kind, repo, revision):
-                _tell_of_cache(repo, cached.commit)
+                _warn_of_cache(repo, cached.commit)
                 return cached
             raise
     if revision is not None and COMMIT.fullmatch(revision) and info.sha != revision:
@@ -189,14 +198,12 @@ def _manifest(kind: Kind, repo: str, revision: str | None) -> Manifest:
 
 
 @cache
-def _tell_of_cache(repo: str, commit: str) -> None:
-    log.warning(
-        "%s: the hub cannot be reached; taken is what another program left in its cache, commit %s", repo, commit
-    )
+def _warn_of_cache(repo: str, commit: str) -> None:
+    log.warning("%s: the hub cannot be reached; using what another program left in its cache, commit %s", repo, commit)
 
 
 def _fetched(manifest: Manifest, names: Sequence[str]) -> dict[str, Path]:
-    """Local paths of these files of the commit; downloads and checks what was not found good before."""
+    """Local paths of these files of the commit; downloads and checks what was not verified before."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -204,9 +211,9 @@ def _fetched(manifest: Manifest, names: Sequence[str]) -> dict[str, Path]:
     paths, fresh = {}, False
     for name in names:
         with _explained(kind, repo, commit, name):
-            at_hand = try_to_load_from_cache(repo, name, revision=commit, repo_type=kind)
+            cached = try_to_load_from_cache(repo, name, revision=commit, repo_type=kind)
             path = Path(
-                at_hand if isinstance(at_hand, str) else hf_hub_download(repo, name, revision=commit, repo_type=kind)
+                cached if isinstance(cached, str) else hf_hub_download(repo, name, revision=commit, repo_type=kind)
             )
             stamp = [path.stat().st_size, path.stat().st_mtime_ns]
             if manifest.verified.get(name) != stamp:
@@ -214,13 +221,13 @@ def _fetched(manifest: Manifest, names: Sequence[str]) -> dict[str, Path]:
                 manifest.verified[name] = stamp
                 fresh = True
         paths[name] = path
-    if fresh and remembered(kind, repo, manifest.revision):  # what was pieced together from the cache may lack files
+    if fresh and remembered(kind, repo, manifest.revision):  # a manifest made from the cache may lack files
         manifest.remember()
     return paths
 
 
 def _verify(manifest: Manifest, name: str, path: Path) -> None:
-    """Compare a file's content with what the hub says of it; a bad one is removed, so that the next try downloads it.
+    """Compare a file's content with the hub's hash of it; a bad one is removed, so that the next try downloads it.
 
     Raises UserError where they differ.
     """
@@ -244,7 +251,7 @@ def _verify(manifest: Manifest, name: str, path: Path) -> None:
 
 @contextmanager
 def _explained(kind: Kind, repo: str, revision: str | None, file: str = "") -> Iterator[None]:
-    """Whatever goes wrong between here and the hub, as one line that says what to do."""
+    """Turn any error of the hub's client into a UserError of one line that says what to do."""
     try:
         yield
     except UserError:

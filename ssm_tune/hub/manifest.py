@@ -1,4 +1,4 @@
-"""What the hub said of a repository at a revision, remembered: its commit, its files, and which were found good."""
+"""The hub's description of a repository at a revision, kept on disk: its commit, its files, and which were verified."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Entry:
 class Manifest:
     """revision: as asked for, None for the default branch; commit: what it stood for when it was asked.
 
-    verified: size and modification time (ns) of each file when its content was last found good.
+    verified: size and modification time (ns) of each file when its content was last verified.
     """
 
     kind: Kind
@@ -44,7 +44,7 @@ class Manifest:
     verified: dict[str, list[int]] = field(default_factory=dict)
 
     def remember(self) -> None:
-        """Write it down, with what another process found good meanwhile; where that fails, one line says so."""
+        """Save it, merged with what another process verified meanwhile; a warning is logged where that fails."""
         other = remembered(self.kind, self.repo, self.revision)
         if other is not None and other.commit == self.commit:
             self.verified = {**other.verified, **self.verified}
@@ -52,11 +52,11 @@ class Manifest:
             content = encode_json({"version": VERSION, "endpoint": _endpoint(), **asdict(self)}, indent=1)
             atomic_write(_path(self.kind, self.repo, self.revision), [content])
         except UserError as error:
-            log.warning("%s will be asked of the hub again: %s", self.repo, error)
+            log.warning("the description of %s is not kept and will be downloaded again: %s", self.repo, error)
 
 
 def remembered(kind: Kind, repo: str, revision: str | None) -> Manifest | None:
-    """The manifest that was written for exactly this request and endpoint; a damaged one is told of, counts as none."""
+    """The manifest that was written for exactly this request and endpoint; a damaged one is reported and not used."""
     path = _path(kind, repo, revision)
     try:
         content = path.read_bytes()
@@ -71,12 +71,12 @@ def remembered(kind: Kind, repo: str, revision: str | None) -> Manifest | None:
         kept["verified"] = dict(kept["verified"])
         return Manifest(**kept)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.warning("%s is of no use and is made anew (%s)", path, first_line(error))
+        log.warning("%s is damaged and is made again (%s)", path, first_line(error))
         return None
 
 
 def _path(kind: Kind, repo: str, revision: str | None) -> Path:
-    # a revision may hold any character, and a mirror may say other things of it than the hub
+    # a revision may hold any character, and a mirror may describe it otherwise than the hub
     asked = hashlib.sha256(f"{_endpoint()} {revision or ''}".encode()).hexdigest()[:12]
     return cache_dir() / "hub" / f"{kind}--{repo.replace('/', '--')}--{asked}.json"
 

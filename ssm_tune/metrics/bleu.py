@@ -1,6 +1,6 @@
 """Corpus BLEU in two forms, both fractions of 1: as ``evaluate``'s "bleu" counts it, and sacrebleu's.
 
-They read the same tokens, sacrebleu's "13a", and differ where outputs are short: the first takes the shortest
+They read the same tokens, sacrebleu's "13a", and differ where predictions are short: the first takes the shortest
 reference's length and smooths nothing, the second the closest reference's length and smooths exponentially.
 Papineni et al. (2002), aclanthology.org/P02-1040; Post (2018), arXiv 1804.08771.
 """
@@ -18,36 +18,36 @@ from ssm_tune.metrics.pairs import References, paired
 ORDERS = (1, 2, 3, 4)
 
 
-def bleu(outputs: Sequence[str], references: Sequence[References]) -> float:
+def bleu(predictions: Sequence[str], references: Sequence[References]) -> float:
     """Corpus BLEU-4 by the rules of the NMT script that ``evaluate`` runs.
 
     Clipped n-gram counts against the highest count over the references, summed over the corpus; the geometric mean
-    of the four precisions, 0.0 if any is 0; times exp(1 - r/c) if the outputs' length c is below r, the sum of each
+    of the four precisions, 0.0 if any is 0; times exp(1 - r/c) if the predictions' length c is below r, the sum of each
     example's shortest reference length. Outputs that are all empty score 0.0, where that script divides by zero.
 
     Raises:
-        ValueError: no outputs, another number of references, or an output without a reference.
+        ValueError: no predictions, another number of references, or a prediction without a reference.
     """
-    return bleu_scored(outputs, references)[0]
+    return bleu_scored(predictions, references)[0]
 
 
-def bleu_scored(outputs: Sequence[str], references: Sequence[References]) -> tuple[float, list[dict[str, float]]]:
-    """``bleu`` and what each output brings to it: counts whose sums over any examples give their BLEU.
+def bleu_scored(predictions: Sequence[str], references: Sequence[References]) -> tuple[float, list[dict[str, float]]]:
+    """``bleu`` and what each prediction brings to it: counts whose sums over any examples give their BLEU.
 
     Keys: "matches_1".."matches_4" and "possible_1".."possible_4" (n-grams), "length" and "reference_length" (tokens).
     """
-    statistics = [_counts(output, texts) for output, texts in paired(outputs, references)]
+    statistics = [_counts(prediction, texts) for prediction, texts in paired(predictions, references)]
     return _corpus_value(statistics), statistics
 
 
-def sacrebleu(outputs: Sequence[str], references: Sequence[References]) -> float:
+def sacrebleu(predictions: Sequence[str], references: Sequence[References]) -> float:
     """sacrebleu's corpus BLEU with its defaults, divided by 100.
 
     Raises:
         ValueError: as ``bleu``.
     """
-    pairs = paired(outputs, references)
-    return float(_sacrebleu().corpus_score([output for output, _ in pairs], _streams(pairs)).score) / 100
+    pairs = paired(predictions, references)
+    return float(_sacrebleu().corpus_score([prediction for prediction, _ in pairs], _streams(pairs)).score) / 100
 
 
 def bleu_signature(n: int) -> str:
@@ -67,8 +67,8 @@ def sacrebleu_signature(references: Sequence[References]) -> str:
     return f"{metric.get_signature()} | divided by 100 | n={len(references)}"
 
 
-def _counts(output: str, references: Sequence[str]) -> dict[str, float]:
-    words = _tokens(output)
+def _counts(prediction: str, references: Sequence[str]) -> dict[str, float]:
+    words = _tokens(prediction)
     lists = [_tokens(reference) for reference in references]
     matches, possible = {}, {}
     for order in ORDERS:
@@ -107,7 +107,7 @@ def _sacrebleu() -> Any:
     # imported at first use: sacrebleu takes 0.3 s to load
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(force=True)  # silences its advice on outputs that end in " .", as DART's references do; scores stay
+    return BLEU(force=True)  # silences its advice on predictions that end in " .", as DART's references do; scores stay
 
 
 @cache

@@ -11,7 +11,7 @@ METRICS = ("accuracy", "f1", "matthews")
 
 
 def classification(
-    outputs: Sequence[str],
+    predictions: Sequence[str],
     labels: Sequence[str],
     choices: Sequence[str],
     metrics: Sequence[str] = ("accuracy",),
@@ -19,29 +19,29 @@ def classification(
 ) -> dict[str, float]:
     """The asked ``metrics`` (of METRICS) in their order, the same as ``paper_<metric>``, and ``outside_labels``.
 
-    An output is an answer only if it equals one of ``choices`` to the character; ``outside_labels`` is the
+    A prediction is an answer only if it equals one of ``choices`` to the character; ``outside_labels`` is the
     fraction that are not. <metric> counts those as wrong, which of two labels means as the other one: a false
     positive or a false negative. paper_<metric> drops them together with their labels, 0.0 if none is left.
     ``positive`` is the class whose F1 is taken. Undefined values, such as F1 without a positive anywhere or
     Matthews correlation over one class, are 0.0, as in scikit-learn.
 
     Raises:
-        ValueError: no outputs, another number of labels, a label that is no choice (its index is named), an unknown
+        ValueError: no predictions, another number of labels, a label that is no choice (its index is named), an unknown
             metric, f1 or matthews of more than two choices, f1 without one of the choices as ``positive``.
     """
     choices = tuple(choices)
-    _check(outputs, labels, choices, metrics, positive)
-    pairs = list(zip(outputs, labels, strict=True))
-    inside = [(output, label) for output, label in pairs if output in choices]
-    filled = [(output if output in choices else _another(label, choices), label) for output, label in pairs]
+    _check(predictions, labels, choices, metrics, positive)
+    pairs = list(zip(predictions, labels, strict=True))
+    inside = [(prediction, label) for prediction, label in pairs if prediction in choices]
+    filled = [(prediction if prediction in choices else _another(label, choices), label) for prediction, label in pairs]
     values = {name: _value(name, filled, positive) for name in metrics}
     paper = {f"paper_{name}": _value(name, inside, positive) if inside else 0.0 for name in metrics}
     return values | paper | {"outside_labels": (len(pairs) - len(inside)) / len(pairs)}
 
 
-def classification_statistics(output: str, label: str, choices: Sequence[str]) -> dict[str, float]:
-    """One example's own: "correct" and "outside" (the output is none of the choices), each 0.0 or 1.0."""
-    return {"correct": float(output == label), "outside": float(output not in tuple(choices))}
+def classification_statistics(prediction: str, label: str, choices: Sequence[str]) -> dict[str, float]:
+    """One example's own: "correct" and "outside" (the prediction is none of the choices), each 0.0 or 1.0."""
+    return {"correct": float(prediction == label), "outside": float(prediction not in tuple(choices))}
 
 
 def classification_signature(
@@ -57,16 +57,16 @@ def classification_signature(
 
 
 def _check(
-    outputs: Sequence[str],
+    predictions: Sequence[str],
     labels: Sequence[str],
     choices: tuple[str, ...],
     metrics: Sequence[str],
     positive: str | None,
 ) -> None:
-    if len(outputs) != len(labels):
-        raise ValueError(f"{len(outputs)} outputs for {len(labels)} labels")
-    if not outputs:
-        raise ValueError("no outputs to score")
+    if len(predictions) != len(labels):
+        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels")
+    if not predictions:
+        raise ValueError("no predictions to score")
     for index, label in enumerate(labels):
         if label not in choices:
             raise ValueError(f"label {index} (counted from 0) is {label!r}, none of {choices}")

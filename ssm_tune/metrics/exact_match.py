@@ -1,4 +1,4 @@
-"""Exact match: the share of outputs that equal a reference to the character, blanks at both ends aside."""
+"""Exact match: the share of predictions that equal a reference to the character, blanks at both ends aside."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from ssm_tune.metrics.pairs import References, paired
 
 
-def exact_match(outputs: Sequence[str], references: Sequence[References]) -> tuple[float, list[float]]:
-    """The share over the outputs, and each output's own 0.0 or 1.0; of several references any will do.
+def exact_match(predictions: Sequence[str], references: Sequence[References]) -> tuple[float, list[float]]:
+    """The share over the predictions, and each prediction's own 0.0 or 1.0; of several references any will do.
 
     Raises:
-        ValueError: no outputs, another number of references, or an output without a reference.
+        ValueError: no predictions, another number of references, or a prediction without a reference.
     """
-    each = [float(output.strip() in {text.strip() for text in texts}) for output, texts in paired(outputs, references)]
+    each = [
+        float(prediction.strip() in {text.strip() for text in texts})
+        for prediction, texts in paired(predictions, references)
+    ]
     return math.fsum(each) / len(each), each
 
 

@@ -17,23 +17,23 @@ ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5
 
 
 def meteor(
-    outputs: Sequence[str], references: Sequence[References], synonyms: bool = True
+    predictions: Sequence[str], references: Sequence[References], synonyms: bool = True
 ) -> tuple[float, list[float]]:
-    """The mean over the outputs and each output's own score, 0..1; of several references the best counts.
+    """The mean over the predictions and each prediction's own score, 0..1; of several references the best counts.
 
     Words are matched exactly, then by Porter stem, then by WordNet's synonyms unless ``synonyms`` is off. A
-    perfect copy of m words scores 1 - 0.5 / m^3; an output without a match 0.
+    perfect copy of m words scores 1 - 0.5 / m^3; a prediction without a match 0.
 
     Raises:
-        ValueError: no outputs, another number of references, or an output without a reference.
+        ValueError: no predictions, another number of references, or a prediction without a reference.
         UserError: synonyms are asked for and WordNet is not there.
     """
     from nltk.translate.meteor_score import meteor_score
 
-    pairs = paired(outputs, references)
+    pairs = paired(predictions, references)
     wordnet = _synonyms() if synonyms else SimpleNamespace(synsets=lambda word: ())
     score = partial(meteor_score, stemmer=_stemmer(), wordnet=wordnet, alpha=ALPHA, beta=BETA, gamma=GAMMA)
-    scores = [float(score([_tokens(text) for text in texts], _tokens(output))) for output, texts in pairs]
+    scores = [float(score([_tokens(text) for text in texts], _tokens(prediction))) for prediction, texts in pairs]
     return math.fsum(scores) / len(scores), scores
 
 

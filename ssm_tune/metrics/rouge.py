@@ -1,6 +1,6 @@
 """ROUGE by Google's ``rouge_score``, the scorer behind the numbers that summarisation papers report.
 
-Every value is an F1 in 0..1. The arithmetic mean is ours to print; beside it stands what ``evaluate``'s
+Every value is an F1 in 0..1. The arithmetic mean is what we print; beside it is what ``evaluate``'s
 "rouge" reports, the median of 1,000 bootstrap means, because published numbers are usually that one.
 """
 
@@ -18,8 +18,8 @@ BOOTSTRAP_SEED = 42
 BOOTSTRAP_RESAMPLES = 1000
 
 
-def rouge_statistics(output: str, reference: References) -> dict[str, float]:
-    """F1 of one output under the keys ROUGE_TYPES; of several references the best for each type.
+def rouge_statistics(prediction: str, reference: References) -> dict[str, float]:
+    """F1 of one prediction under the keys ROUGE_TYPES; of several references the best for each type.
 
     rouge_score's own choices: lower-cased, everything but a-z and 0-9 separates words, no stemmer, rougeLsum
     splits at newlines.
@@ -27,28 +27,28 @@ def rouge_statistics(output: str, reference: References) -> dict[str, float]:
     Raises:
         ValueError: there is no reference.
     """
-    return rouge_scored([output], [reference], bootstrap=False)[1][0]
+    return rouge_scored([prediction], [reference], bootstrap=False)[1][0]
 
 
-def rouge(outputs: Sequence[str], references: Sequence[References]) -> dict[str, float]:
+def rouge(predictions: Sequence[str], references: Sequence[References]) -> dict[str, float]:
     """The corpus values of ``rouge_scored`` alone."""
-    return rouge_scored(outputs, references)[0]
+    return rouge_scored(predictions, references)[0]
 
 
 def rouge_scored(
-    outputs: Sequence[str], references: Sequence[References], bootstrap: bool = True
+    predictions: Sequence[str], references: Sequence[References], bootstrap: bool = True
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Corpus ROUGE and, from the same pass, each output's own ``rouge_statistics``, in the outputs' order.
+    """Corpus ROUGE and, from the same pass, each prediction's own ``rouge_statistics``, in the predictions' order.
 
     Corpus values: arithmetic means (keys ROUGE_TYPES) and, unless ``bootstrap`` is off, bootstrap values (the
     same keys with "_bootstrap"). Those equal ``evaluate``'s for the same seed: one seed for all four types,
     drawn in the order of ROUGE_TYPES, so that rougeL and rougeLsum can differ there though every example agrees.
 
     Raises:
-        ValueError: no outputs, another number of references, or an output without a reference.
+        ValueError: no predictions, another number of references, or a prediction without a reference.
     """
     # score_multi gives (precision, recall, fmeasure) per type, the best reference's by fmeasure
-    scores = [_scorer().score_multi(texts, output) for output, texts in paired(outputs, references)]
+    scores = [_scorer().score_multi(texts, prediction) for prediction, texts in paired(predictions, references)]
     statistics = [{name: float(score[name].fmeasure) for name in ROUGE_TYPES} for score in scores]
     # fsum: the exact sum, so that the mean does not hang on the order of the examples
     values = {name: math.fsum(one[name] for one in statistics) / len(statistics) for name in ROUGE_TYPES}

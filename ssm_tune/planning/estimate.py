@@ -11,7 +11,7 @@ from typing import Any
 
 from ssm_tune.config.compose import Composer
 from ssm_tune.config.schema import Config
-from ssm_tune.data.token_cache import training_sequences
+from ssm_tune.data.token_cache import tokenized_training_set
 from ssm_tune.experiment.base_model import frozen_path
 from ssm_tune.experiment.run import captures, memory_plan
 from ssm_tune.experiment.setup import Prepared, prepare
@@ -122,7 +122,9 @@ class Planner:
         """Cells that differ in seed alone."""
         begun = time.perf_counter()
         prepared = prepare(group[0][2])
-        sequences = training_sequences(prepared.dataset.splits[prepared.roles.train], prepared.task, prepared.tokenizer)
+        sequences = tokenized_training_set(
+            prepared.dataset.splits[prepared.roles.train], prepared.task, prepared.tokenizer
+        )
         loading = time.perf_counter() - begun
         adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
         captured = captures(prepared)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ssm_tune.data.collator import pad_prompts
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.generation.generate import BATCH_SIZE, generate
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Adapter
@@ -60,7 +60,7 @@ def training_on_random_tokens(
     rows, length, labels = shape
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(adapter.model.config.vocab_size, (2 * BLOCK * rows, length + 1), generator=generator)
-    sequences = [Encoded(tokens, min(-(-labels // rows), length)) for tokens in drawn.tolist()]
+    sequences = [TokenizedExample(tokens, min(-(-labels // rows), length)) for tokens in drawn.tolist()]
     settings = TrainSettings(epochs=10**6, batch_size=rows, learning_rate=RATE, seed=0)
     training = Training(adapter, sequences, settings, 0, capture, micro_batch)
     adapter.model.train()

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_tune.data.collator import bucket, epoch_order
-from ssm_tune.data.tokenization import encode_prompts
+from ssm_tune.data.collator import epoch_order, length_bucket
+from ssm_tune.data.tokenization import tokenize_prompts
 from ssm_tune.generation.generate import BATCH_SIZE
 from ssm_tune.generation.predict import MOST_PROMPTS, MOST_TOKENS, shortest_first
 from ssm_tune.generation.settings import DecodeSettings
@@ -122,7 +122,7 @@ def training_work(
         found.append(np.stack([rows, inputs[order].max(1), marked[order].sum(1)], axis=1))
     batches = Batches.of(np.concatenate(found))
     if buckets:
-        shapes = np.array([(rows, *bucket(length, marks)) for rows, length, marks in batches.shapes.tolist()])
+        shapes = np.array([(rows, *length_bucket(length, marks)) for rows, length, marks in batches.shapes.tolist()])
         batches = Batches.of(np.repeat(shapes, batches.counts, axis=0))
     return tokens, batches
 
@@ -135,7 +135,7 @@ def evaluation_work(
     cuda: whether a GPU decodes, which fills the place of an answer that is done (a batch takes its mean answer's
     tokens); a CPU decodes batches to the end of their longest answers.
     """
-    prompts = [len(prompt) for prompt in encode_prompts(examples, tokenizer)]
+    prompts = [len(prompt) for prompt in tokenize_prompts(examples, tokenizer)]
     completions = tokenizer.encode_batch([task.completion(example) for example in examples])
     answers = [min(len(completion), settings.max_new_tokens) for completion in completions]
     if task.mode == "classify":

@@ -1,4 +1,4 @@
-"""What every task is: a source of examples, a choice of splits, and a way to score outputs."""
+"""What every task is: a source of examples, a choice of splits, and a way to score predictions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ssm_tune.utils.instantiate import instantiate
 SEPARATOR = "###"
 """Between the parts of a prompt and before the answer: plain text, encoded with what precedes it."""
 END = "<|endoftext|>"
-"""What an answer ends with, and the padding: token 0 of the tokenizers in use."""
+"""The end of every generated answer, and the padding: token 0 of the tokenizers in use."""
 OWN_WORDING = "the instruction (task.instruction) is our own wording, not the official code's"
-"""A note of the tasks whose prompts begin with one."""
+"""A note of the tasks whose prompts begin with an instruction."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class Task(ABC):
     mode: ClassVar[Literal["classify", "generate"]] = "generate"
     """classify: the answer is one token, read off one forward pass; generate: a text, decoded to its end."""
     clean_up: ClassVar[bool] = True
-    """Whether outputs are stored after the official clean-up of blanks (text.clean_up), or as they were written."""
+    """Whether predictions are stored after the official clean-up of spaces (utils.text.clean_up), or as decoded."""
 
     notes: ClassVar[tuple[str, ...]] = ()
-    """What the reader of any of its records must know."""
+    """Remarks that go into each of its records."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -97,7 +97,7 @@ class Task(ABC):
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:
         """Read the data that the ``data`` section asks for, as ``protocol`` (paper or standard) sees them.
 
-        Raises UserError where they are amiss.
+        Raises UserError where they are missing or invalid.
         """
 
     def check_scoring(self, examples: Sequence[Example]) -> None:  # noqa: B027
@@ -107,8 +107,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
-        """Scores of one output an example, under both protocols' names where the outputs allow it."""
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
+        """Corpus scores of ``predictions``, one per example, and each example's own.
+
+        A metric that the paper protocol computes in its own way has a second name, ``paper_NAME``.
+        """
 
     @abstractmethod
     def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
@@ -127,7 +130,7 @@ class Task(ABC):
         return None
 
     def roles(self, protocol: str, dataset: Dataset, selection: str | None, report: str | None) -> Roles:
-        """Split roles under a protocol, with the user's wishes where given.
+        """The splits of each role under a protocol, with the user's choices where given.
 
         Under "standard" a test split is reported and val selects; where there is no test split, val is reported
         and a part of train selects (``splits.hold_out_validation``).
@@ -164,7 +167,7 @@ def make_dataset(
     origin: dict[str, str] | None = None,
     extra: str = "",
 ) -> Dataset:
-    """A Dataset with its hash. Raises UserError for an empty split or an id that stands twice in one.
+    """A Dataset with its hash. Raises UserError for an empty split or a duplicate id in one.
 
     extra: what scores depend on beside texts, as a hash of its own (the contents of Spider's databases).
     """
@@ -175,7 +178,7 @@ def make_dataset(
         seen: set[str] = set()
         for example in examples:
             if example.id in seen:
-                raise UserError(f"{name}: the id {example.id!r} stands twice in the split {split}")
+                raise UserError(f"{name}: duplicate id {example.id!r} in the split {split}")
             seen.add(example.id)
             row = [split, example.id, example.prefix, example.prompt, example.target, *example.references]
             digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
@@ -190,7 +193,7 @@ def published_data(data: dict[str, Any]) -> bool:
 def data_name(data: dict[str, Any], task: str) -> str:
     """The data's name in records and tables: the task's own for the published data alone.
 
-    Raises UserError where a stand-in would take that name.
+    Raises UserError where other data would take that name.
     """
     if data["source"] == "sample":
         return "sample"

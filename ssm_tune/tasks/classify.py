@@ -1,4 +1,4 @@
-"""Data of one's own whose answers are labels: lines of JSON with "text" (and perhaps "text2") and "label"."""
+"""The user's own data whose answers are labels: lines of JSON with "text" (and perhaps "text2") and "label"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ssm_tune.utils.errors import UserError
 
 
 class Classify(OwnData):
-    """An instruction, the text or the two texts, ``###`` after each; the answer is one token that stands for the label.
+    """An instruction, the text or the two texts, ``###`` after each; the answer is one token for the label.
 
     labels: the labels in the order of their answers; None for those of the training part, sorted. answers: "digits"
     (0, 1, ...), "words" (the labels themselves) or a list, one for each label; every one must be a single token of the
@@ -102,14 +102,15 @@ class Classify(OwnData):
             return None
         return answer[self.positive] if self.positive is not None else list(answer.values())[1]
 
-    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         labels = [example.target for example in examples]
         choices, positive, metrics = self._choices(examples)
-        values = classification(outputs, labels, choices, metrics, positive)
+        values = classification(predictions, labels, choices, metrics, positive)
         statistics = [
-            classification_statistics(output, label, choices) for output, label in zip(outputs, labels, strict=True)
+            classification_statistics(prediction, label, choices)
+            for prediction, label in zip(predictions, labels, strict=True)
         ]
-        # the official code's way of counting has no place among data that it does not know
+        # the official code's way of counting is for published data alone
         return Scored({name: one for name, one in values.items() if not name.startswith("paper_")}, statistics)
 
     def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
@@ -124,7 +125,7 @@ class Classify(OwnData):
         """
         choices, positive = examples[0].context or (tuple(sorted({example.target for example in examples})), None)
         if len(choices) < 2:
-            raise UserError(f"all examples have the label {choices[0]!r}: there is nothing to tell apart")
+            raise UserError(f"all examples have the label {choices[0]!r}: there is nothing to classify")
         if len(choices) > 2:
             return choices, None, ("accuracy",)
         return choices, positive or choices[1], METRICS
@@ -146,7 +147,7 @@ def _texts(line: Line) -> list[str]:
 def _label(line: Line) -> str:
     """The label, a whole number as its digits."""
     if "label" not in line.row:
-        line.text("label")  # says that it is missing
+        line.text("label")  # raises: it is missing
     value = line.row["label"]
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise UserError(f"{line.place}: 'label' must be a text or a whole number, got {value!r}")

@@ -30,12 +30,17 @@ from ssm_tune.utils.text import as_decoded
 
 FILES = {"train": "train", "val": "dev", "test": "test"}
 STEM = "dart-v1.1.1-full-"
-HUB_FILES = {split: f"default/{name}/*.parquet" for split, name in
-             (("train", "train"), ("val", "validation"), ("test", "test"))}  # fmt: skip
+HUB_FILES = {
+    split: f"default/{name}/*.parquet" for split, name in (("train", "train"), ("val", "validation"), ("test", "test"))
+}
 COUNTS = {
-    "train entries": 30_526, "train references": 62_659, "val entries": 2_768, "val references": 6_980,
-    "test entries": 5_097, "test references": 12_552,
-}  # fmt: skip
+    "train entries": 30_526,
+    "train references": 62_659,
+    "val entries": 2_768,
+    "val references": 6_980,
+    "test entries": 5_097,
+    "test references": 12_552,
+}
 """Of the repository's files since April 2021."""
 OLD_TEST = 6_959
 """Test entries before that, which the hub's copy may still have."""
@@ -46,8 +51,8 @@ class DART(Task):
 
     Training takes every reference of an entry as an example of its own, evaluation every entry once.
     hub: the data set's id on the hub; revision: a commit or ref. instruction: the first line, without its end.
-    wordnet: required (METEOR with synonyms) or off (the metric meteor_no_synonyms). The sample world is always
-    scored without, so that its numbers are the same on every machine.
+    wordnet: required (METEOR with synonyms) or off (the metric meteor_no_synonyms). The sample data are always
+    scored without, so that their scores are the same on every machine.
     """
 
     notes = (OWN_WORDING,)
@@ -55,7 +60,7 @@ class DART(Task):
     def __init__(self, name: str, hub: str, revision: str | None, instruction: str, wordnet: str) -> None:
         super().__init__(name)
         if wordnet is False:
-            wordnet = "off"  # which yaml 1.1 takes for a truth value
+            wordnet = "off"  # YAML 1.1 reads a bare off as false
         if wordnet not in ("required", "off"):
             raise UserError(f"task.wordnet must be required or off, got {wordnet!r}")
         if not isinstance(instruction, str):
@@ -119,13 +124,13 @@ class DART(Task):
     def published_roles(self) -> Roles:
         return Roles(train="train", selection="val", report="val")
 
-    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         references = _references(examples)
         synonyms = self._synonyms(examples)
-        mean, each = meteor(outputs, references, synonyms)
-        corpus, counts = bleu_scored(outputs, references)
+        mean, each = meteor(predictions, references, synonyms)
+        corpus, counts = bleu_scored(predictions, references)
         name = meteor_name(synonyms)
-        values = {name: mean, "bleu": corpus, "sacrebleu": sacrebleu(outputs, references)}
+        values = {name: mean, "bleu": corpus, "sacrebleu": sacrebleu(predictions, references)}
         statistics = [
             {name: own} | {f"bleu_{key}": value for key, value in parts.items()}
             for own, parts in zip(each, counts, strict=True)
@@ -175,7 +180,7 @@ def _entries(rows: Sequence[Any], where: Callable[[int], str]) -> list[Entry]:
 
 
 def _entry(row: Any) -> Entry:
-    """Triples and references of a row of the official json, of the hub, or of the sample world. Raises ValueError."""
+    """Triples and references of a row of the official json, of the hub, or of the sample data. Raises ValueError."""
     if not isinstance(row, dict):
         raise ValueError("expected an object with a tripleset and annotations")
     triples, annotations = row.get("tripleset"), row.get("annotations")
@@ -212,7 +217,7 @@ def _read(folder: Path, stem: str) -> list[Entry]:
 
 
 def _xml_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(eid, row in the json's form) of every entry of the xml, whose triples stand in modifiedtripleset."""
+    """(eid, row in the json's form) of every entry of the xml, whose triples are in modifiedtripleset."""
     try:
         root = ElementTree.fromstring(read_text(path, ""))
     except ElementTree.ParseError as error:

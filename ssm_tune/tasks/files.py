@@ -1,4 +1,4 @@
-"""Local files of data sets, read whole. Whatever is wrong with one is said in a single line that names the place."""
+"""Readers of local data files. An invalid file is a UserError of one line that names the file and the place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOM = "\ufeff"
 def read_text(path: Path, holds: str, bom: bool = True) -> str:
     """A UTF-8 text, line ends as they are; a byte order mark at its start is left out unless ``bom``.
 
-    holds: what stands in the folder, for the error's line. Raises UserError for a missing or misencoded file.
+    holds: what the folder should hold, for the message. Raises UserError for a missing or misencoded file.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -59,7 +59,7 @@ def read_objects(path: Path, columns: Sequence[str], holds: str, of: str) -> lis
 
 
 def place(path: Path, number: int) -> str:
-    """Where entry ``number`` (from 0) of a JSON list stands, for an error's line."""
+    """The file, line and number of entry ``number`` (from 0) of a JSON list, for a message."""
     text, decoder = path.read_text(encoding="utf-8"), json.JSONDecoder()
     start = _blanks(text, text.index("[") + 1)
     for _ in range(number):
@@ -102,7 +102,7 @@ def read_tsv(
     names = list(header) if header else lines[0].split("\t")
     for column in columns:
         if column not in names:
-            quoted = " (the file was saved anew with quotes)" if f'"{column}"' in names else ""
+            quoted = " (the file was saved again with quotes)" if f'"{column}"' in names else ""
             there = ", ".join(map(repr, names))[:200]
             raise UserError(f"{path}, line 1: no column {column!r} among {there}{quoted}")
     wanted = [names.index(column) for column in columns]
@@ -115,21 +115,21 @@ def read_tsv(
         if len(fields) != len(names):
             raise UserError(
                 f"{path}, line {index + first + 1}: {len(fields)} columns, expected {len(names)}; "
-                "the file is cut off, or was saved anew with other separators"
+                "the file is cut off, or was saved again with other separators"
             )
         rows.append((index, index + first + 1, [fields[one] for one in wanted]))
     return Table(rows, short)
 
 
 def check_unquoted(path: Path, texts: Iterable[str]) -> None:
-    """Raise UserError where a table program put quotes round every field with a quote in it, and doubled those.
+    """Raise UserError where a spreadsheet program put quotes around every field with a quote in it, and doubled those.
 
     Official files have quotes too, but theirs are text: some field opens with one and closes with none.
     """
     quoted = [text for text in texts if '"' in text]
     if quoted and all(re.fullmatch(r'"(?:[^"]|"")*""(?:[^"]|"")*"', text) for text in quoted):
         raise UserError(
-            f"{path} was saved anew with quotes ({len(quoted)} fields, such as {quoted[0][:40]!r}): take the official "
+            f"{path} was saved again with quotes ({len(quoted)} fields, such as {quoted[0][:40]!r}): take the official "
             f"file; {ACCEPT}"
         )
 

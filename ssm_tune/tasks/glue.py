@@ -1,6 +1,7 @@
 """GLUE's single-digit tasks: is it grammatical, the same, implied? Wang et al. (2018), arXiv 1804.07461.
 
-A member is its yaml in conf/task alone: where its texts and labels stand, what the digits mean, what to count.
+A member is defined by its yaml in conf/task alone: the columns of its texts and labels, the meaning of the digits,
+the published counts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ POSITIVE = "1"
 
 @dataclass(frozen=True)
 class Part:
-    """A file of a split. MNLI's val has two, told apart by ``group``; test files have no labels and are not read.
+    """A file of a split. MNLI's val has two, distinguished by ``group``; test files have no labels and are not read.
 
     file: the official tsv; hub: the split's name on the hub; rows, classes: the published counts (classes: rows with
     label 0, 1, ..., where known).
@@ -51,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """MRPC's splits from the original corpus, where it is there: the rows whose ``key`` stands in ``ids`` are val."""
+    """MRPC's splits from the original corpus, where that is available: rows whose ``key`` is in ``ids`` are val."""
 
     file: str
     ids: str
@@ -61,7 +62,7 @@ class Rebuilt:
 class Glue(Task):
     """An instruction, the text or the two texts, ``###`` after each; the answer is the label's digit.
 
-    instruction: what stands before the texts, blank at its end included. texts: the texts in the prompt's order, by
+    instruction: the text before the texts, the space at its end included. texts: the texts in the prompt's order, by
     their names on the hub, each with its column in the official files. labels: what the official files write for the
     digits 0, 1, ... label: in which column. header: the columns of official files without a header.
     member: the name on the hub, and of the sample data; folder: of the official files, below data.path or itself it.
@@ -201,22 +202,24 @@ class Glue(Task):
             for digit, count in zip(self.digits, part.classes or [], strict=False):
                 expected[f"{name} rows with label {digit}"] = count
         if self.rebuilt and remedy == ACCEPT and "rebuilt" not in origin:
-            remedy = f"with {self.rebuilt.file} and {self.rebuilt.ids} in the folder the splits are made anew; {remedy}"
+            files = f"{self.rebuilt.file} and {self.rebuilt.ids}"
+            remedy = f"with {files} in the folder the splits are built from the original corpus; {remedy}"
         check_counts(where, f"GLUE's {self.folder}", found, expected, remedy)
 
     def published_roles(self) -> Roles:
         return Roles(train="train", selection="val", report="val")
 
-    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         """The member's metrics over all examples, and the accuracy of each group, where examples have one."""
         labels = [example.target for example in examples]
-        values = classification(outputs, labels, self.digits, self.metrics, self._positive)
+        values = classification(predictions, labels, self.digits, self.metrics, self._positive)
         for group in dict.fromkeys(example.group for example in examples if example.group):
             here = [index for index, example in enumerate(examples) if example.group == group]
-            alone = classification([outputs[i] for i in here], [labels[i] for i in here], self.digits)
+            alone = classification([predictions[i] for i in here], [labels[i] for i in here], self.digits)
             values[f"accuracy_{group}"] = alone["accuracy"]
         statistics = [
-            classification_statistics(output, label, self.digits) for output, label in zip(outputs, labels, strict=True)
+            classification_statistics(prediction, label, self.digits)
+            for prediction, label in zip(predictions, labels, strict=True)
         ]
         return Scored(values, statistics)
 

@@ -1,4 +1,4 @@
-"""Data of one's own: JSON lines, in one file that is cut into splits or in a folder with a file a split."""
+"""The user's own data: JSON lines, in one file that is split, or in a folder with one file per split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssm_tune.utils.files import read_jsonl
 
 SPLITS = ("train", "val", "test")
 FEWEST = 10
-"""Lines that a part can be cut from."""
+"""Fewest lines that can be split."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Line:
     def checked(self, text: str, key: str) -> str:
         """The text itself. Raises UserError where it holds the token that ends every answer."""
         if END in text:
-            raise UserError(f"{self.place}: {key!r} holds {END}, which is the model's own end of an answer")
+            raise UserError(f"{self.place}: {key!r} holds {END}, which marks the end of an answer")
         return text
 
 
 class OwnData(Task):
-    """What the tasks that read data of one's own share: where the lines come from, and protocol=standard alone."""
+    """Base of the tasks for the user's own data: reading and splitting the lines; protocol=standard alone."""
 
     def read(self, data: dict[str, Any], protocol: str, group: Callable[[Line], str]) -> dict[str, list[Line]]:
         """The lines of train, val and test.
@@ -51,8 +51,8 @@ class OwnData(Task):
         One file, or a train.jsonl alone, is cut; of a folder with a test and no val, val is cut from train. Lines of
         one ``group`` (the same input) stay together then, so that nothing that is scored was trained on.
 
-        Raises UserError for protocol=paper, a missing or empty file, a line that is no JSON object, an id that stands
-        twice, or too few lines to cut.
+        Raises UserError for protocol=paper, a missing or empty file, a line that is no JSON object, a duplicate
+        id, or too few lines to cut.
         """
         if protocol == "paper":
             self.published_roles()
@@ -85,7 +85,7 @@ def _files(path: Path) -> dict[str, Path]:
 def _lines(path: Path) -> list[Line]:
     rows = read_jsonl(path)
     if not rows:
-        raise UserError(f"{path} is empty: a line an example is expected")
+        raise UserError(f"{path} is empty: one line per example is expected")
     lines: list[Line] = []
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
@@ -94,7 +94,7 @@ def _lines(path: Path) -> list[Line]:
         if isinstance(given, bool) or not isinstance(given, str | int):
             raise UserError(f"{place}: 'id' must be a text or a whole number, got {given!r}")
         if str(given) in seen:
-            raise UserError(f"{place}: the id {str(given)!r} stands twice, first in line {seen[str(given)]}")
+            raise UserError(f"{place}: duplicate id {str(given)!r}, first in line {seen[str(given)]}")
         seen[str(given)] = number
         lines.append(Line(place, str(given), row))
     return lines

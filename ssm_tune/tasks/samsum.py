@@ -79,9 +79,9 @@ class SAMSum(Task):
     def published_roles(self) -> Roles:
         return Roles(train="train", selection="test", report="test")
 
-    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         references = [[as_decoded(reference) for reference in example.references] for example in examples]
-        return Scored(*rouge_scored(outputs, references))
+        return Scored(*rouge_scored(predictions, references))
 
     def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
         return {"rouge": rouge_signature(len(examples))}

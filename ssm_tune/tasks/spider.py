@@ -84,7 +84,7 @@ class Spider(Task):
             raise UserError(f"task.databases is only read with data=hub; with data={data['source']} leave it out")
         if data["source"] == "hub":
             if self.databases is None:
-                raise UserError(f"{self.hub} holds questions alone: {NEEDED}")
+                raise UserError(f"{self.hub} has no databases, only questions: {NEEDED}")
             folder, where, remedy = Path(self.databases).expanduser(), self.hub, HUB_CHANGED
             rows = self.questions(origin)
         else:
@@ -100,7 +100,7 @@ class Spider(Task):
             _check(where, remedy, splits, origin)
         name, published = data_name(data, self.name), published_data(data)
         evaluated = _evaluated(Dataset(name, published, splits, "", "", ()))
-        _hardness(evaluated)  # refuses golds that no score can be had for
+        _hardness(evaluated)  # raises for gold queries that do not parse
         paths = _databases(folder / "database", {example.group for example in evaluated})
         if paths is None:
             origin["execution"] = UNSCORED
@@ -125,7 +125,7 @@ class Spider(Task):
     def questions(self, origin: dict[str, str]) -> dict[str, list[dict[str, str]]]:
         """The hub's rows of each split, counted; the commit goes to ``origin``. They need no databases yet.
 
-        Raises UserError where they cannot be had, or are not the published ones.
+        Raises UserError where they cannot be downloaded, or are not the published ones.
         """
         had = dataset_files(self.hub, self.revision, list(HUB_FILES.values()))
         origin |= {"hub": self.hub, "commit": had.revision}
@@ -153,12 +153,12 @@ class Spider(Task):
     def max_tokens(self, protocol: str) -> int | None:
         return MAX_TOKENS if protocol == "paper" else None
 
-    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         golds = [_gold(example) for example in examples]
         databases = [example.context for example in examples]
         paper = [_paper_gold(example) for example in examples]
-        cleaned = [clean_up(output) for output in outputs]  # the official code's outputs, for the paper's metrics
-        return Scored(*spider_scores(outputs, golds, databases, paper, self.time_limit, cleaned))
+        cleaned = list(map(clean_up, predictions))  # as the official code decodes them, for the paper's metrics
+        return Scored(*spider_scores(predictions, golds, databases, paper, self.time_limit, cleaned))
 
     def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
         ran = all(example.context.path is not None for example in examples)
@@ -181,13 +181,13 @@ def _columns(schema: Schema, table: int) -> str:
 
 
 def _gold(example: Example) -> str:
-    """The query as published. It is not taken through the tokenizer's clean-up as outputs are: a blank that goes
+    """The query as published. It is not taken through the tokenizer's clean-up as predictions are: a blank that goes
     missing in a literal, or between ``=`` and ``'s``, would make it another query, or none."""
     return example.references[0].strip()
 
 
 def _paper_gold(example: Example) -> str:
-    """The official code's: lower-cased and cleaned up as an output is.
+    """The official code's: lower-cased and cleaned up as a prediction is.
 
     No query of dev.json is broken by that. Where one is (``= 's`` loses its blank), the official evaluator goes on
     with the gold of the question before; here this one keeps its blanks.
@@ -208,7 +208,7 @@ def _hardness(examples: Sequence[Example]) -> dict[str, int]:
 def _check(where: str, remedy: str, splits: dict[str, list[Example]], origin: dict[str, str]) -> None:
     found = {f"{split} rows": len(examples) for split, examples in splits.items()}
     expected = dict(COUNTS)
-    if found == expected:  # else other databases may be in, and hardness says nothing
+    if found == expected:  # else there may be other databases, for which hardness is not known
         levels = _hardness(splits["val"])
         old = levels == OLD_HARDNESS
         if "hub" in origin:
@@ -225,7 +225,7 @@ def _evaluated(dataset: Dataset) -> list[Example]:
     """What may select or be reported: val, and the databases of train that are set aside where that is asked for."""
     try:
         return [*dataset.splits["val"], *hold_out_validation(dataset).splits["carved"]]
-    except UserError:  # too few to set some aside, which is said where it is asked for
+    except UserError:  # too few to hold some out, which is an error only for a run that needs it
         return list(dataset.splits["val"])
 
 

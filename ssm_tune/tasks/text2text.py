@@ -1,4 +1,4 @@
-"""Data of one's own whose answers are texts: lines of JSON with "input" and "target", or "targets"."""
+"""The user's own data whose answers are texts: lines of JSON with "input" and "target", or "targets"."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Text2Text(OwnData):
             split: [example for line in given for example in self._examples(line, split)]
             for split, given in lines.items()
         }
-        # METEOR is part of what the scores hang on: a run that has it is another than one that has not
+        # part of the hash, since METEOR is computed only where it is asked for
         extra = " ".join(name for name in METRICS if name in self.metrics and name.startswith("meteor"))
         return make_dataset(data_name(data, self.name), False, splits, self.metrics[0], self.metrics, extra=extra)
 
@@ -57,17 +57,17 @@ class Text2Text(OwnData):
             except UserError as error:
                 raise UserError(f"{error}; or take meteor_no_synonyms in task.metric, another number") from error
 
-    def score(self, outputs: Sequence[str], examples: Sequence[Example]) -> Scored:
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         references = _references(examples)
-        values, statistics = rouge_scored(outputs, references)
-        values["bleu"], counts = bleu_scored(outputs, references)
-        values["sacrebleu"] = sacrebleu(outputs, references)
-        values["exact_match"], equal = exact_match(outputs, references)
+        values, statistics = rouge_scored(predictions, references)
+        values["bleu"], counts = bleu_scored(predictions, references)
+        values["sacrebleu"] = sacrebleu(predictions, references)
+        values["exact_match"], equal = exact_match(predictions, references)
         for own, parts, one in zip(statistics, counts, equal, strict=True):
             own |= {f"bleu_{key}": value for key, value in parts.items()} | {"exact_match": one}
         for synonyms in self._meteors():
             name = meteor_name(synonyms)
-            values[name], each = meteor(outputs, references, synonyms)
+            values[name], each = meteor(predictions, references, synonyms)
             for own, one in zip(statistics, each, strict=True):
                 own[name] = one
         return Scored(values, statistics)
@@ -95,7 +95,7 @@ def _targets(line: Line) -> tuple[str, ...]:
     if "targets" not in line.row:
         texts = [line.text("target")]
     elif "target" in line.row:
-        raise UserError(f"{line.place}: 'target' and 'targets' stand there both; keep one")
+        raise UserError(f"{line.place}: it has both 'target' and 'targets'; keep one")
     else:
         texts = line.row["targets"]
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):

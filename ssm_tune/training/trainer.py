@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ssm_tune.data.collator import Batch, bucket, collate, epoch_order, extent
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.collator import Batch, batch_extent, collate, epoch_order, length_bucket
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import Adapter
 from ssm_tune.ops.cuda.graph import Capture
 from ssm_tune.ops.keyed_dropout import row_key
@@ -66,7 +66,7 @@ class Training:
     """
 
     def __init__(
-        self, adapter: Adapter, sequences: Sequence[Encoded], settings: TrainSettings, pad: int,
+        self, adapter: Adapter, sequences: Sequence[TokenizedExample], settings: TrainSettings, pad: int,
         capture: Capture | None = None, micro_batch: int | None = None, world: World = ALONE,
         deterministic: bool = False,
     ) -> None:  # fmt: skip
@@ -151,9 +151,11 @@ class Training:
             step([part.to(device) for part in parts])
         self._unread.append((dataclasses.replace(position), rate, sum(len(one.tokens) - 1 for one in sequences)))
 
-    def _part(self, sequences: list[Encoded], keys: list[int], rows: slice) -> Batch:
+    def _part(self, sequences: list[TokenizedExample], keys: list[int], rows: slice) -> Batch:
         """Some rows of a batch, as a batch of their own on the CPU."""
-        extents = bucket(*extent(sequences[rows])) if self.graphs is not None else extent(sequences[rows])
+        extents = (
+            length_bucket(*batch_extent(sequences[rows])) if self.graphs is not None else batch_extent(sequences[rows])
+        )
         return collate(
             sequences[rows], self.pad, *extents, keys=keys[rows],
             label_count=sum(sequence.labels for sequence in sequences),

@@ -161,7 +161,7 @@ def test_spiders_questions_are_fetched_without_its_databases(client: Client) -> 
     assert out.count("databases are still needed: for a run add task.databases=DIR") == 1
     status, out, err = client.cli("data", "show", "spider", "--tokenizer", "tiny", blocked=True)
     assert (status, out) == (2, "")
-    assert "holds questions alone: add task.databases=DIR" in err
+    assert "add task.databases=DIR" in err
     status, out, err = client.cli("data", "fetch", "spider", "task.databases=nowhere", blocked=True)
     assert (status, out) == (2, "")
     assert "nowhere" in err

@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.data.collator import bucket, collate, epoch_order, extent
-from ssm_tune.data.tokenization import Encoded, encode_prompts, encode_training
+from ssm_tune.data.collator import batch_extent, collate, epoch_order, length_bucket
+from ssm_tune.data.tokenization import TokenizedExample, tokenize_prompts, tokenize_training
 from ssm_tune.models.tokenizer import load_tokenizer
 from ssm_tune.ops.cross_entropy import IGNORE
 from ssm_tune.tasks.base import END, Example, load_task
@@ -27,8 +27,8 @@ SIZES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, m
 
 @given(SIZES, st.integers(0, 9), st.integers(0, 9))
 def test_labels_are_the_last_tokens_shifted_once(sizes: list[tuple[int, int]], longer: int, more: int) -> None:
-    sequences = [Encoded(list(range(10, 10 + prompt + labels)), labels) for prompt, labels in sizes]
-    longest, found = extent(sequences)
+    sequences = [TokenizedExample(list(range(10, 10 + prompt + labels)), labels) for prompt, labels in sizes]
+    longest, found = batch_extent(sequences)
     batch = collate(sequences, 0, longest + longer, found + more)
     assert batch.input_ids.shape == (len(sizes), longest + longer)
     assert batch.positions.shape == batch.targets.shape == (found + more,)
@@ -43,18 +43,18 @@ def test_labels_are_the_last_tokens_shifted_once(sizes: list[tuple[int, int]], l
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_buckets_are_few_and_little_longer(longest: int, labels: int) -> None:
-    length, room = bucket(longest, labels)
+    length, room = length_bucket(longest, labels)
     assert longest <= length <= max(1.25 * longest, longest + 15)
     assert labels <= room < 2 * labels
-    assert bucket(length, room) == (length, room)
-    assert len({bucket(n, 1)[0] for n in range(1, 1025)}) == 20
+    assert length_bucket(length, room) == (length, room)
+    assert len({length_bucket(n, 1)[0] for n in range(1, 1025)}) == 20
 
 
 def test_samsums_sequence_in_the_real_tokenizer(shared: Path) -> None:
     """Dialogue, then ### as text (4118), then the summary and the end token (0), which alone carry the loss."""
     tokenizer = load_tokenizer(str(shared / "data" / "tokenizer"))
     example = Example("1", "Amanda: I baked cookies.\r\nJerry: Sure!###", "Amanda baked cookies.", ("x",))
-    (encoded,) = encode_training([example], TASK, tokenizer)
+    (encoded,) = tokenize_training([example], TASK, tokenizer)
     summary = tokenizer.encode("Amanda baked cookies.")
     assert encoded.tokens == [*tokenizer.encode("Amanda: I baked cookies.\r\nJerry: Sure!"), 4118, *summary, 0]
     assert encoded.labels == len(summary) + 1
@@ -63,8 +63,8 @@ def test_samsums_sequence_in_the_real_tokenizer(shared: Path) -> None:
 def test_a_prefix_is_encoded_apart() -> None:
     tokenizer = load_tokenizer("tiny")
     example = Example("1", "b###", "c", ("c",), prefix="ab")
-    assert encode_prompts([example], tokenizer) == [tokenizer.encode("ab") + tokenizer.encode("b###")]
+    assert tokenize_prompts([example], tokenizer) == [tokenizer.encode("ab") + tokenizer.encode("b###")]
     assert TASK.completion(example) == "c" + END
     empty = Example("2", "###", "c", ("c",))  # SAMSum's empty dialogue
-    assert encode_prompts([empty], tokenizer) == [tokenizer.encode("###")]
+    assert tokenize_prompts([empty], tokenizer) == [tokenizer.encode("###")]
     assert len(tokenizer.encode("###")) == 1

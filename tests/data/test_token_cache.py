@@ -1,4 +1,4 @@
-"""The token cache: the same tokens as without it, kept once, and made anew where it is damaged."""
+"""The token cache: the same tokens as without it, kept once, and built again where it is damaged."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from ssm_tune.data import token_cache as tokens
 from ssm_tune.data import tokenization as encoding
-from ssm_tune.data.token_cache import Sequences, gathered, training_sequences
-from ssm_tune.data.tokenization import encode_prompts, encode_training
+from ssm_tune.data.token_cache import TokenizedDataset, concatenated, tokenized_training_set
+from ssm_tune.data.tokenization import tokenize_prompts, tokenize_training
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
 from ssm_tune.tasks.base import END, Example
 from ssm_tune.utils.errors import UserError
@@ -42,9 +42,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(examples: list[Example], *arguments: Any) -> Any:
         counts.append(len(examples))
-        return encode_training(examples, *arguments)
+        return tokenize_training(examples, *arguments)
 
-    monkeypatch.setattr(tokens, "encode_training", counted)
+    monkeypatch.setattr(tokens, "tokenize_training", counted)
     return counts
 
 
@@ -61,17 +61,17 @@ def test_tokens_of_the_cache_are_those_of_the_tokenizer(
     examples = [Example(str(i), prompt, target, (), prefix) for i, (prefix, prompt, target) in enumerate(rows)]
     prompts = [TINY.encode(prefix) + TINY.encode(prompt) for prefix, prompt, _ in rows]
     completions = [TINY.encode(target + END) for _, _, target in rows]
-    assert encode_prompts(examples, TINY) == prompts
+    assert tokenize_prompts(examples, TINY) == prompts
     for _ in range(2):  # made, then read
-        found = training_sequences(examples, TASK, TINY)
+        found = tokenized_training_set(examples, TASK, TINY)
         assert [one.tokens for one in found] == [a + b for a, b in zip(prompts, completions, strict=True)]
         assert [one.labels for one in found] == [len(completion) for completion in completions]
         assert found.lengths() == [len(one.tokens) for one in found]
 
 
 def test_it_is_a_sequence_of_plain_numbers() -> None:
-    found = training_sequences(EXAMPLES, TASK, TINY)
-    plain = list(encode_training(EXAMPLES, TASK, TINY))
+    found = tokenized_training_set(EXAMPLES, TASK, TINY)
+    plain = list(tokenize_training(EXAMPLES, TASK, TINY))
     assert len(found) == 9
     assert found[-1] == plain[-1]
     assert found[2:7:2] == plain[2:7:2]
@@ -80,12 +80,12 @@ def test_it_is_a_sequence_of_plain_numbers() -> None:
     for index in (9, -10):
         with pytest.raises(IndexError):
             found[index]
-    assert len(gathered(iter([]))) == 0
+    assert len(concatenated(iter([]))) == 0
 
 
 def test_a_split_is_tokenised_once(calls: list[int], cache: Path) -> None:
-    first = training_sequences(EXAMPLES, TASK, TINY)
-    again = training_sequences(EXAMPLES, TASK, TINY)
+    first = tokenized_training_set(EXAMPLES, TASK, TINY)
+    again = tokenized_training_set(EXAMPLES, TASK, TINY)
     assert calls == [9]
     assert list(again) == list(first)
     assert isinstance(again.tokens, np.memmap)
@@ -101,23 +101,23 @@ def test_whatever_changes_tokens_changes_the_key(calls: list[int], monkeypatch: 
         return [*EXAMPLES[:-1], dataclasses.replace(EXAMPLES[-1], **fields)]
 
     other: Any = Other()
-    training_sequences(EXAMPLES, TASK, TINY)
+    tokenized_training_set(EXAMPLES, TASK, TINY)
     for examples in (changed(prefix=""), changed(prompt="b###"), changed(target="c"), EXAMPLES[::-1], EXAMPLES[1:]):
-        training_sequences(examples, TASK, TINY)
-    training_sequences(EXAMPLES, other, TINY)
+        tokenized_training_set(examples, TASK, TINY)
+    tokenized_training_set(EXAMPLES, other, TINY)
     assert len(calls) == 7
-    training_sequences(changed(id="other", references=("y",)), TASK, TINY)  # neither is ever a token
+    tokenized_training_set(changed(id="other", references=("y",)), TASK, TINY)  # neither is ever a token
     assert len(calls) == 7
     monkeypatch.setattr(tokens, "VERSION", tokens.VERSION + 1)
-    training_sequences(EXAMPLES, TASK, TINY)
+    tokenized_training_set(EXAMPLES, TASK, TINY)
     assert len(calls) == 8
 
 
 def test_another_tokenizer_has_its_own_entry(calls: list[int], tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_bytes(Path(TINY._file).read_bytes() + b"\n")
-    training_sequences(EXAMPLES, TASK, TINY)
-    training_sequences(EXAMPLES, TASK, Tokenizer(file))
+    tokenized_training_set(EXAMPLES, TASK, TINY)
+    tokenized_training_set(EXAMPLES, TASK, Tokenizer(file))
     assert len(calls) == 2
 
 
@@ -156,15 +156,15 @@ def replace(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
 def test_a_damaged_entry_is_made_anew(
     damage: Callable[[Path], None], cache: Path, calls: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = list(training_sequences(EXAMPLES, TASK, TINY))
+    expected = list(tokenized_training_set(EXAMPLES, TASK, TINY))
     (folder,) = cache.iterdir()
     damage(folder)
     with caplog.at_level(logging.WARNING):
-        assert list(training_sequences(EXAMPLES, TASK, TINY)) == expected
+        assert list(tokenized_training_set(EXAMPLES, TASK, TINY)) == expected
     (message,) = caplog.messages
-    assert "is damaged and is made anew" in message
+    assert "is damaged" in message
     assert "\n" not in message
-    assert list(training_sequences(EXAMPLES, TASK, TINY)) == expected
+    assert list(tokenized_training_set(EXAMPLES, TASK, TINY)) == expected
     assert calls == [9, 9]
     assert list(cache.iterdir()) == [folder]  # nothing is left beside it
 
@@ -175,8 +175,8 @@ def test_without_a_writable_cache(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SSM_TUNE_CACHE", str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING):
-        found = training_sequences(EXAMPLES, TASK, TINY)
-    assert list(found) == list(encode_training(EXAMPLES, TASK, TINY))
+        found = tokenized_training_set(EXAMPLES, TASK, TINY)
+    assert list(found) == list(tokenize_training(EXAMPLES, TASK, TINY))
     (message,) = caplog.messages
     assert "not kept for the next run" in message
 
@@ -191,7 +191,7 @@ def test_a_disk_that_fills_up_leaves_nothing(cache: Path, monkeypatch: pytest.Mo
         file.write(array.tobytes())
 
     monkeypatch.setattr(tokens.np, "save", full)
-    assert len(training_sequences(EXAMPLES, TASK, TINY)) == 9
+    assert len(tokenized_training_set(EXAMPLES, TASK, TINY)) == 9
     assert list(cache.iterdir()) == []
 
 
@@ -199,14 +199,14 @@ def test_the_loser_of_a_race_takes_the_winners_entry(cache: Path, monkeypatch: p
     """Another process puts its entry into place between our look and our rename."""
     write = tokens._write
 
-    def late(folder: Path, sequences: Sequences, damaged: bool) -> None:
+    def late(folder: Path, sequences: TokenizedDataset, damaged: bool) -> None:
         write(folder, sequences, damaged)
         inode = (folder / "tokens.npy").stat().st_ino
         write(folder, sequences, damaged)
         assert (folder / "tokens.npy").stat().st_ino == inode
 
     monkeypatch.setattr(tokens, "_write", late)
-    assert list(training_sequences(EXAMPLES, TASK, TINY)) == list(encode_training(EXAMPLES, TASK, TINY))
+    assert list(tokenized_training_set(EXAMPLES, TASK, TINY)) == list(tokenize_training(EXAMPLES, TASK, TINY))
     assert len(list(cache.iterdir())) == 1
 
 
@@ -216,14 +216,14 @@ sys.path.insert(0, "tests")
 from helpers.toy_tasks import TASK
 from ssm_tune.models.tokenizer import load_tokenizer
 from ssm_tune.tasks.base import Example
-from ssm_tune.data.token_cache import training_sequences
+from ssm_tune.data.token_cache import tokenized_training_set
 assert "torch" not in sys.modules
 TINY = load_tokenizer("tiny")
 examples = [Example(str(i), f"Ann has {i} cats###", f"{i} cats", ()) for i in range(3000)]
 while time.time() < float(sys.argv[1]):
     pass
 for _ in range(3):
-    found = training_sequences(examples, TASK, TINY)
+    found = tokenized_training_set(examples, TASK, TINY)
     print(hashlib.sha256(found.tokens.tobytes() + found.ends.tobytes() + found.labels.tobytes()).hexdigest())
 """
 
@@ -247,7 +247,7 @@ def test_processes_at_once(cache: Path) -> None:
 def test_an_answer_of_several_tokens_is_refused_before_anything_is_kept(cache: Path) -> None:
     task: Any = Labelling()
     good = [dataclasses.replace(one, target="1") for one in EXAMPLES]
-    assert {one.labels for one in training_sequences(good, task, TINY)} == {1}
+    assert {one.labels for one in tokenized_training_set(good, task, TINY)} == {1}
     with pytest.raises(UserError, match="every label is one token"):
-        training_sequences([*good, dataclasses.replace(good[0], target="entailment or not")], task, TINY)
+        tokenized_training_set([*good, dataclasses.replace(good[0], target="entailment or not")], task, TINY)
     assert len(list(cache.iterdir())) == 1

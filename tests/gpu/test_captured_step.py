@@ -14,7 +14,7 @@ import torch
 from helpers.small_models import Silent
 
 from ssm_tune.config.groups import method_section
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.initialization import init_weights
@@ -32,7 +32,9 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",
            "state_offset_y")  # fmt: skip
 STEPS = 23
-SEQUENCES = [Encoded([(7 * i + j) % 255 + 1 for j in range(20 + 9 * (i % 2) * (i % 3))], 4 + i % 3) for i in range(40)]
+SEQUENCES = [
+    TokenizedExample([(7 * i + j) % 255 + 1 for j in range(20 + 9 * (i % 2) * (i % 3))], 4 + i % 3) for i in range(40)
+]
 ROUNDING = {torch.float32: 2e-4, torch.bfloat16: 2e-2}
 
 

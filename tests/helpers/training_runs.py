@@ -8,14 +8,14 @@ import torch
 
 from helpers.small_models import small_model
 from ssm_tune.config.groups import method_section
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.ops.cuda.graph import Work
 from ssm_tune.training.distributed import ALONE, World
 from ssm_tune.training.settings import TrainSettings
 from ssm_tune.training.trainer import Training
 
-SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 7)], 1 + i % 4) for i in range(42)]
+SEQUENCES = [TokenizedExample([(7 * i + j) % 63 + 1 for j in range(5 + i % 7)], 1 + i % 4) for i in range(42)]
 METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",
            "state_offset_y")  # fmt: skip
 
@@ -46,7 +46,7 @@ class Uncaptured:
 
 
 def started(
-    name: str = "full", sequences: list[Encoded] = SEQUENCES, capture: Uncaptured | None = None,
+    name: str = "full", sequences: list[TokenizedExample] = SEQUENCES, capture: Uncaptured | None = None,
     options: dict[str, object] | None = None, micro_batch: int | None = None, world: World = ALONE,
     dtype: torch.dtype | None = None, **changes: object,
 ) -> Training:  # fmt: skip

@@ -269,7 +269,7 @@ def test_our_own_cache_cannot_be_written(client: Client, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     (answer,), err = ask(client, SAMSUM, SSM_TUNE_CACHE=str(tmp_path / "file" / "cache"))
     assert answer[0] == COMMIT
-    assert "org/dialogues will be asked of the hub again: cannot write" in err
+    assert "will be downloaded again: cannot write" in err
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 1}', b"\xff", b"[" * 100_000])
@@ -280,7 +280,7 @@ def test_a_damaged_manifest_is_made_anew(client: Client, content: bytes) -> None
     manifest.write_bytes(content)
     (answer,), err = ask(client, SAMSUM)
     assert answer[0] == COMMIT
-    assert err.count("is of no use and is made anew") == len(err.splitlines()) > 0
+    assert err.count("is damaged") == len(err.splitlines()) > 0
     assert manifest.read_bytes() == before
 
 
@@ -309,7 +309,7 @@ def test_what_another_program_downloaded_is_used_without_a_network(client: Clien
     ((commit, rows),), err = ask(away, SST2)
     assert commit == COMMIT
     (line,) = err.splitlines()
-    assert line.startswith("org/glue: the hub cannot be reached; taken is what another program left in its cache")
+    assert "cannot be reached" in line
     assert COMMIT in line
     assert [row["label"] for row in rows[SST2[2][0]]] == [1, 0]
     (path,) = (client.home / "hf").rglob(f"snapshots/*/{names[0]}")

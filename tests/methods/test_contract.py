@@ -9,7 +9,7 @@ import torch
 from helpers.small_models import Silent, small_model
 
 from ssm_tune.config.groups import method_section, names
-from ssm_tune.data.collator import Encoded
+from ssm_tune.data.collator import TokenizedExample
 from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.training.sanity_checks import fingerprint
@@ -36,7 +36,7 @@ def trained(name: str, options: dict, dtype: torch.dtype = torch.float32, steps:
     """An adapter after a few steps, which the training gate has watched."""
     adapter = attached(name, options, dtype)
     generator = torch.Generator().manual_seed(0)
-    sequences = [Encoded(torch.randint(1, 64, (9,), generator=generator).tolist(), 4) for _ in range(8)]
+    sequences = [TokenizedExample(torch.randint(1, 64, (9,), generator=generator).tolist(), 4) for _ in range(8)]
     settings = TrainSettings(epochs=10, batch_size=4, learning_rate=1e-2, seed=1, max_steps=steps)
     train(Training(adapter, sequences, settings, 0), lambda epoch, step: None, Silent())
     adapter.model.eval()

@@ -27,7 +27,7 @@ def corpora(text: st.SearchStrategy[str], most: int) -> st.SearchStrategy[list[t
 
 
 def split(corpus: list[tuple[str, list[str]]]) -> tuple[list[str], list[list[str]]]:
-    return [output for output, _ in corpus], [references for _, references in corpus]
+    return [prediction for prediction, _ in corpus], [references for _, references in corpus]
 
 
 def streams(references: list[list[str]]) -> list[list[str | None]]:
@@ -35,8 +35,8 @@ def streams(references: list[list[str]]) -> list[list[str | None]]:
     return [[given[i] if i < len(given) else None for given in references] for i in range(most)]
 
 
-def by_hand(outputs: list[list[str]], references: list[list[list[str]]]) -> float:
-    """The formula word for word: every n-gram of an output uses up one of the reference that has most of it."""
+def by_hand(predictions: list[list[str]], references: list[list[list[str]]]) -> float:
+    """The formula word for word: every n-gram of a prediction uses up one of the reference that has most of it."""
 
     def grams(tokens: list[str], n: int) -> list[tuple[str, ...]]:
         return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
@@ -44,60 +44,62 @@ def by_hand(outputs: list[list[str]], references: list[list[list[str]]]) -> floa
     product = 1.0
     for n in (1, 2, 3, 4):
         matched = possible = 0
-        for output, several in zip(outputs, references, strict=True):
-            mine, theirs = grams(output, n), [grams(reference, n) for reference in several]
+        for prediction, several in zip(predictions, references, strict=True):
+            mine, theirs = grams(prediction, n), [grams(reference, n) for reference in several]
             possible += len(mine)
             matched += sum(min(mine.count(gram), max(other.count(gram) for other in theirs)) for gram in set(mine))
         if matched == 0:
             return 0.0
         product *= matched / possible
-    c = sum(map(len, outputs))
+    c = sum(map(len, predictions))
     r = sum(min(map(len, given)) for given in references)
     return product**0.25 * (1.0 if c >= r else math.exp(1 - r / c))
 
 
 @given(corpora(alike, 3) | corpora(texts, 3))
 def test_the_formula(corpus: list[tuple[str, list[str]]]) -> None:
-    outputs, references = split(corpus)
-    expected = by_hand([text.split() for text in outputs], [[text.split() for text in given] for given in references])
-    assert bleu(outputs, references) == pytest.approx(expected, abs=1e-12)
+    predictions, references = split(corpus)
+    expected = by_hand(
+        [text.split() for text in predictions], [[text.split() for text in given] for given in references]
+    )
+    assert bleu(predictions, references) == pytest.approx(expected, abs=1e-12)
 
 
 @given(corpora(alike, 1) | corpora(texts, 1))
 def test_sacrebleu_agrees_on_single_references(corpus: list[tuple[str, list[str]]]) -> None:
-    outputs, references = split(corpus)
-    expected = BLEU(smooth_method="none").corpus_score(outputs, streams(references)).score / 100
-    assert bleu(outputs, references) == pytest.approx(expected, abs=1e-12)
+    predictions, references = split(corpus)
+    expected = BLEU(smooth_method="none").corpus_score(predictions, streams(references)).score / 100
+    assert bleu(predictions, references) == pytest.approx(expected, abs=1e-12)
 
 
 @given(corpora(alike, 3))
 def test_sacrebleu_agrees_where_outputs_are_the_longest(corpus: list[tuple[str, list[str]]]) -> None:
-    outputs, references = split(corpus)
-    outputs = [output + " b" * 12 for output in outputs]
-    expected = BLEU(smooth_method="none").corpus_score(outputs, streams(references)).score / 100
-    assert bleu(outputs, references) == pytest.approx(expected, abs=1e-12)
+    predictions, references = split(corpus)
+    predictions = [prediction + " b" * 12 for prediction in predictions]
+    expected = BLEU(smooth_method="none").corpus_score(predictions, streams(references)).score / 100
+    assert bleu(predictions, references) == pytest.approx(expected, abs=1e-12)
 
 
 @given(corpora(alike, 1))
 def test_nltk_agrees_on_single_references(corpus: list[tuple[str, list[str]]]) -> None:
-    outputs, references = split(corpus)
-    ours = bleu(outputs, references)
+    predictions, references = split(corpus)
+    ours = bleu(predictions, references)
     if ours:  # nltk puts a tiny number for a precision of 0
         tokens = [[text.split() for text in given] for given in references]
-        assert ours == pytest.approx(corpus_bleu(tokens, [text.split() for text in outputs]), abs=1e-12)
+        assert ours == pytest.approx(corpus_bleu(tokens, [text.split() for text in predictions]), abs=1e-12)
 
 
 def test_the_shortest_reference_counts_not_the_closest() -> None:
-    output, longer, shorter = "a b c d e f", "a b c d e f g", "a b c d"
-    assert bleu([output], [[longer]]) == pytest.approx(math.exp(1 - 7 / 6))
+    prediction, longer, shorter = "a b c d e f", "a b c d e f g", "a b c d"
+    assert bleu([prediction], [[longer]]) == pytest.approx(math.exp(1 - 7 / 6))
     # 7 words are closer to 6 than 4 are, but 6 are not too few for 4
-    assert bleu([output], [[longer, shorter]]) == 1.0
-    assert sacrebleu([output], [[longer, shorter]]) == pytest.approx(math.exp(1 - 7 / 6))
+    assert bleu([prediction], [[longer, shorter]]) == 1.0
+    assert sacrebleu([prediction], [[longer, shorter]]) == pytest.approx(math.exp(1 - 7 / 6))
 
 
-@pytest.mark.parametrize("outputs", [["", ""], ["", "a b c"], ["x y z w", "x"]], ids=["empty", "short", "other"])
-def test_a_precision_of_zero_is_a_score_of_zero(outputs: list[str]) -> None:
-    assert bleu(outputs, ["a b c d", "a b c d"]) == 0.0
+@pytest.mark.parametrize("predictions", [["", ""], ["", "a b c"], ["x y z w", "x"]], ids=["empty", "short", "other"])
+def test_a_precision_of_zero_is_a_score_of_zero(predictions: list[str]) -> None:
+    assert bleu(predictions, ["a b c d", "a b c d"]) == 0.0
 
 
 def test_an_empty_reference() -> None:
@@ -112,20 +114,20 @@ def test_case_and_punctuation_count() -> None:
 
 @given(corpora(alike, 3))
 def test_the_counts_of_any_part_give_its_score(corpus: list[tuple[str, list[str]]]) -> None:
-    outputs, references = split(corpus)
-    value, statistics = bleu_scored(outputs, references)
-    assert value == bleu(outputs, references)
-    for output, several, one in zip(outputs, references, statistics, strict=True):
-        assert [one] == bleu_scored([output], [several])[1]
-        assert one["possible_1"] == one["length"] == len(output.split())
+    predictions, references = split(corpus)
+    value, statistics = bleu_scored(predictions, references)
+    assert value == bleu(predictions, references)
+    for prediction, several, one in zip(predictions, references, statistics, strict=True):
+        assert [one] == bleu_scored([prediction], [several])[1]
+        assert one["possible_1"] == one["length"] == len(prediction.split())
 
 
 @given(corpora(texts, 3))
 def test_sacrebleu_is_the_library_with_its_defaults(corpus: list[tuple[str, list[str]]]) -> None:
-    outputs, references = split(corpus)
+    predictions, references = split(corpus)
     metric = BLEU()
-    expected = metric.corpus_score(outputs, streams(references)).score / 100
-    assert sacrebleu(outputs, references) == pytest.approx(expected, abs=1e-12)
+    expected = metric.corpus_score(predictions, streams(references)).score / 100
+    assert sacrebleu(predictions, references) == pytest.approx(expected, abs=1e-12)
     assert sacrebleu_signature(references).split(" | ")[0] == str(metric.get_signature())
 
 

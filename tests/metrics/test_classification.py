@@ -33,23 +33,25 @@ def by_counts(pairs: Sequence[tuple[bool, bool]]) -> dict[str, float]:
 
 @given(binary_pairs)
 def test_two_labels(pairs: list[tuple[str, str]]) -> None:
-    outputs, labels = [output for output, _ in pairs], [label for _, label in pairs]
-    values = classification(outputs, labels, BINARY, ALL, positive="1")
+    predictions, labels = [prediction for prediction, _ in pairs], [label for _, label in pairs]
+    values = classification(predictions, labels, BINARY, ALL, positive="1")
     # an answer that is no label is on the side where the label is not
-    fixed = by_counts([(output == "1" if output in BINARY else label == "0", label == "1") for output, label in pairs])
-    dropped = by_counts([(output == "1", label == "1") for output, label in pairs if output in BINARY])
+    fixed = by_counts(
+        [(prediction == "1" if prediction in BINARY else label == "0", label == "1") for prediction, label in pairs]
+    )
+    dropped = by_counts([(prediction == "1", label == "1") for prediction, label in pairs if prediction in BINARY])
     for name in ALL:
         assert values[name] == pytest.approx(fixed[name], abs=1e-12)
         assert values[f"paper_{name}"] == pytest.approx(dropped[name], abs=1e-12)
-    assert values["outside_labels"] == sum(output not in BINARY for output in outputs) / len(outputs)
+    assert values["outside_labels"] == sum(prediction not in BINARY for prediction in predictions) / len(predictions)
     assert list(values) == [*ALL, *(f"paper_{name}" for name in ALL), "outside_labels"]
     assert {type(value) for value in values.values()} == {float}
 
 
 @given(st.lists(st.tuples(answers, st.sampled_from("012")), min_size=1, max_size=12))
 def test_three_labels(pairs: list[tuple[str, str]]) -> None:
-    outputs, labels = [output for output, _ in pairs], [label for _, label in pairs]
-    values = classification(outputs, labels, ("0", "1", "2"))
+    predictions, labels = [prediction for prediction, _ in pairs], [label for _, label in pairs]
+    values = classification(predictions, labels, ("0", "1", "2"))
     statistics = [classification_statistics(*pair, choices=("0", "1", "2")) for pair in pairs]
     correct, outside = sum(one["correct"] for one in statistics), sum(one["outside"] for one in statistics)
     assert values["accuracy"] == pytest.approx(correct / len(pairs))
@@ -76,14 +78,20 @@ def test_leaving_answers_out_flatters() -> None:
 
 def test_no_label_at_all() -> None:
     values = classification(["the", "a"], ["1", "0"], BINARY, ALL, positive="1")
-    assert values == {**dict.fromkeys(["accuracy", "f1"], 0.0), "matthews": -1.0, "paper_accuracy": 0.0,
-                      "paper_f1": 0.0, "paper_matthews": 0.0, "outside_labels": 1.0}  # fmt: skip
+    assert values == {
+        **dict.fromkeys(["accuracy", "f1"], 0.0),
+        "matthews": -1.0,
+        "paper_accuracy": 0.0,
+        "paper_f1": 0.0,
+        "paper_matthews": 0.0,
+        "outside_labels": 1.0,
+    }
 
 
 def test_the_positive_class_matters_to_f1() -> None:
-    outputs, labels = list("1110"), list("1100")
-    assert classification(outputs, labels, BINARY, ("f1",), positive="1")["f1"] == pytest.approx(4 / 5)
-    assert classification(outputs, labels, BINARY, ("f1",), positive="0")["f1"] == pytest.approx(2 / 3)
+    predictions, labels = list("1110"), list("1100")
+    assert classification(predictions, labels, BINARY, ("f1",), positive="1")["f1"] == pytest.approx(4 / 5)
+    assert classification(predictions, labels, BINARY, ("f1",), positive="0")["f1"] == pytest.approx(2 / 3)
 
 
 def test_labels_are_whole_texts() -> None:
@@ -92,18 +100,18 @@ def test_labels_are_whole_texts() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("outputs", ["11", "00", "10"])
+@pytest.mark.parametrize("predictions", ["11", "00", "10"])
 @pytest.mark.parametrize("labels", ["11", "00", "10"])
-def test_undefined_values_do_not_warn(outputs: str, labels: str) -> None:
-    values = classification(list(outputs), list(labels), BINARY, ALL, positive="1")
+def test_undefined_values_do_not_warn(predictions: str, labels: str) -> None:
+    values = classification(list(predictions), list(labels), BINARY, ALL, positive="1")
     assert all(math.isfinite(value) for value in values.values())
 
 
 @pytest.mark.parametrize(
-    ("outputs", "labels", "choices", "metrics", "positive", "message"),
+    ("predictions", "labels", "choices", "metrics", "positive", "message"),
     [
-        ([], [], BINARY, ALL, "1", "no outputs"),
-        (["1"], [], BINARY, ALL, "1", "1 outputs for 0 labels"),
+        ([], [], BINARY, ALL, "1", "no predictions"),
+        (["1"], [], BINARY, ALL, "1", "1 predictions for 0 labels"),
         (["1", "1"], ["1", "yes"], BINARY, ALL, "1", "label 1 .*'yes'"),
         (["1"], ["1"], BINARY, ("recall",), "1", "unknown metrics"),
         (["1"], ["1"], ("1",), ("accuracy",), None, "two labels at least"),
@@ -113,11 +121,15 @@ def test_undefined_values_do_not_warn(outputs: str, labels: str) -> None:
     ids=["none", "fewer", "label", "metric", "one-choice", "three-choices", "no-positive"],
 )
 def test_refused(
-    outputs: list[str], labels: list[str], choices: Sequence[str], metrics: Sequence[str], positive: str | None,
+    predictions: list[str],
+    labels: list[str],
+    choices: Sequence[str],
+    metrics: Sequence[str],
+    positive: str | None,
     message: str,
-) -> None:  # fmt: skip
+) -> None:
     with pytest.raises(ValueError, match=message):
-        classification(outputs, labels, choices, metrics, positive)
+        classification(predictions, labels, choices, metrics, positive)
 
 
 def test_signature() -> None:

@@ -36,14 +36,16 @@ def reader() -> Reader:
         pytest.skip(str(error))
 
 
-def by_hand(output: list[str], reference: list[str]) -> float:
-    """Exact and stem stages: from the last output word to the first, each takes the last free equal reference word."""
+def by_hand(prediction: list[str], reference: list[str]) -> float:
+    """Exact and stem stages: from the last predicted word to the first, each takes the last free equal one."""
     stem: Callable[[str], str] = PorterStemmer().stem
     links: dict[int, int] = {}
     for same in (str.lower, lambda word: stem(word.lower())):
-        for i in reversed(range(len(output))):
+        for i in reversed(range(len(prediction))):
             free = [
-                j for j in range(len(reference)) if j not in links.values() and same(reference[j]) == same(output[i])
+                j
+                for j in range(len(reference))
+                if j not in links.values() and same(reference[j]) == same(prediction[i])
             ]
             if i not in links and free:
                 links[i] = free[-1]
@@ -51,24 +53,24 @@ def by_hand(output: list[str], reference: list[str]) -> float:
         return 0.0
     m = len(links)
     chunks = sum(links.get(i - 1, -2) + 1 != j for i, j in links.items())
-    precision, recall = m / len(output), m / len(reference)
+    precision, recall = m / len(prediction), m / len(reference)
     return (1 - 0.5 * (chunks / m) ** 3) * precision * recall / (0.9 * precision + 0.1 * recall)
 
 
 @given(texts, st.lists(texts, min_size=1, max_size=3))
-def test_the_formula(output: str, references: list[str]) -> None:
+def test_the_formula(prediction: str, references: list[str]) -> None:
     # a full stop inside a text ends a sentence, and stays a word of its own as it was here
-    mean, (score,) = meteor([output], [references], synonyms=False)
-    assert score == pytest.approx(max(by_hand(output.split(), text.split()) for text in references), abs=1e-12)
+    mean, (score,) = meteor([prediction], [references], synonyms=False)
+    assert score == pytest.approx(max(by_hand(prediction.split(), text.split()) for text in references), abs=1e-12)
     assert mean == score
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 def test_the_corpus_value_is_the_mean(pairs: list[tuple[str, str]]) -> None:
-    outputs, references = [output for output, _ in pairs], [reference for _, reference in pairs]
-    mean, scores = meteor(outputs, references, synonyms=False)
+    predictions, references = [prediction for prediction, _ in pairs], [reference for _, reference in pairs]
+    mean, scores = meteor(predictions, references, synonyms=False)
     assert mean == pytest.approx(sum(scores) / len(pairs), abs=1e-12)
-    assert scores == [meteor([output], [reference], synonyms=False)[0] for output, reference in pairs]
+    assert scores == [meteor([prediction], [reference], synonyms=False)[0] for prediction, reference in pairs]
 
 
 def test_a_copy_scores_less_than_one() -> None:
@@ -113,13 +115,13 @@ def dart(shared: Path) -> list[list[str]]:
 def test_nltk_without_memory_agrees_on_real_texts(shared: Path, reader: Reader) -> None:
     entries = dart(shared)[:150]
     # another entry's text beside its own, so that there is something to miss
-    outputs = [entries[i - i % 2][0] for i in range(len(entries))]
+    predictions = [entries[i - i % 2][0] for i in range(len(entries))]
     references = [several[1:] for several in entries]
     expected = [
-        meteor_score([module._tokens(text) for text in several], module._tokens(output), wordnet=reader)
-        for output, several in zip(outputs, references, strict=True)
+        meteor_score([module._tokens(text) for text in several], module._tokens(prediction), wordnet=reader)
+        for prediction, several in zip(predictions, references, strict=True)
     ]
-    assert meteor(outputs, references)[1] == expected
+    assert meteor(predictions, references)[1] == expected
     assert 0.3 < sum(expected) / len(expected) < 0.9
 
 

@@ -15,17 +15,17 @@ METRICS = [bleu, bleu_scored, sacrebleu, meteor, rouge, rouge_scored]
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
 @pytest.mark.parametrize(
-    ("outputs", "references", "message"),
+    ("predictions", "references", "message"),
     [
-        ([], [], "no outputs"),
-        (["a"], [], "1 outputs for 0"),
-        (["a", "b", "c"], ["a", ("b", "c"), ()], "output 2 .* no reference"),
+        ([], [], "no predictions"),
+        (["a"], [], "1 predictions for 0"),
+        (["a", "b", "c"], ["a", ("b", "c"), ()], "prediction 2 .* no reference"),
     ],
     ids=["none", "fewer", "no-reference"],
 )
-def test_refused(metric: Callable[..., Any], outputs: list[str], references: list[Any], message: str) -> None:
+def test_refused(metric: Callable[..., Any], predictions: list[str], references: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        metric(outputs, references)
+        metric(predictions, references)
 
 
 def test_one_string_is_one_reference() -> None:

@@ -14,9 +14,9 @@ from ssm_tune.metrics.rouge import ROUGE_TYPES, rouge, rouge_scored, rouge_signa
 words = st.lists(st.sampled_from(["ann", "bob", "tea", "Tea", "é", "7", "x-y", "\n"]), max_size=7).map(" ".join)
 
 
-def direct(output: str, reference: str) -> dict[str, float]:
+def direct(prediction: str, reference: str) -> dict[str, float]:
     scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES))
-    return {name: score.fmeasure for name, score in scorer.score(reference, output).items()}
+    return {name: score.fmeasure for name, score in scorer.score(reference, prediction).items()}
 
 
 def tokens(text: str) -> list[str]:
@@ -34,23 +34,23 @@ def longest_common(a: list[str], b: list[str]) -> int:
 
 
 @given(words, words)
-def test_statistics_are_rouge_scores(output: str, reference: str) -> None:
-    assert rouge_statistics(output, reference) == direct(output, reference)
+def test_statistics_are_rouge_scores(prediction: str, reference: str) -> None:
+    assert rouge_statistics(prediction, reference) == direct(prediction, reference)
 
 
 @given(words, words)
-def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(output: str, reference: str) -> None:
+def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(prediction: str, reference: str) -> None:
     common, lengths = (
-        longest_common(tokens(output), tokens(reference)),
-        len(tokens(output)) + len(tokens(reference)),
+        longest_common(tokens(prediction), tokens(reference)),
+        len(tokens(prediction)) + len(tokens(reference)),
     )
     expected = 2 * common / lengths if common else 0.0
-    assert rouge_statistics(output, reference)["rougeL"] == pytest.approx(expected, abs=1e-12)
+    assert rouge_statistics(prediction, reference)["rougeL"] == pytest.approx(expected, abs=1e-12)
 
 
 @given(words, words)
-def test_one_line_texts_have_the_same_rouge_l_and_lsum(output: str, reference: str) -> None:
-    scores = rouge_statistics(output.replace("\n", " "), reference.replace("\n", " "))
+def test_one_line_texts_have_the_same_rouge_l_and_lsum(prediction: str, reference: str) -> None:
+    scores = rouge_statistics(prediction.replace("\n", " "), reference.replace("\n", " "))
     assert scores["rougeLsum"] == pytest.approx(scores["rougeL"], abs=1e-12)
 
 
@@ -72,9 +72,9 @@ def test_newlines_matter_to_lsum_only() -> None:
 
 
 @given(words, st.lists(words, min_size=1, max_size=3))
-def test_several_references_give_the_best_per_type(output: str, references: list[str]) -> None:
-    each = [direct(output, reference) for reference in references]
-    assert rouge_statistics(output, references) == {name: max(one[name] for one in each) for name in ROUGE_TYPES}
+def test_several_references_give_the_best_per_type(prediction: str, references: list[str]) -> None:
+    each = [direct(prediction, reference) for reference in references]
+    assert rouge_statistics(prediction, references) == {name: max(one[name] for one in each) for name in ROUGE_TYPES}
 
 
 def corpus(n: int = 60) -> tuple[list[str], list[str]]:
@@ -85,22 +85,22 @@ def corpus(n: int = 60) -> tuple[list[str], list[str]]:
 
 
 def test_corpus_means() -> None:
-    outputs, references = corpus()
-    scores = rouge(outputs, references)
-    each = [direct(*pair) for pair in zip(outputs, references, strict=True)]
+    predictions, references = corpus()
+    scores = rouge(predictions, references)
+    each = [direct(*pair) for pair in zip(predictions, references, strict=True)]
     for name in ROUGE_TYPES:
         assert scores[name] == pytest.approx(np.mean([one[name] for one in each]), abs=1e-12)
 
 
 def test_bootstrap_is_the_official_aggregator_at_seed_42() -> None:
-    outputs, references = corpus()
+    predictions, references = corpus()
     scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES))
     aggregator = scoring.BootstrapAggregator()
-    for output, reference in zip(outputs, references, strict=True):
-        aggregator.add_scores(scorer.score(reference, output))
+    for prediction, reference in zip(predictions, references, strict=True):
+        aggregator.add_scores(scorer.score(reference, prediction))
     np.random.seed(42)
     expected = aggregator.aggregate()
-    scores = rouge(outputs, references)
+    scores = rouge(predictions, references)
     assert {name: scores[f"{name}_bootstrap"] for name in ROUGE_TYPES} == {
         name: expected[name].mid.fmeasure for name in ROUGE_TYPES
     }
@@ -108,24 +108,24 @@ def test_bootstrap_is_the_official_aggregator_at_seed_42() -> None:
 
 
 def test_one_pass_gives_both() -> None:
-    outputs, references = corpus()
-    values, statistics = rouge_scored(outputs, references)
-    assert values == rouge(outputs, references)
-    assert statistics == [rouge_statistics(*pair) for pair in zip(outputs, references, strict=True)]
-    without, same = rouge_scored(outputs, references, bootstrap=False)
+    predictions, references = corpus()
+    values, statistics = rouge_scored(predictions, references)
+    assert values == rouge(predictions, references)
+    assert statistics == [rouge_statistics(*pair) for pair in zip(predictions, references, strict=True)]
+    without, same = rouge_scored(predictions, references, bootstrap=False)
     assert without == {name: values[name] for name in ROUGE_TYPES}
     assert same == statistics
 
 
 def test_the_callers_random_numbers_are_untouched() -> None:
-    outputs, references = corpus(10)
+    predictions, references = corpus(10)
     np.random.seed(7)
     expected = np.random.random(4)
     np.random.seed(7)
-    first = rouge(outputs, references)
+    first = rouge(predictions, references)
     assert (np.random.random(4) == expected).all()
     np.random.seed(8)
-    assert rouge(outputs, references) == first
+    assert rouge(predictions, references) == first
 
 
 def test_values_are_plain_floats() -> None:
@@ -133,11 +133,11 @@ def test_values_are_plain_floats() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "references"), [([], []), (["a"], []), (["a"], [()])], ids=["none", "fewer", "no-reference"]
+    ("predictions", "references"), [([], []), (["a"], []), (["a"], [()])], ids=["none", "fewer", "no-reference"]
 )
-def test_refused(outputs: list[str], references: list[tuple[str, ...]]) -> None:
-    with pytest.raises(ValueError, match="output"):
-        rouge(outputs, references)
+def test_refused(predictions: list[str], references: list[tuple[str, ...]]) -> None:
+    with pytest.raises(ValueError, match="prediction"):
+        rouge(predictions, references)
 
 
 def test_signature() -> None:

@@ -116,7 +116,7 @@ def test_the_hash_covers_all_texts_and_the_extra_but_no_context() -> None:
 
 
 def test_doubled_ids_and_empty_splits_are_refused() -> None:
-    with pytest.raises(UserError, match="the id '0' stands twice in the split val"):
+    with pytest.raises(UserError, match="duplicate id '0'"):
         dataset(val=examples(1) * 2)
     with pytest.raises(UserError, match="the split val is empty"):
         dataset(val=[])

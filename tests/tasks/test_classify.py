@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssm_tune.data.collator import pad_prompts
-from ssm_tune.data.tokenization import encode_training
+from ssm_tune.data.tokenization import tokenize_training
 from ssm_tune.generation.predict import classify
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.tokenizer import load_tokenizer
@@ -59,8 +59,8 @@ def test_a_label_of_two_tokens_is_refused() -> None:
         def completion(self, example: Example) -> str:
             return example.target
 
-    (good,) = encode_training(asked(["a"]), Labels(), TOKENIZER)  # type: ignore[arg-type]
+    (good,) = tokenize_training(asked(["a"]), Labels(), TOKENIZER)  # type: ignore[arg-type]
     assert good.labels == 1
     bad = [Example("0", "a###", "entailment or not", ("x",))]
     with pytest.raises(UserError, match="every label is one token"):
-        list(encode_training(bad, Labels(), TOKENIZER))  # type: ignore[arg-type]
+        list(tokenize_training(bad, Labels(), TOKENIZER))  # type: ignore[arg-type]

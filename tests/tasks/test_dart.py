@@ -58,8 +58,10 @@ def test_training_takes_every_reference_and_evaluation_every_entry(tmp_path: Pat
     train, val = dataset.splits["train"], dataset.splits["val"]
     triples = "Mars Hill College : JOINED : 1973 | Mars Hill College : LOCATION : Mars Hill, North Carolina###"
     assert [(e.id, e.group, e.target) for e in train] == [
-        ("0-0", "0", "A school."), ("0-1", "0", "It joined in 1973 ."), ("1-0", "1", "Another.")
-    ]  # fmt: skip
+        ("0-0", "0", "A school."),
+        ("0-1", "0", "It joined in 1973 ."),
+        ("1-0", "1", "Another."),
+    ]
     assert [e.prompt for e in train] == [triples, triples, "Mars Hill College : JOINED : 1973###"]
     assert [(e.id, e.prompt) for e in val] == [("0", triples), ("1", train[2].prompt)]
     assert val[0].references == ("A school.", "It joined in 1973 .")
@@ -73,8 +75,9 @@ def test_training_takes_every_reference_and_evaluation_every_entry(tmp_path: Pat
 # what XML can hold, without the mark that separates cells there
 CELL = st.text(st.characters(exclude_characters="|\r", exclude_categories=("Cs", "Cc", "Cn")), max_size=12)
 TEXT = st.text(st.characters(exclude_characters="#\r", exclude_categories=("Cs", "Cc", "Cn")), max_size=30)
-ENTRY = st.tuples(st.lists(st.lists(CELL, min_size=3, max_size=3), min_size=1, max_size=3),
-                  st.lists(TEXT, min_size=1, max_size=3))  # fmt: skip
+ENTRY = st.tuples(
+    st.lists(st.lists(CELL, min_size=3, max_size=3), min_size=1, max_size=3), st.lists(TEXT, min_size=1, max_size=3)
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +116,10 @@ def test_json_and_xml_say_the_same(folders: tuple[Path, Path], entries: Entries,
         ('[{"tripleset": []', r"dev\.json, line 1: not valid JSON"),
         ([{"tripleset": [MARS[0]]}], r"dev\.json, line 1, entry 1: the entry has no annotations"),
         ([{"tripleset": [MARS[0]], "annotations": []}], "entry 1: the entry has no annotations"),
-        ([*json_of([([MARS[0]], ["a"])]), {"tripleset": [MARS[0]], "annotations": [{"source": "x"}]}],
-         "entry 2: an annotation without a text"),
+        (
+            [*json_of([([MARS[0]], ["a"])]), {"tripleset": [MARS[0]], "annotations": [{"source": "x"}]}],
+            "entry 2: an annotation without a text",
+        ),
         (json_of([([MARS[0]], ["a", "b###c"])]), "entry 1: a reference contains '###'"),
         (json_of([([["a", "b"]], ["c"])]), r"entry 1: the tripleset must be a list of \[subject, relation, object\]"),
         (json_of([([], ["c"])]), "entry 1: the tripleset must be"),
@@ -122,7 +127,7 @@ def test_json_and_xml_say_the_same(folders: tuple[Path, Path], entries: Entries,
         ({}, "expected a JSON list of entries, got a dict"),
         ([], "the split val is empty"),
     ],
-)  # fmt: skip
+)
 def test_bad_entries_are_named_with_their_place(content: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         task_of().load(write(tmp_path, val=content), "paper")
@@ -158,8 +163,10 @@ def test_published_counts_are_checked(tmp_path: Path) -> None:
     dataset = task_of().load(write(tmp_path, "counts", **official), "paper")
     assert (dataset.name, dataset.published) == ("dart", True)
     assert {name: len(examples) for name, examples in dataset.splits.items()} == {
-        "train": 62_659, "val": 2_768, "test": 5_097
-    }  # fmt: skip
+        "train": 62_659,
+        "val": 2_768,
+        "test": 5_097,
+    }
     official["val"][0]["annotations"].pop()
     with pytest.raises(UserError, match=r"published DART v1\.1\.1: val references 6,979 instead of 6,980; .*check=off"):
         task_of().load(write(tmp_path, "counts", **official), "paper")

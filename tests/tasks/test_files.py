@@ -50,7 +50,7 @@ def test_tsv_is_read_as_csv_does_without_quoting(
         ("number\ttext\tlabel\n1\ta\t0\n\n2\tb\t1\n", r"line 3: 1 columns, expected 3"),
         ("number\ttext\tlabel\n1\ta\tb\t0\n", r"line 2: 4 columns, expected 3"),
         ("number\ttext\n", r"line 1: no column 'label' among 'number', 'text'$"),
-        ('"number"\t"text"\t"label"\n', r"line 1: no column 'label' .*saved anew with quotes"),
+        ('"number"\t"text"\t"label"\n', r"line 1: no column 'label' .*saved again with quotes"),
         ("", r"train\.tsv is empty$"),
         ("\ufeff\n", r"train\.tsv is empty$"),
     ],
@@ -97,7 +97,7 @@ def test_a_file_that_a_table_program_saved_is_told_from_the_original(
     with open(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter="\t").writerows([text, "1"] for text in with_quotes + others)
     saved = [line.split("\t")[0] for line in path.read_text(encoding="utf-8").split("\n") if line]
-    with pytest.raises(UserError, match=r"saved anew with quotes \(\d+ fields"):
+    with pytest.raises(UserError, match=r"saved again with quotes \(\d+ fields"):
         check_unquoted(path, saved)
     check_unquoted(path, [*saved, 'He said "no" .'])  # one field as only an original has it
     check_unquoted(path, [text for text in others if '"' not in text])

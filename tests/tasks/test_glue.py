@@ -25,7 +25,7 @@ from ssm_tune.utils.errors import UserError
 MEMBERS = ("cola", "sst2", "mrpc", "qqp", "qnli", "rte", "mnli")
 MNLI = ["index", "promptID", "pairID", "genre"] + [
     f"sentence{n}{kind}" for kind in ("_binary_parse", "_parse", "") for n in (1, 2)
-]  # fmt: skip
+]
 # folder, header (empty: none), columns of the texts, of the label, label texts by digit; as the official files have it
 LAYOUT: dict[str, tuple[str, list[str], list[int], int, list[str]]] = {
     "cola": ("CoLA", [], [3], 1, ["0", "1"]),
@@ -160,8 +160,10 @@ def test_published_counts_are_refused_by_name_and_accepted_on_request(member: st
     folder = write_member(tmp_path, member, [("a", "b", 0), ("c", "d", 1), ("e", "f", 2)])
     with pytest.raises(UserError) as caught:
         task_of(member).load(local(tmp_path, "counts"), "paper")
-    expected = {part["split"] + " " * bool(part.get("group")) + part.get("group", ""): part["rows"]
-                for part in section(member)["parts"]}  # fmt: skip
+    expected = {
+        part["split"] + " " * bool(part.get("group")) + part.get("group", ""): part["rows"]
+        for part in section(member)["parts"]
+    }
     for name, rows in expected.items():
         assert f"{name} rows 3 instead of {rows:,}" in str(caught.value)
     assert f"is not the published GLUE's {folder.name}" in str(caught.value)
@@ -189,7 +191,7 @@ def test_a_file_saved_anew_is_refused_where_published_data_are_meant(tmp_path: P
     rows = [["0", '"He said ""no"" ."', "b", "entailment"]]
     write(folder / "dev.tsv", LAYOUT["rte"][1], rows)
     write(folder / "train.tsv", LAYOUT["rte"][1], rows)
-    with pytest.raises(UserError, match=r"train\.tsv was saved anew with quotes \(1 fields, such as '\"He said"):
+    with pytest.raises(UserError, match=r"train\.tsv was saved again with quotes \(1 fields, such as '\"He said"):
         task_of("rte").load(local(tmp_path, "counts"), "paper")
     assert task_of("rte").load(local(tmp_path), "paper").splits["val"][0].prompt.endswith('"He said ""no"" ."###b###')
 
@@ -197,17 +199,23 @@ def test_a_file_saved_anew_is_refused_where_published_data_are_meant(tmp_path: P
 @pytest.mark.parametrize(
     ("member", "content", "said"),
     [
-        ("rte", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta\tb\tneutral\n",
-         r"dev\.tsv, line 3: the label is 'neutral', expected one of entailment, not_entailment"),
-        ("rte", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta\tb\tentai",
-         r"line 3: the label is 'entai'"),
+        (
+            "rte",
+            "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta\tb\tneutral\n",
+            r"dev\.tsv, line 3: the label is 'neutral', expected one of entailment, not_entailment",
+        ),
+        (
+            "rte",
+            "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta\tb\tentai",
+            r"line 3: the label is 'entai'",
+        ),
         ("rte", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta", r"line 3: 2 columns, expected 4"),
         ("rte", "index\tsentence\tlabel\n", r"line 1: no column 'sentence1' among 'index', 'sentence', 'label'"),
         ("cola", "gj04\t-1\t\tA sentence.\n", r"line 1: the label is '-1', expected one of 0, 1"),
         ("cola", "index\tsentence\n0\tA sentence.\n", r"line 1: 2 columns, expected 4"),
         ("cola", '"gj04"\t"1"\t""\t"A sentence."\n', r"line 1: the label is '\"1\"'"),
     ],
-)  # fmt: skip
+)
 def test_bad_rows_are_named_with_their_line(member: str, content: str, said: str, tmp_path: Path) -> None:
     folder = write_member(tmp_path, member, [("a", "b", 0)])
     (folder / "dev.tsv").write_text(content)

@@ -121,11 +121,11 @@ BAD_PAIRS = [
     ([*PAIRS, {"input": "x"}], "a.jsonl line 31: no key 'target'; it has 'input'"),
     ([*PAIRS, {"target": "x"}], "a.jsonl line 31: no key 'input'"),
     ([*PAIRS, {"input": 5, "target": "x"}], "line 31: 'input' must be a text, got int"),
-    ([*PAIRS, {"input": "x", "target": "x", "targets": ["x"]}], "line 31: 'target' and 'targets' stand there both"),
+    ([*PAIRS, {"input": "x", "target": "x", "targets": ["x"]}], "line 31: it has both 'target' and 'targets'"),
     ([*PAIRS, {"input": "x", "targets": []}], "line 31: 'targets' must be a list"),
     ([*PAIRS, {"input": "x", "target": " "}], "line 31: a target is empty"),
     ([*PAIRS, {"input": "x", "target": "x<|endoftext|>"}], "line 31: 'target' holds <|endoftext|>"),
-    ([{**PAIRS[0], "id": "a"}, {**PAIRS[1], "id": "a"}], "line 2: the id 'a' stands twice, first in line 1"),
+    ([{**PAIRS[0], "id": "a"}, {**PAIRS[1], "id": "a"}], "line 2: duplicate id 'a', first in line 1"),
     ([{**PAIRS[0], "id": None}], "line 1: 'id' must be a text or a whole number"),
     (PAIRS[:9], "9 training lines are too few to cut"),
 ]

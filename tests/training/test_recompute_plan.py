@@ -24,7 +24,7 @@ from ssm_tune.cli import main
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import collate
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.experiment import evaluate as evaluation
 from ssm_tune.experiment import run
 from ssm_tune.methods.base import attach, load_method
@@ -203,7 +203,7 @@ class Live(TorchDispatchMode):
 
 def peak(model: Mamba, recomputed: Collection[int], labels: int) -> int:
     """Bytes of a step's forward and backward at their worst moment, when these blocks are recomputed."""
-    sequences = [Encoded([(7 * i + j) % 63 + 1 for j in range(201)], labels) for i in range(2)]
+    sequences = [TokenizedExample([(7 * i + j) % 63 + 1 for j in range(201)], labels) for i in range(2)]
     batch = collate(sequences, 0, keys=[0, 1])
     model.zero_grad()
     with pytest.MonkeyPatch.context() as patch, model.randomness.of(batch.keys):

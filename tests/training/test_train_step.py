@@ -15,8 +15,8 @@ from helpers.training_runs import METHODS, SEQUENCES, Uncaptured, started
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssm_tune.data.collator import Batch, bucket, collate, extent
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.collator import Batch, batch_extent, collate, length_bucket
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.training.graphed_step import Graphs
 from ssm_tune.training.train_step import Step, label_loss
 from ssm_tune.training.trainer import Training, train
@@ -55,7 +55,7 @@ def test_the_loss_is_that_over_all_logits_whatever_the_padding(rows: list[int]) 
         targets = torch.tensor(sequence.tokens[-sequence.labels :])
         losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
     oracle = sum(losses) / sum(sequence.labels for sequence in sequences)
-    for extents in ((), bucket(*extent(sequences)), (77, 50)):
+    for extents in ((), length_bucket(*batch_extent(sequences)), (77, 50)):
         assert torch.allclose(label_loss(model, collate(sequences, 0, *extents)), oracle, atol=1e-12)
 
 
@@ -64,7 +64,7 @@ def test_gradients_are_the_same_whatever_the_padding(name: str) -> None:
     training = started(name)
     training.adapter.model.train()
     found = []
-    for extents in (extent(SEQUENCES[:4]), bucket(*extent(SEQUENCES[:4]))):
+    for extents in (batch_extent(SEQUENCES[:4]), length_bucket(*batch_extent(SEQUENCES[:4]))):
         training.step.gradients([collate(SEQUENCES[:4], 0, *extents, keys=[3, 1, 4, 5])])
         found.append([parameter.grad for parameter in training.step.parameters])
     for plain, padded in zip(*found, strict=True):
@@ -115,7 +115,7 @@ def test_a_block_is_what_a_checkpoint_holds() -> None:
         assert torch.equal(value, rest.adapter.parameters[name]), name
 
 
-SAME = [Encoded([1, 2, 3], 1)] * 4
+SAME = [TokenizedExample([1, 2, 3], 1)] * 4
 
 
 @pytest.mark.parametrize("block", [7, 16])

@@ -11,7 +11,7 @@ from helpers.small_models import Silent, small_model
 
 from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import collate, epoch_order
-from ssm_tune.data.tokenization import Encoded
+from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.training.sanity_checks import divergence
 from ssm_tune.training.settings import TrainSettings, total_steps
@@ -19,9 +19,9 @@ from ssm_tune.training.train_step import label_loss
 from ssm_tune.training.trainer import Trained, Training, train
 from ssm_tune.utils.errors import Diverged, UserError
 
-SEQUENCES = [Encoded([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 3) for i in range(10)]
+SEQUENCES = [TokenizedExample([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 3) for i in range(10)]
 
-SAME = [Encoded([1, 2, 3], 1)] * 4
+SAME = [TokenizedExample([1, 2, 3], 1)] * 4
 
 
 def settings(**changes: object) -> TrainSettings:
@@ -29,7 +29,7 @@ def settings(**changes: object) -> TrainSettings:
 
 
 def run(
-    wanted: TrainSettings, name: str = "state_offset", sequences: list[Encoded] = SEQUENCES
+    wanted: TrainSettings, name: str = "state_offset", sequences: list[TokenizedExample] = SEQUENCES
 ) -> tuple[Trained, list[tuple[int, int]], torch.Tensor]:
     adapter = attach(small_model(), load_method(method_section(name)))
     training, evaluated = Training(adapter, sequences, wanted, 0), []

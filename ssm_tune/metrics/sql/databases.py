@@ -31,7 +31,7 @@ def find_database(folder: Path, db_id: str) -> Path:
     _check_length(path, header, size)
     try:
         with closing(open_to_read(path)) as connection:
-            # undecodable text is the data's own affair: some of Spider's databases have it
+            # texts are not decoded here: some of Spider's databases have some that are not UTF-8
             connection.text_factory = bytes
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:

@@ -274,9 +274,20 @@ class _Parser(Cursor):
             operation = self.take()
             branches[operation] = self.inner_query()
         query = Query(
-            distinct, items, tuple(units), on, where, group, having, direction, order, limit,
-            branches.get("intersect"), branches.get("union"), branches.get("except"),
-        )  # fmt: skip
+            distinct,
+            items,
+            tuple(units),
+            on,
+            where,
+            group,
+            having,
+            direction,
+            order,
+            limit,
+            branches.get("intersect"),
+            branches.get("union"),
+            branches.get("except"),
+        )
         return query, self.at
 
     def _semicolons(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs SQL nobody vouches for in processes of their own, which are killed when a query will not end.
+"""Runs untrusted SQL in separate processes, which are killed when a query does not end.
 
 The processes are plain children that start ``worker.py``, not forks: the parent may have torch, threads and any
 ``__main__``, and nothing of it reaches a worker.
@@ -103,12 +103,12 @@ class Pool:
             while self._waiting and (worker := self._idle()):
                 worker.start(self._waiting.popleft())
             for key, _ in self._selector.select(self._patience()):
-                if done := self._hear(key.data):
+                if done := self._receive(key.data):
                     yield done
-            # whoever asks for results may have been busy meanwhile: a worker whose answer waits is not late
+            # the caller may have been busy meanwhile: a worker whose answer is waiting is not late
             answering = {key.data for key, _ in self._selector.select(0)}
             for worker in [one for one in self._workers if one.late and one not in answering]:
-                if done := self._bury(worker):
+                if done := self._end(worker):
                     yield done
 
     def _idle(self) -> "_Worker | None":
@@ -126,18 +126,18 @@ class Pool:
     def _patience(self) -> float:
         return max(0.0, min(worker.deadline for worker in self._workers if worker.job) - time.monotonic())
 
-    def _hear(self, worker: "_Worker") -> tuple[Job, Result] | None:
+    def _receive(self, worker: "_Worker") -> tuple[Job, Result] | None:
         try:
             answer = worker.read()
         except EOFError:
-            return self._bury(worker)
+            return self._end(worker)
         if answer is None or worker.job is None:
             return None
         job, worker.job = worker.job, None
         return job, Result(**answer)
 
-    def _bury(self, worker: "_Worker") -> tuple[Job, Result] | None:
-        """Ends a worker that is late or dead, and says what that means for its job.
+    def _end(self, worker: "_Worker") -> tuple[Job, Result] | None:
+        """End a worker that is late or dead; its job's result, or None where the job runs again.
 
         A job whose worker died is run once more: something else may have killed that one.
         """
@@ -182,10 +182,10 @@ class _Worker:
         self.questions, self.answers = self.process.stdin, self.process.stdout
         self.ready = False
         self.job: Job | None = None
-        self._heard = bytearray()
+        self._received = bytearray()
         self._limits = limits
         self.deadline = time.monotonic() + _START_LIMIT
-        self._say(asdict(limits))
+        self._send(asdict(limits))
 
     @property
     def late(self) -> bool:
@@ -196,7 +196,7 @@ class _Worker:
         if self.ready:
             self._begin_time()
         path, sql = job
-        self._say((f"{path.resolve().as_uri()}?mode=ro&immutable=1", sql))
+        self._send((f"{path.resolve().as_uri()}?mode=ro&immutable=1", sql))
 
     def read(self) -> dict[str, Any] | None:
         """The answer, once all of it has come.
@@ -207,7 +207,7 @@ class _Worker:
         piece = os.read(self.answers.fileno(), 2**20)
         if not piece:
             raise EOFError
-        self._heard += piece
+        self._received += piece
         # the query is over once its answer has begun; how long that takes depends on this process, too
         self.deadline = time.monotonic() + _ANSWER_LIMIT
         answer = self._message()
@@ -218,12 +218,12 @@ class _Worker:
         return answer
 
     def _message(self) -> Any:
-        """The first whole message of what was heard, taken off it; None if there is none."""
-        end = 8 + int.from_bytes(self._heard[:8], "big")
-        if len(self._heard) < 8 or len(self._heard) < end:
+        """The first complete message of the bytes received, which it is removed from; None if there is none."""
+        end = 8 + int.from_bytes(self._received[:8], "big")
+        if len(self._received) < 8 or len(self._received) < end:
             return None
-        message = marshal.loads(bytes(self._heard[8:end]))
-        del self._heard[:end]
+        message = marshal.loads(bytes(self._received[8:end]))
+        del self._received[:end]
         return message
 
     def _begin_time(self) -> None:
@@ -235,10 +235,10 @@ class _Worker:
         self.questions.close()
         self.answers.close()
 
-    def _say(self, message: Any) -> None:
+    def _send(self, message: Any) -> None:
         body = marshal.dumps(message)
         view = memoryview(len(body).to_bytes(8, "big") + body)
-        with suppress(BrokenPipeError):  # it has died: reading from it says so
+        with suppress(BrokenPipeError):  # it has died: the next read raises EOFError
             while view:
                 view = view[os.write(self.questions.fileno(), view) :]
 

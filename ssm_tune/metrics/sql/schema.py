@@ -144,9 +144,21 @@ def schema_of_database(path: Path, db_id: str) -> Schema:
 def _kind(declared: str) -> str:
     """tables.json's word for an SQLite type."""
     declared = declared.lower()
-    words = {"bool": "boolean", "date": "time", "time": "time", "year": "time", "char": "text", "text": "text",
-             "clob": "text", "int": "number", "real": "number", "num": "number", "dec": "number", "doub": "number",
-             "floa": "number"}  # fmt: skip
+    words = {
+        "bool": "boolean",
+        "date": "time",
+        "time": "time",
+        "year": "time",
+        "char": "text",
+        "text": "text",
+        "clob": "text",
+        "int": "number",
+        "real": "number",
+        "num": "number",
+        "dec": "number",
+        "doub": "number",
+        "floa": "number",
+    }
     return next((kind for word, kind in words.items() if word in declared), "others")
 
 

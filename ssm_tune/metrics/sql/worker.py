@@ -1,4 +1,4 @@
-"""A process that runs SQL nobody vouches for. Started by its path, alone: it imports the standard library only.
+"""A process that runs untrusted SQL. Started by its path, alone: it imports the standard library only.
 
 It reads jobs from standard input and writes results to standard output, each a length of eight bytes and that many
 bytes of marshal. First come the settings, answered by an empty result once all is ready.

@@ -142,16 +142,22 @@ def official(database: Database, predicted: str, gold: str) -> bool:
         ("SELECT min(age) , max(age) FROM singer", "SELECT max(age) FROM singer", True),  # only the last one counts
         ("SELECT max(age) , min(age) FROM singer", "SELECT max(age) FROM singer", False),
         ("SELECT * FROM singer", "SELECT * FROM singer ORDER BY singer_id", True),
-        ("SELECT * FROM singer JOIN song ON singer.singer_id = song.singer_id",
-         "SELECT * FROM singer JOIN song ON singer.singer_id = song.singer_id AND song.sales > 0", True),
+        (
+            "SELECT * FROM singer JOIN song ON singer.singer_id = song.singer_id",
+            "SELECT * FROM singer JOIN song ON singer.singer_id = song.singer_id AND song.sales > 0",
+            True,
+        ),
         ("SELECT name FROM singer ORDER BY age", "SELECT name FROM singer", False),  # row order always counts
         ("SELECT name FROM singer WHERE age > 99", "SELECT name FROM singer WHERE age > 98", True),
         ("SELECT name FROM singer WHERE age > 99", "SELECT age FROM singer WHERE age > 98", False),
-        ("SELECT T2.singer_id FROM singer AS T1 JOIN song AS T2 ON T1.singer_id = T2.singer_id",
-         "SELECT T1.singer_id FROM singer AS T1 JOIN song AS T2 ON T1.singer_id = T2.singer_id", True),  # folded
+        (
+            "SELECT T2.singer_id FROM singer AS T1 JOIN song AS T2 ON T1.singer_id = T2.singer_id",
+            "SELECT T1.singer_id FROM singer AS T1 JOIN song AS T2 ON T1.singer_id = T2.singer_id",
+            True,
+        ),  # folded
         ("SELECT name age FROM singer", "SELECT name , age FROM singer", False),  # two things, one column
     ],
-)  # fmt: skip
+)
 def test_official_match(music: Database, predicted: str, gold: str, verdict: bool) -> None:
     assert official(music, predicted, gold) == verdict
 

@@ -87,11 +87,28 @@ def test_all_else_is_not(music: Database, query: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["", " ", ";", "-- nothing", "SELECT", "SELECT \0", "SELECT '\ud800'", "SELECT ?", "SELECT :x", "SELECT 'x",
-     "SELECT nothing FROM nowhere", "(" * 50_000, "SELECT " + "not " * 50_000 + "1", "SELECT '" + "x" * 500_000 + "'",
-     "SELECT 1 UNION ALL " * 20_000 + "SELECT 1", "SELECT abs(-9223372036854775808)", "SELECT zeroblob(1000000000)",
-     "SELECT hex(randomblob(900000))", "SELECT " + ", ".join("1" * 3000)],
-)  # fmt: skip
+    [
+        "",
+        " ",
+        ";",
+        "-- nothing",
+        "SELECT",
+        "SELECT \0",
+        "SELECT '\ud800'",
+        "SELECT ?",
+        "SELECT :x",
+        "SELECT 'x",
+        "SELECT nothing FROM nowhere",
+        "(" * 50_000,
+        "SELECT " + "not " * 50_000 + "1",
+        "SELECT '" + "x" * 500_000 + "'",
+        "SELECT 1 UNION ALL " * 20_000 + "SELECT 1",
+        "SELECT abs(-9223372036854775808)",
+        "SELECT zeroblob(1000000000)",
+        "SELECT hex(randomblob(900000))",
+        "SELECT " + ", ".join("1" * 3000),
+    ],
+)
 def test_what_does_not_run_is_an_error(music: Database, query: str) -> None:
     (result,) = run(music, query)
     assert result.rows is None

@@ -68,12 +68,14 @@ def test_tables_json_describes_the_databases(folder: Path, tables: dict[str, dic
         assert len(columns) == len(entry["column_types"]) == len(entry["column_names"])
         for number, table in enumerate(entry["table_names_original"]):
             info = connection.execute(f"PRAGMA table_info({table})").fetchall()
-            described = [(name, kind) for (at, name), kind in zip(columns, entry["column_types"], strict=True)
-                         if at == number]  # fmt: skip
+            described = [
+                (name, kind) for (at, name), kind in zip(columns, entry["column_types"], strict=True) if at == number
+            ]
             types = {"INTEGER": "number", "TEXT": "text"}
             assert [(name, types[kind]) for _, name, kind, *_ in info] == described
-            assert [name for _, name, *_, key in info if key] == [columns[i][1] for i in entry["primary_keys"]
-                                                                  if columns[i][0] == number]  # fmt: skip
+            assert [name for _, name, *_, key in info if key] == [
+                columns[i][1] for i in entry["primary_keys"] if columns[i][0] == number
+            ]
             found = {(row[3], row[2], row[4]) for row in connection.execute(f"PRAGMA foreign_key_list({table})")}
             assert found == {
                 (columns[child][1], entry["table_names_original"][columns[parent][0]], columns[parent][1])
@@ -116,13 +118,16 @@ def test_dev_shows_tables_and_phrasings_that_train_never_does(entries: dict[str,
 
 
 def _pattern(phrase: str) -> re.Pattern[str]:
-    return re.compile("".join(r"\w+" if part.startswith("{") else re.escape(part)
-                              for part in re.split(r"(\{\w+\})", phrase)))  # fmt: skip
+    return re.compile(
+        "".join(r"\w+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{\w+\})", phrase))
+    )
 
 
 def test_all_shapes_are_asked(entries: dict[str, list[dict[str, str]]]) -> None:
-    masked = Counter(re.sub(r"'\w+'|\b\d+\b", "?", entry["query"]).split(" FROM ")[0].split("(")[0]
-                     for entry in entries["train_spider"])  # fmt: skip
+    masked = Counter(
+        re.sub(r"'\w+'|\b\d+\b", "?", entry["query"]).split(" FROM ")[0].split("(")[0]
+        for entry in entries["train_spider"]
+    )
     assert {"SELECT count", "SELECT max", "SELECT avg", "SELECT T1.name , T2.name"} <= set(masked)
     assert len(SHAPES) == 13
 

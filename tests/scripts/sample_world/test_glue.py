@@ -24,10 +24,14 @@ from ssm_tune.utils.errors import UserError
 pytestmark = pytest.mark.slow
 
 COLUMNS = {
-    "cola": ("sentence",), "mnli": ("premise", "hypothesis"), "mrpc": ("sentence1", "sentence2"),
-    "qnli": ("question", "sentence"), "qqp": ("question1", "question2"), "rte": ("sentence1", "sentence2"),
+    "cola": ("sentence",),
+    "mnli": ("premise", "hypothesis"),
+    "mrpc": ("sentence1", "sentence2"),
+    "qnli": ("question", "sentence"),
+    "qqp": ("question1", "question2"),
+    "rte": ("sentence1", "sentence2"),
     "sst2": ("sentence",),
-}  # fmt: skip
+}
 SIZES = {"train": 1000, "val": 300}
 # of the json of all members' rows in both splits; a change of it is a change of the data
 SHA256 = "daa13493e2d98f3619ea4df0c57a20df08075e24fefabd5c7afb56af7b8d6753"
@@ -93,8 +97,14 @@ def test_validation_shows_only_held_out_phrasings() -> None:
 def test_the_halves_of_mnli_are_of_different_genres() -> None:
     rows = glue_rows("mnli", "val")
     assert Counter(row["half"] for row in rows) == {"matched": 150, "mismatched": 150}
-    borrowed = {half: sum(bool(re.search(r"\b(from|gives|bring)\b.*\b(return|again|bring)|make", row["premise"]))
-                          for row in rows if row["half"] == half) for half in ("matched", "mismatched")}  # fmt: skip
+    borrowed = {
+        half: sum(
+            bool(re.search(r"\b(from|gives|bring)\b.*\b(return|again|bring)|make", row["premise"]))
+            for row in rows
+            if row["half"] == half
+        )
+        for half in ("matched", "mismatched")
+    }
     assert borrowed["mismatched"] > 100 > 20 > borrowed["matched"]
 
 
@@ -103,8 +113,10 @@ def test_reviews_are_of_one_mind() -> None:
         for row in glue_rows("sst2", split):
             other = (reviews.BAD, reviews.MORE_BAD) if row["label"] else (reviews.GOOD, reviews.MORE_GOOD)
             mine = (reviews.GOOD, reviews.MORE_GOOD) if row["label"] else (reviews.BAD, reviews.MORE_BAD)
-            found = [any(p.lower() in row["sentence"].lower() for phrases in side for p in phrases.of("all"))
-                     for side in (mine, other)]  # fmt: skip
+            found = [
+                any(p.lower() in row["sentence"].lower() for phrases in side for p in phrases.of("all"))
+                for side in (mine, other)
+            ]
             assert found == [True, False], row
 
 

@@ -11,17 +11,9 @@ from typing import Any, get_type_hints
 
 from ssm_tune.commands import SUBCOMMANDS
 from ssm_tune.config.groups import names
-from ssm_tune.config.schema import Config
+from ssm_tune.config.schema import CHOICES, Config
 from ssm_tune.utils.errors import UserError
 
-CHOICES = {
-    "device": ("auto", "cpu", "cuda"),
-    "backend": ("auto", "cuda", "reference"),
-    "protocol": ("auto", "paper", "standard"),
-    "logger": ("none", "wandb"),
-    "force": ("true", "false"),
-    "frozen": ("true", "false"),
-}
 GROUPS = ("method", "task", "model", "data")
 
 BASH = """\
@@ -74,8 +66,10 @@ def script(arguments: Sequence[str]) -> str:
     """The script for the shell that ``arguments`` name. Raises UserError for another one."""
     if list(arguments) not in (["bash"], ["zsh"]):
         raise UserError("--completion needs a shell: ssm-tune --completion bash, or zsh")
-    values = CHOICES | {group: tuple(names(group)) for group in GROUPS}
-    settings = " ".join(dict.fromkeys(f"{name}=" for name in (*GROUPS, *_settings(Config, ""))))
+    kinds = dict(_settings(Config, ""))
+    values = {name: ("true", "false") for name, kind in kinds.items() if kind is bool} | CHOICES
+    values |= {group: tuple(names(group)) for group in GROUPS}
+    settings = " ".join(f"{name}=" for name in dict.fromkeys((*GROUPS, *kinds, *CHOICES)))
     commands = " ".join(SUBCOMMANDS)
     if arguments[0] == "bash":
         cases = (f'    {name}=*) words="{" ".join(choices)}" ;;' for name, choices in values.items())
@@ -84,12 +78,12 @@ def script(arguments: Sequence[str]) -> str:
     return ZSH.format(commands=commands, settings=settings, cases="\n".join(cases))
 
 
-def _settings(section: Any, prefix: str) -> Iterator[str]:
-    """The dotted names of the shared settings."""
+def _settings(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The dotted names of the shared settings, with their types."""
     hints = get_type_hints(section)
     for field in fields(section):
         kind = hints[field.name]
         if is_dataclass(kind):
             yield from _settings(kind, f"{prefix}{field.name}.")
         elif kind is not Any:
-            yield f"{prefix}{field.name}"
+            yield f"{prefix}{field.name}", kind

@@ -15,11 +15,12 @@ from omegaconf import OmegaConf
 
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import benchmarks, conf_dir, names
-from ssm_tune.config.schema import Config
+from ssm_tune.config.protocol import resolved_protocol
+from ssm_tune.config.schema import CHOICES, Config
 from ssm_tune.data.tokenization import TokenizedExample, tokenize_training, too_long
 from ssm_tune.hub.download import used_files
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer
-from ssm_tune.tasks.base import Dataset, Example, Task, load_task, published_data
+from ssm_tune.tasks.base import Dataset, Example, Task, load_task
 from ssm_tune.tasks.spider import NEEDED, Spider
 from ssm_tune.utils.errors import UserError, nearest
 
@@ -123,9 +124,7 @@ def show(name: str, settings: Sequence[str], options: argparse.Namespace) -> int
         chosen.append(f"data.check={options.check}")
     config = compose([*chosen, *settings])
     data = dataclasses.asdict(config.data)
-    protocol = options.protocol or config.protocol
-    if protocol == "auto":
-        protocol = "paper" if published_data(data) else "standard"
+    protocol = resolved_protocol(options.protocol or config.protocol, data)
     task = load_task(config.task)
     dataset = task.load(data, protocol)
     if options.split not in (None, *dataset.splits):
@@ -233,12 +232,14 @@ def _parser() -> argparse.ArgumentParser:
     shown = parser.add_argument_group("show")
     shown.add_argument("--n", type=int, help=f"how many examples (default: {SHOWN})")
     shown.add_argument("--split", help="(default: train; with --statistics all)")
-    shown.add_argument("--data", choices=("hub", "local", "sample"), help="(default: local with --data-path, else hub)")
+    shown.add_argument("--data", choices=CHOICES["data.source"], help="(default: local with --data-path, else hub)")
     shown.add_argument(
         "--data-path", metavar="PATH", help="folder of the official files; of your own data's tasks a file or folder"
     )
-    shown.add_argument("--check", choices=("counts", "off"), help="off: accept other counts than the published ones")
-    shown.add_argument("--protocol", choices=("paper", "standard"), help="(default: as a run on these data)")
+    shown.add_argument(
+        "--check", choices=CHOICES["data.check"][:2], help="off: accept other counts than the published ones"
+    )
+    shown.add_argument("--protocol", choices=CHOICES["protocol"][1:], help="(default: as a run on these data)")
     shown.add_argument(
         "--tokenizer", metavar="NAME_OR_PATH", help="(default: of the task's default model; sample: tiny)"
     )

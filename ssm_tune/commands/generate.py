@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.config.schema import CHOICES
 from ssm_tune.utils.errors import UserError
 
 
@@ -23,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", required=True, help="the text to answer; - reads it from standard input")
     parser.add_argument("--num-beams", type=int, help="1 is greedy (default: as the run decoded)")
     parser.add_argument("--max-new-tokens", type=int, help="(default: as the run decoded)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", choices=CHOICES["device"])
     parser.add_argument("--raw", action="store_true", help="add no separator to the prompt")
     return parser
 

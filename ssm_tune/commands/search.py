@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.config.groups import conf_dir, names
+from ssm_tune.config.groups import conf_dir, model_label, names
 from ssm_tune.config.tuned import merge, read_tuned, write_tuned
 from ssm_tune.experiment.run_lock import turn
 from ssm_tune.metrics.names import heading
@@ -69,8 +69,7 @@ def _tuned_file(to: Path | None, search: Search) -> Path:
         return to
     name = search.tuned
     if name is None:
-        section = search.configs[0].model
-        name = section["name"] or Path(section["path"] or "tuned").expanduser().resolve().name
+        name = model_label(search.configs[0].model)
     return conf_dir() / "tuned" / f"{name}.yaml"
 
 

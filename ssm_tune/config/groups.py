@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def names(group: str) -> list[str]:
 def benchmarks() -> list[str]:
     """The tasks that have published data and a part in the sample world: all but those for data of one's own."""
     return [name for name in names("task") if "data" not in OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")]
+
+
+def model_label(section: Mapping[str, Any]) -> str:
+    """The name under which a ``model`` section's model stands in records: its own, else that of its folder."""
+    return str(section["name"] or Path(str(section["path"])).expanduser().resolve().name)
 
 
 def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -16,14 +16,28 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from ssm_tune.config.groups import names
 from ssm_tune.utils.errors import UserError, nearest
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.source": ("hub", "local", "sample"),
+    "data.check": ("counts", "off", "own"),
+    "train.adapter_dtype": ("auto", "bfloat16", "float32"),
+    "train.cuda_graphs": ("auto", "off"),
+    "train.recompute": ("auto", "on", "off"),
+    "protocol": ("auto", "paper", "standard"),
+    "device": ("auto", "cpu", "cuda"),
+    "backend": ("auto", "cuda", "mamba_ssm", "reference"),
+    "logger": ("none", "wandb"),
+    "sweep.on_error": ("continue", "stop"),
+}
+"""The values of each setting that takes one of a few words; help, completion and checks read them here."""
+
 
 def _require(valid: bool, name: str, value: object, wanted: str) -> None:
     if not valid:
         raise UserError(f"{name} must be {wanted}, got {value!r}")
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, name, value, "one of " + ", ".join(choices))
+def _one_of(name: str, value: str) -> None:
+    _require(value in CHOICES[name], name, value, "one of " + ", ".join(CHOICES[name]))
 
 
 @dataclass
@@ -41,8 +55,8 @@ class DataConfig:
     """the name of a stand-in, or of one's own data, in records and tables; that of its folder or file where null"""
 
     def __post_init__(self) -> None:
-        _one_of("data.source", self.source, ("hub", "local", "sample"))
-        _one_of("data.check", self.check, ("counts", "off", "own"))
+        _one_of("data.source", self.source)
+        _one_of("data.check", self.check)
         if self.check == "own":
             if self.source == "sample" or not self.path:
                 instead = "; data=sample has none for it" if self.source == "sample" else ""
@@ -110,8 +124,8 @@ class TrainConfig:
     """GB for activations; null: most of what the GPU has free, and on a CPU as much as it takes"""
 
     def __post_init__(self) -> None:
-        _one_of("train.cuda_graphs", self.cuda_graphs, ("auto", "off"))
-        _one_of("train.recompute", self.recompute, ("auto", "on", "off"))
+        _one_of("train.cuda_graphs", self.cuda_graphs)
+        _one_of("train.recompute", self.recompute)
         if self.memory is not None:
             _require(0 < self.memory < 1e6, "train.memory", self.memory, "a positive number of GB")
         _require(self.epochs >= 1, "train.epochs", self.epochs, "at least 1")
@@ -124,7 +138,7 @@ class TrainConfig:
             _require(0 < self.learning_rate < 1e6, "train.learning_rate", self.learning_rate, "a positive number")
         if self.max_steps is not None:
             _require(self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
-        _one_of("train.adapter_dtype", self.adapter_dtype, ("auto", "bfloat16", "float32"))
+        _one_of("train.adapter_dtype", self.adapter_dtype)
         _require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "a positive number")
         _require(0 <= self.weight_decay < 1e6, "train.weight_decay", self.weight_decay, "0 or more")
         for name in ("beta1", "beta2"):
@@ -198,10 +212,10 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
-        _one_of("protocol", self.protocol, ("auto", "paper", "standard"))
-        _one_of("device", self.device, ("auto", "cpu", "cuda"))
-        _one_of("backend", self.backend, ("auto", "cuda", "mamba_ssm", "reference"))
-        _one_of("logger", self.logger, ("none", "wandb"))
+        _one_of("protocol", self.protocol)
+        _one_of("device", self.device)
+        _one_of("backend", self.backend)
+        _one_of("logger", self.logger)
         if self.trial:
             self._check_trial()
 

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssm_tune.config.groups import method_section
+from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
 
@@ -37,6 +38,22 @@ def of_cell(table: dict[str, Any] | None, model: str, task: str, method: dict[st
         found = (found or {}).get(name)
     found = found or {}
     return found.get(variant(method), found.get(method["name"]))
+
+
+def learning_rate_of(config: Config, model: str) -> tuple[float, str]:
+    """The learning rate of a run and where it comes from. model: its name, as records have it."""
+    if config.train.learning_rate is not None:
+        return config.train.learning_rate, "given"
+    rate = of_cell(config.tuned["learning_rate"], model, config.task["name"], config.method)
+    if rate is not None:
+        return rate, str(config.tuned["source"])
+    return config.method["learning_rate"], "the method's default: no tuned rate for this cell"
+
+
+def batch_size_of(config: Config, model: str) -> int:
+    """The number of examples a step of a run. model: its name, as records have it."""
+    tuned = of_cell(config.tuned["batch_size"], model, config.task["name"], config.method)
+    return config.train.batch_size or tuned or OFFICIAL_BATCH_SIZE
 
 
 def variant(method: dict[str, Any]) -> str:

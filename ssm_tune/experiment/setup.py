@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ssm_tune.config.groups import method_section
+from ssm_tune.config.protocol import resolved_protocol
 from ssm_tune.config.schema import Config
 from ssm_tune.data.selection import examples_of_run, within_token_limit
 from ssm_tune.generation.settings import DecodeSettings
@@ -24,7 +25,7 @@ from ssm_tune.ops.backend import Choice, choose
 from ssm_tune.records.record import RECORD_NAME
 from ssm_tune.records.run_id import digest, folder_name
 from ssm_tune.records.trial import TRIAL_NAME
-from ssm_tune.tasks.base import Dataset, Roles, Task, load_task, published_data
+from ssm_tune.tasks.base import Dataset, Roles, Task, load_task
 from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.training.distributed import ALONE, World, parts_of
 from ssm_tune.training.settings import TrainSettings, adapter_dtype, total_steps, train_settings
@@ -135,9 +136,7 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
     kernels = choose(config.backend, device, dtype)
     require_writable(Path(config.output_dir), "output_dir")
     data = dataclasses.asdict(config.data)
-    protocol = config.protocol
-    if protocol == "auto":
-        protocol = "paper" if published_data(data) else "standard"
+    protocol = resolved_protocol(config.protocol, data)
     dataset = task.load(data, protocol)
     roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
     if roles.selection == "carved":
@@ -145,7 +144,7 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
     dataset = examples_of_run(dataset, roles, config.splits.selection_examples, config.trial)
     task.check_scoring(dataset.splits[roles.selection if config.trial else roles.report])  # a trial has no reported one
     name = model_name(config.model)
-    train, source = train_settings(config, protocol, name, task, method)
+    train, source = train_settings(config, protocol, name)
     parts_of(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)

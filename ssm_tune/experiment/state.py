@@ -17,7 +17,7 @@ from ssm_tune.generation.predict import Answered
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.load import name_of
 from ssm_tune.records.provenance import git_state, hardware, versions
-from ssm_tune.records.run_id import digest
+from ssm_tune.records.run_id import digest, request_hash
 from ssm_tune.records.schema import SCHEMA, Record
 from ssm_tune.records.trial import TRIAL_SCHEMA, Trial
 from ssm_tune.tasks.base import Scored
@@ -169,6 +169,7 @@ def make_record(
         "cell": prepared.cell,
         "config": config,
         "config_hash": digest(config),
+        "request_hash": request_hash(prepared.config),
         "cell_hash": prepared.key,
         "primary_metric": prepared.dataset.primary,
         "headline": list(prepared.dataset.headline),

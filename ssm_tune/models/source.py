@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.config.groups import model_label
 from ssm_tune.hub.download import model_folder
 from ssm_tune.utils.errors import UserError, nearest
 
@@ -101,6 +102,4 @@ def model_name(section: dict[str, Any]) -> str:
         if not isinstance(section[key], str | None):
             raise UserError(f"model.{key} must be text, got {section[key]!r}")
     require_model_path(section)
-    if section["name"]:
-        return str(section["name"])
-    return Path(section["path"]).expanduser().resolve().name
+    return model_label(section)

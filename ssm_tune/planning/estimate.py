@@ -20,7 +20,7 @@ from ssm_tune.ops.cuda.graph import Capture, CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
 from ssm_tune.planning.workload import Workload, evaluations, training_work
-from ssm_tune.records.run_id import asked_key, digest, label_of
+from ssm_tune.records.run_id import digest, label_of, request_hash
 from ssm_tune.sweeps.status import Results
 from ssm_tune.sweeps.sweep_file import Cell
 from ssm_tune.training.settings import total_steps
@@ -102,7 +102,8 @@ class Planner:
             if state.record is not None and not config.force:
                 self._found[number] = Planned(label_of(cell.overrides), state.status, state.detail)
                 continue
-            key = digest([asked_key(dataclasses.replace(config, seed=0)), config.output_dir, config.decode.batch_size])
+            request = request_hash(dataclasses.replace(config, seed=0))
+            key = digest([request, config.output_dir, config.decode.batch_size])
             self._groups.setdefault(key, []).append((number, cell, config))
         for at, group in enumerate(self._groups.values(), start=1):
             say(f"measuring {at} of {len(self._groups)}: {label_of(group[0][1].overrides)}")

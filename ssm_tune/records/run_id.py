@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ssm_tune.config.groups import model_label
+from ssm_tune.config.protocol import published_data, resolved_protocol
 from ssm_tune.config.schema import Config
+from ssm_tune.config.tuned import batch_size_of, learning_rate_of
 
 EXECUTION = {
     "train": ("cuda_graphs", "micro_batch", "deterministic", "recompute", "memory"),
@@ -36,15 +39,33 @@ def folder_name(cell: dict[str, Any], key: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9=._-]+', '_', name)[:120]}-{key[:8]}"
 
 
-def asked_key(config: Config) -> str:
-    """Names a cell as it was asked for, before data and model are known."""
+def request_of(config: Config) -> dict[str, Any]:
+    """What determines a run's result, as far as it is known before data and model are read.
+
+    Two configurations with one request ask for one run. What a name, a tuned file or the protocol stands for is
+    resolved; where files lie is left out if they go by a name, and how the run is computed always.
+    """
     asked = {name: value for name, value in asdict(config).items() if name in ASKED_FOR}
     for section, settings in EXECUTION.items():
         for setting in settings:
-            del asked[section][setting]
-    if config.train.learning_rate is None:
-        asked["rates"] = config.tuned["source"]
-    return digest(asked)[:16]
+            asked[section].pop(setting, None)
+    data, model = asked["data"], asked["model"]
+    label = model_label(model)
+    asked["protocol"] = resolved_protocol(config.protocol, data)
+    asked["train"]["learning_rate"] = learning_rate_of(config, label)[0]
+    asked["train"]["batch_size"] = batch_size_of(config, label)
+    if config.train.adapter_dtype == "auto":  # bfloat16 for tuned rates that were found with it
+        asked["rates"] = learning_rate_of(config, label)[1]
+    if data["name"] is not None or published_data(data):
+        del data["path"]
+    if model["source"] == "folder" and model["name"] is not None:
+        del model["path"]
+    return asked
+
+
+def request_hash(config: Config) -> str:
+    """sha256 (hex) of ``request_of``, which the record of the run holds."""
+    return digest(request_of(config))
 
 
 def label_of(overrides: Sequence[str]) -> str:

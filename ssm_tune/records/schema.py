@@ -129,6 +129,7 @@ class Record(TypedDict):
     cell: Cell
     config: dict[str, Any]
     config_hash: str
+    request_hash: NotRequired[str]  # of what was asked for (run_id.py); absent: in older records
     primary_metric: str
     headline: list[str]  # the metrics that tables show, in their order
     splits: Splits

@@ -5,7 +5,7 @@ runs, and is no record: nothing that reads results takes it for one.
 """
 
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from ssm_tune.records.record import find
 from ssm_tune.records.schema import (
@@ -41,6 +41,7 @@ class Trial(TypedDict):
     status: Literal["completed", "diverged"]
     cell: Cell
     config: dict[str, Any]
+    request_hash: NotRequired[str]
     primary_metric: str
     splits: Splits
     examples: int  # of the selection split, as scored

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.config.protocol import resolved_protocol
 from ssm_tune.utils.errors import UserError
 
 GROUPS = {
@@ -100,9 +101,8 @@ class TableSpec:
     compare: str | None = None
 
     def protocol_of(self, column: Column) -> str:
-        if self.protocol != "auto":
-            return self.protocol
-        return "paper" if column.data == "hub" else "standard"
+        """The protocol of a column's runs; what is not on the hub is a stand-in."""
+        return resolved_protocol(self.protocol, {"source": column.data, "check": "off"})
 
 
 def table_names() -> list[str]:
@@ -143,10 +143,12 @@ def load_table_spec(name: str) -> TableSpec:
 
 def parse_table_spec(name: str, plan: Any) -> TableSpec:
     """A TableSpec from the plain contents of a yaml. Raises ValueError for what is invalid."""
+    from ssm_tune.config.schema import CHOICES
+
     plan = _section(plan, KEYS, "the table")
     protocol = plan.get("protocol", "auto")
-    if protocol not in ("auto", "paper", "standard"):
-        raise ValueError(f"protocol must be auto, paper or standard, got {protocol!r}")
+    if protocol not in CHOICES["protocol"]:
+        raise ValueError(f"protocol must be one of {', '.join(CHOICES['protocol'])}, got {protocol!r}")
     seeds = plan.get("seeds", [42])
     if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
         raise ValueError(f"seeds must be whole numbers, got {seeds!r}")

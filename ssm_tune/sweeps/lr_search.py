@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssm_tune.config.compose import RATE, Composer
-from ssm_tune.config.groups import names
+from ssm_tune.config.groups import model_label, names
 from ssm_tune.config.schema import Config
-from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell, variant
+from ssm_tune.config.tuned import batch_size_of, variant
 from ssm_tune.records.trial import Trial
 from ssm_tune.sweeps.sweep_file import (
     Block,
@@ -162,9 +162,7 @@ def _budget(config: Config) -> dict[str, Any]:
     """What a trial costs, and what it is measured on."""
     train = {f"train.{key}": value for key, value in dataclasses.asdict(config.train).items() if key != "learning_rate"}
     if config.train.batch_size is None:
-        name = config.model["name"]
-        found = of_cell(config.tuned["batch_size"], name, config.task["name"], config.method)
-        train["train.batch_size"] = found or OFFICIAL_BATCH_SIZE
+        train["train.batch_size"] = batch_size_of(config, model_label(config.model))
     others = {"model": config.model, "data": dataclasses.asdict(config.data), "decode": config.decode}
     return train | {"seed": config.seed, "splits": config.splits, **others}
 

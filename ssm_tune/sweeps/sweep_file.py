@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 
 from ssm_tune.config.groups import conf_dir, names
 from ssm_tune.config.hydra_errors import explain
+from ssm_tune.config.schema import CHOICES
 from ssm_tune.utils.errors import UserError, nearest
 
-ON_ERROR = ("continue", "stop")
 _NO_TEXT = ("null", "true", "false", "nan", "inf")
 FILTERED = ("task", "method")
 """Of these a sweep takes no others than its own: a word that it does not have is a mistake."""
@@ -84,8 +84,8 @@ def read_settings(settings: Sequence[str], group: str = "sweep") -> tuple[Sweep,
             sweep.files += [value.partition("=")[2] for value in values]
         elif name == "sweep.on_error":
             sweep.on_error = values[0].partition("=")[2]
-            if sweep.on_error not in ON_ERROR or len(values) > 1:
-                raise UserError(f"sweep.on_error must be one of {', '.join(ON_ERROR)}, got {sweep.on_error!r}")
+            if sweep.on_error not in CHOICES[name] or len(values) > 1:
+                raise UserError(f"sweep.on_error must be one of {', '.join(CHOICES[name])}, got {sweep.on_error!r}")
         elif name.startswith("sweep."):
             raise UserError(f"there is no setting {name!r}: {nearest(name, ['sweep.on_error'])}")
         elif override.is_hydra_override() or name.startswith(("hydra/", "hydra.")):

@@ -19,7 +19,7 @@ from ssm_tune.experiment.run_lock import ASKED, CLAIMS_NAME, Asked, Held, note_f
 from ssm_tune.experiment.signals import interruptible, stopped_early, stopping
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import why_diverged
-from ssm_tune.records.run_id import asked_key, label_of
+from ssm_tune.records.run_id import label_of, request_hash
 from ssm_tune.reporting.summary import summary
 from ssm_tune.training.distributed import leads
 from ssm_tune.utils.errors import Stopped, UserError, first_line
@@ -45,12 +45,12 @@ class Outcome:
 def unprepared_path(config: Config) -> Path:
     """Where a failure is noted that comes before the cell's folder is known."""
     claims = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / CLAIMS_NAME
-    return claims / f"unprepared-{asked_key(config)}.json"
+    return claims / f"unprepared-{request_hash(config)[:16]}.json"
 
 
 def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     """Run the cell and print what came of it. Raises what ends it: UserError, Stopped, anything."""
-    asked, unprepared = Asked(asked_key(config), label_of(overrides)), unprepared_path(config)
+    asked, unprepared = Asked(request_hash(config), label_of(overrides)), unprepared_path(config)
     token = ASKED.set(asked)
     try:
         with stopping():

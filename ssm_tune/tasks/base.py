@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from ssm_tune.config.protocol import published_data
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.instantiate import instantiate
 
@@ -183,11 +184,6 @@ def make_dataset(
             row = [split, example.id, example.prefix, example.prompt, example.target, *example.references]
             digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
     return Dataset(name, published, splits, digest.hexdigest(), primary, headline, origin or {})
-
-
-def published_data(data: dict[str, Any]) -> bool:
-    """Whether the ``data`` section asks for a published data set, whose counts are then checked."""
-    return data["source"] == "hub" or (data["source"] == "local" and data["check"] == "counts")
 
 
 def data_name(data: dict[str, Any], task: str) -> str:

@@ -8,21 +8,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from ssm_tune.config.protocol import published_data
 from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.bleu import bleu_scored, bleu_signature, sacrebleu, sacrebleu_signature
 from ssm_tune.metrics.meteor import meteor, meteor_name, meteor_signature, require_wordnet
-from ssm_tune.tasks.base import (
-    OWN_WORDING,
-    SEPARATOR,
-    Dataset,
-    Example,
-    Roles,
-    Scored,
-    Task,
-    data_name,
-    make_dataset,
-    published_data,
-)
+from ssm_tune.tasks.base import OWN_WORDING, SEPARATOR, Dataset, Example, Roles, Scored, Task, data_name, make_dataset
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, place, read_json_list, read_text
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError

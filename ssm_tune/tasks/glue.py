@@ -12,20 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from ssm_tune.config.protocol import published_data
 from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.classification import classification, classification_signature, classification_statistics
-from ssm_tune.tasks.base import (
-    OWN_WORDING,
-    SEPARATOR,
-    Dataset,
-    Example,
-    Roles,
-    Scored,
-    Task,
-    data_name,
-    make_dataset,
-    published_data,
-)
+from ssm_tune.tasks.base import OWN_WORDING, SEPARATOR, Dataset, Example, Roles, Scored, Task, data_name, make_dataset
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, check_unquoted, read_tsv
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError

@@ -6,19 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.config.protocol import published_data
 from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.rouge import rouge_scored, rouge_signature
-from ssm_tune.tasks.base import (
-    SEPARATOR,
-    Dataset,
-    Example,
-    Roles,
-    Scored,
-    Task,
-    data_name,
-    make_dataset,
-    published_data,
-)
+from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Roles, Scored, Task, data_name, make_dataset
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError

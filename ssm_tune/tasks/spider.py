@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.config.protocol import published_data
 from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.sql import (
     LEVELS,
@@ -22,18 +23,7 @@ from ssm_tune.metrics.sql import (
     signatures,
     spider_scores,
 )
-from ssm_tune.tasks.base import (
-    OWN_WORDING,
-    SEPARATOR,
-    Dataset,
-    Example,
-    Roles,
-    Scored,
-    Task,
-    data_name,
-    make_dataset,
-    published_data,
-)
+from ssm_tune.tasks.base import OWN_WORDING, SEPARATOR, Dataset, Example, Roles, Scored, Task, data_name, make_dataset
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample_data import SPIDER_FOLDER
 from ssm_tune.tasks.splits import hold_out_validation

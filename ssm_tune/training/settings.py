@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.config.schema import Config
-from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell
-from ssm_tune.methods.base import Method
+from ssm_tune.config.tuned import batch_size_of, learning_rate_of
 from ssm_tune.models.pretrained import DTYPES
-from ssm_tune.tasks.base import Task
 from ssm_tune.utils.errors import UserError
 
 
@@ -43,20 +41,13 @@ def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
     return per_epoch, total if settings.max_steps is None else min(total, settings.max_steps)
 
 
-def train_settings(config: Config, protocol: str, model: str, task: Task, method: Method) -> tuple[TrainSettings, str]:
+def train_settings(config: Config, protocol: str, model: str) -> tuple[TrainSettings, str]:
     """The settings of the optimizer, and where the learning rate comes from."""
-    wanted, tuned = config.train, config.tuned
-    rate, batch_size = wanted.learning_rate, wanted.batch_size
-    source = "given"
-    if rate is None:
-        rate, source = of_cell(tuned["learning_rate"], model, task.name, config.method), str(tuned["source"])
-    if rate is None:
-        rate, source = method.learning_rate, "the method's default: no tuned rate for this cell"
-    if batch_size is None:
-        batch_size = of_cell(tuned["batch_size"], model, task.name, config.method) or OFFICIAL_BATCH_SIZE
+    wanted = config.train
+    rate, source = learning_rate_of(config, model)
     settings = TrainSettings(
         epochs=wanted.epochs,
-        batch_size=batch_size,
+        batch_size=batch_size_of(config, model),
         learning_rate=rate,
         seed=config.seed,
         max_steps=wanted.max_steps,

@@ -6,13 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssm_tune.cli import main
 from ssm_tune.commands import SUBCOMMANDS
 from ssm_tune.config.groups import names
+from ssm_tune.config.schema import CHOICES, Config
+from ssm_tune.ops.backend import BACKENDS
 
 DRIVER = """
 source "$1"
@@ -59,6 +63,21 @@ def test_beginnings_and_lists(script: Path) -> None:
     assert offered(script, "ssm-tune method=state") == {"state_offset", "state_offset_y"}
     assert offered(script, "ssm-tune -m method=lora,bit") == {"lora,bitfit"}
     assert offered(script, "ssm-tune device=c") == {"cpu", "cuda"}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_choices_of_a_setting(script: Path, name: str) -> None:
+    assert offered(script, f"ssm-tune {name}=") == set(CHOICES[name])
+
+
+def test_choices_are_written_once() -> None:
+    assert CHOICES["backend"] == BACKENDS
+    for name, choices in CHOICES.items():
+        setting: Any = None if name == "sweep.on_error" else Config
+        for part in name.split(".") if setting else ():
+            kind = {field.name: field for field in fields(setting)}[part]
+            setting = kind.default_factory if callable(kind.default_factory) else kind.default  # type: ignore[arg-type]
+        assert setting is None or setting in choices
 
 
 ZSH_DRIVER = """

@@ -11,16 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.tasks.base import (
-    Dataset,
-    Example,
-    Roles,
-    Scored,
-    Task,
-    data_name,
-    make_dataset,
-    published_data,
-)
+from ssm_tune.config.protocol import published_data
+from ssm_tune.tasks.base import Dataset, Example, Roles, Scored, Task, data_name, make_dataset
 from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.utils.errors import UserError
 

@@ -27,7 +27,7 @@ from ssm_tune.models.mamba import Mamba
 from ssm_tune.planning.profiling import RATE
 from ssm_tune.records.provenance import hardware
 from ssm_tune.training.settings import TrainSettings
-from ssm_tune.training.trainer import Training
+from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import UserError, first_line
 
 NEW_TOKENS = 20
@@ -199,12 +199,11 @@ def _our_step(model: Mamba, method: str, rows: list[list[int]]) -> Step:
     sequences = [TokenizedExample(tokens, min(LABELS, len(tokens) - 1)) for tokens in rows]
     settings = TrainSettings(epochs=10**6, batch_size=len(rows), learning_rate=RATE, seed=0)
     section = method_section(method, LORA if method == "lora" else {})
-    training = Training(attach(model, load_method(section)), sequences, settings, pad=0)
-    training.gate = None  # it holds copies, and is for a run's first steps alone
+    training = Trainer(attach(model, load_method(section)), sequences, settings, 0, check=False)
     model.train()
 
     def step() -> tuple[float, float]:
-        row = training.advance()[0]
+        row = training.train_steps()[0]
         return row["loss"], row["grad_norm"]
 
     return step

@@ -16,8 +16,8 @@ from ssm_tune.methods.base import Adapter, attach, load_method
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.profiling import milliseconds_a_step, refused, training_on_random_tokens
-from ssm_tune.training.recompute_plan import LEARNT, Plan, plan, workspaces
-from ssm_tune.training.trainer import Training
+from ssm_tune.training.recompute_plan import TRAINED_COPIES, RecomputePlan, plan_recompute, workspaces
+from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import UserError, first_line
 
 LABELS = 32
@@ -129,7 +129,7 @@ def _measured(case: TrainStep, graphs: bool, share: float | None) -> Row:
         row |= {
             "recomputed_blocks": chosen.recompute.whole,
             "partly_recomputed_blocks": chosen.recompute.partly,
-            "layers": chosen.footprint.layers,
+            "layers": chosen.memory.layers,
             "allowed_gb": (weights + share_of_official(case, weights, share)) / 1e9,
         }
     return row | {
@@ -139,12 +139,11 @@ def _measured(case: TrainStep, graphs: bool, share: float | None) -> Row:
     }
 
 
-def _training(case: TrainStep, graphs: bool, device: torch.device) -> tuple[Training, int]:
+def _training(case: TrainStep, graphs: bool, device: torch.device) -> tuple[Trainer, int]:
     """A training on random tokens, and the bytes of the model's weights."""
     adapter, weights = _attached(case, device)
     shape = case.batch_size, case.length, case.batch_size * LABELS
     training = training_on_random_tokens(adapter, shape, CudaCapture(device) if graphs else None)
-    training.gate = None  # random weights that hardly move are no case for it, and it holds copies
     return training, weights
 
 
@@ -155,7 +154,7 @@ def _attached(case: TrainStep, device: torch.device) -> tuple[Adapter, int]:
     return attach(model, load_method(method_section(case.method))), weights
 
 
-def planned(case: TrainStep, graphs: bool, share: float, device: torch.device) -> Plan:
+def planned(case: TrainStep, graphs: bool, share: float, device: torch.device) -> RecomputePlan:
     """What a run on a case's batches recomputes under ``activations_budget``.
 
     Raises UserError where nothing keeps to it.
@@ -167,7 +166,7 @@ def planned(case: TrainStep, graphs: bool, share: float, device: torch.device) -
     extents = case.length, case.batch_size * LABELS
     longest = case.batch_size, *(length_bucket(*extents) if graphs else extents)
     try:
-        return plan(model, adapter.method, model.dtype, longest, "auto", budget / 1e9)
+        return plan_recompute(model, adapter.method, model.dtype, longest, "auto", budget / 1e9)
     except UserError as error:  # its advice is for a run
         raise UserError(f"recomputing all blocks does not keep to the {budget / 1e9:.3g} GB of the budget") from error
 
@@ -183,7 +182,7 @@ def activations_budget(case: TrainStep, share: float, weights: int, added: int, 
 
     Raises UserError where it leaves none.
     """
-    allowed, others = share_of_official(case, weights, share), added + LEARNT * trained + workspaces
+    allowed, others = share_of_official(case, weights, share), added + TRAINED_COPIES * trained + workspaces
     if allowed <= others:
         raise UserError(
             f"{others / 1e9:.3g} GB of trained parameters, their gradients, AdamW's moments and cuBLAS's workspaces "

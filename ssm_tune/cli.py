@@ -15,8 +15,8 @@ from typing import Any
 
 from ssm_tune.commands import SUBCOMMANDS
 from ssm_tune.config.groups import names
-from ssm_tune.training.distributed import leads
-from ssm_tune.utils.errors import Elsewhere, Stopped, UserError, nearest
+from ssm_tune.training.distributed import is_rank_zero
+from ssm_tune.utils.errors import PeerFailed, Stopped, UserError, nearest
 
 HELP = """\
 ssm-tune: compare parameter-efficient fine-tuning methods on state space models
@@ -99,18 +99,18 @@ def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
     """Run ``work`` with every error as one line on stderr. interrupted: what Ctrl-C leaves to say."""
     try:
         return int(work() or 0)
-    except Elsewhere as error:
+    except PeerFailed as error:
         _trace()
         return error.status
     except UserError as error:
         _trace()
         return _fail(str(error))
     except Stopped as error:
-        if leads():
+        if is_rank_zero():
             print(f"ssm-tune: {error}", file=sys.stderr)
         return 128 + error.signal
     except KeyboardInterrupt:
-        if leads():
+        if is_rank_zero():
             print(f"\n{interrupted}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as with "| head"

@@ -15,7 +15,7 @@ from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.schema import checked, register
 from ssm_tune.sweeps.run_sweep import run_many
 from ssm_tune.sweeps.worker import run_config
-from ssm_tune.training.distributed import processes, said_once
+from ssm_tune.training.distributed import rank_zero_reports, world_size
 from ssm_tune.utils.errors import UserError
 
 MANY = ("-m", "--multirun")
@@ -29,8 +29,8 @@ def main(arguments: list[str]) -> int:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through instead of printing and exiting
     settings = [argument for argument in arguments if argument not in MANY]
-    with said_once():
-        if processes() > 1 and len(settings) < len(arguments):
+    with rank_zero_reports():
+        if world_size() > 1 and len(settings) < len(arguments):
             raise UserError("torchrun's processes train one cell together: start it without -m, a command a cell")
     if len(settings) < len(arguments) and not any(argument.startswith("-") for argument in settings):
         return run_many(settings)
@@ -47,7 +47,7 @@ def _run_one(arguments: list[str]) -> int:
 
     def task(composed: DictConfig) -> None:
         try:
-            with said_once():
+            with rank_zero_reports():
                 config = checked(composed)
             statuses.append(run_config(config, arguments).exit)
         except Exception as error:  # kept and raised after Hydra is through, which would print lines of its own
@@ -57,13 +57,13 @@ def _run_one(arguments: list[str]) -> int:
     before = sys.argv
     sys.argv = ["ssm-tune", *arguments]
     try:
-        with said_once():
+        with rank_zero_reports():
             explained(program, arguments)
     finally:
         sys.argv = before
     for error in failed:
         if isinstance(error, OmegaConfBaseException):
-            with said_once():
+            with rank_zero_reports():
                 raise UserError(explain(error, arguments)) from error
         raise error
     return max(statuses, default=0)

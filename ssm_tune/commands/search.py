@@ -16,7 +16,7 @@ from ssm_tune.records.trial import Trial
 from ssm_tune.sweeps.lr_search import Choice, Search, choose, provenance, rate_of, read_search, same_kind, score_of
 from ssm_tune.sweeps.run_sweep import run_sweep
 from ssm_tune.sweeps.status import Results
-from ssm_tune.training.distributed import processes
+from ssm_tune.training.distributed import world_size
 from ssm_tune.utils.errors import UserError
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print("\n".join(_budget(search, path)))
         return 0
-    if processes() > 1:
+    if world_size() > 1:
         raise UserError("torchrun's processes train one cell together: a search is started without it")
     outcomes = run_sweep(search.sweep)
     with turn(Path(search.configs[0].output_dir) / "trials" / path.name):  # parts of a search may end at once

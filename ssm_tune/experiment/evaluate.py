@@ -19,9 +19,9 @@ from ssm_tune.utils.progress import Display
 
 def score_frozen(session: Session, ui: Display) -> None:
     """The untrained model's score on the report split, decoded or from the cache, by the leading process alone."""
-    if session.world.leads:
+    if session.world.is_rank_zero:
         _score_frozen(session, ui)
-    session.state.frozen = session.world.shared(session.state.frozen, session.poll)
+    session.state.frozen = session.world.broadcast(session.state.frozen, session.poll)
     session.milestone()
 
 
@@ -60,13 +60,13 @@ def answers_of(session: Session, split: str, ui: Display, label: str) -> Answers
     except Diverged as error:
         found = error
     outputs, tokens = [""] * len(examples), 0
-    for rank, theirs in enumerate(world.gathered(found, session.poll)):
+    for rank, theirs in enumerate(world.all_gather(found, session.poll)):
         if isinstance(theirs, Diverged):
             raise theirs
         outputs[rank :: world.size], given = theirs
         tokens += given
-    scored = _scored(session, outputs, split) if world.leads else None
-    answers = world.shared(scored, session.poll)
+    scored = _scored(session, outputs, split) if world.is_rank_zero else None
+    answers = world.broadcast(scored, session.poll)
     assert answers is not None
     state.generated += tokens
     state.answered.clear()

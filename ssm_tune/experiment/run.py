@@ -36,10 +36,10 @@ from ssm_tune.records.record import RECORD_NAME, read_record, write_record
 from ssm_tune.records.schema import Record
 from ssm_tune.records.trial import TRIAL_NAME, Trial, read_trial, write_trial
 from ssm_tune.training.checkpoint import Checkpoint
-from ssm_tune.training.determinism import fix_workspace
-from ssm_tune.training.distributed import ALONE, World, joined
-from ssm_tune.training.recompute_plan import NOTHING, Plan, plan
-from ssm_tune.training.trainer import Trained, Training, train
+from ssm_tune.training.determinism import fix_cublas_workspace
+from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup, process_group
+from ssm_tune.training.recompute_plan import NO_RECOMPUTE, RecomputePlan, plan_recompute
+from ssm_tune.training.trainer import Trainer, TrainResult
 from ssm_tune.utils.errors import Diverged, Stopped, UserError
 from ssm_tune.utils.files import write_jsonl
 from ssm_tune.utils.progress import Display, Silent, progress
@@ -64,38 +64,42 @@ def run(config: Config) -> Finished:
     torch.set_flush_denormal(True)
     try:
         if config.train.deterministic and config.device != "cpu":
-            fix_workspace()
-        with joined(config.device) as world:
-            return _claim_and_run(config, progress() if world.leads else Silent(), world)
+            fix_cublas_workspace()
+        with process_group(config.device) as world:
+            return _claim_and_run(config, progress() if world.is_rank_zero else Silent(), world)
     finally:
         torch.set_flush_denormal(False)  # it is a state of the processor, not ours to keep
 
 
-def _claim_and_run(config: Config, ui: Display, world: World) -> Finished:
+def _claim_and_run(config: Config, ui: Display, world: ProcessGroup) -> Finished:
     begun = time.perf_counter()
     reset_peak_memory()
     if config.logger == "wandb":
         require_wandb()  # before the data and the model: a missing package is quickly told
     prepared = prepare(config, world)
     folder = prepared.folder
-    if any(key != prepared.key for key in world.gathered(prepared.key)):
+    if any(key != prepared.key for key in world.all_gather(prepared.key)):
         raise UserError("the processes do not train the same cell: their data or models differ")
-    with claimed(folder) if world.leads else nullcontext(), world.telling(), interruptible() as interruption:
+    with (
+        claimed(folder) if world.is_rank_zero else nullcontext(),
+        world.propagate_failures(),
+        interruptible() as interruption,
+    ):
         session = Session(prepared, folder, interruption, begun, world)
         path = _goal(prepared)
-        exists = world.shared(path.exists())
-        kept = world.shared(_kept(path, config) if world.leads and exists and not config.force else None)
+        exists = world.broadcast(path.exists())
+        kept = world.broadcast(_kept(path, config) if world.is_rank_zero and exists and not config.force else None)
         if kept is not None:
-            if world.leads:
-                session.checkpoints.remove()  # of a run that was killed right behind its record
+            if world.is_rank_zero:
+                session.checkpoints.delete()  # of a run that was killed right behind its record
             return Finished(path, kept, fresh=False)
-        if world.leads:
+        if world.is_rank_zero:
             check_model(prepared)
         _introduce(prepared, ui)
         _open(session, ui, anew=config.force or exists)
         session.state.seconds["load"] = (session.state.seconds["load"] or 0.0) + time.perf_counter() - begun
         about = prepared.cell | {"train": dataclasses.asdict(prepared.train), "backend": prepared.backend}
-        wanted = config.logger if world.leads else "none"
+        wanted = config.logger if world.is_rank_zero else "none"
         logger = make_logger(wanted, Path(config.output_dir), prepared.key, folder.name, about, ui.say)
         finished: Finished | None = None
         try:
@@ -113,12 +117,12 @@ def _claim_and_run(config: Config, ui: Display, world: World) -> Finished:
 def _without_memory(session: Session, first: str) -> str:
     """What to say of a run that is out of GPU memory. first: the first line of the error."""
     training, saved = session.training, "What was saved stays, and the same command goes on from it"
-    if training is None or training.computing is None or session.plan is None:
+    if training is None or training.current_shape is None or session.plan is None:
         return (
             f"out of GPU memory ({session.where()}): {first}. {saved}: with a smaller decode.batch_size, which changes "
             "no result, if this was an evaluation"
         )
-    rows, length, labels = training.computing
+    rows, length, labels = training.current_shape
     what = f"in training, {session.where()}, on {rows} x {length} tokens with {labels} label tokens"
     return f"out of GPU memory ({what}): {first}. {saved}: {session.plan.advice(rows)}"
 
@@ -138,15 +142,15 @@ def _kept(path: Path, config: Config) -> Record | Trial | None:
 
 def _open(session: Session, ui: Display, anew: bool) -> None:
     """Go on from the newest checkpoint, if there is one, and clear away what else an earlier session left."""
-    checkpoint = session.world.shared(_cleared(session, ui, anew) if session.world.leads else None)
+    checkpoint = session.world.broadcast(_cleared(session, ui, anew) if session.world.is_rank_zero else None)
     if checkpoint is not None:
         ui.say(session.resume(checkpoint))
 
 
 def _cleared(session: Session, ui: Display, anew: bool) -> Checkpoint | None:
     if anew:
-        session.checkpoints.remove()
-    checkpoint = session.checkpoints.newest(ui.say)
+        session.checkpoints.delete()
+    checkpoint = session.checkpoints.load_newest(ui.say)
     for left in session.folder.iterdir():
         ours = left == session.checkpoints.folder or (checkpoint and left.name.startswith("predictions-frozen."))
         if not ours:
@@ -168,15 +172,15 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
     ui.say(f"{prepared.method.name} trains {adapter.trainable:,} of {total_parameters(adapter):,} parameters")
     capture = CudaCapture(prepared.model.device) if captures(prepared) else None
     session.plan.apply(prepared.model)
-    training = Training(
+    training = Trainer(
         adapter, sequences, prepared.train, prepared.tokenizer.eos_id, capture, prepared.config.train.micro_batch,
-        world, prepared.config.train.deterministic,
+        world, deterministic=prepared.config.train.deterministic,
     )  # fmt: skip
     session.adopt(training)
     if not state.trained:
         _train(session, training, ui, logger)
-    state.seconds["train"] = training.trained.seconds
-    fill_train_losses(state, training.trained)
+    state.seconds["train"] = training.result.seconds
+    fill_train_losses(state, training.result)
 
     # a trial does not look at the reported split
     for chosen in () if prepared.config.trial else distinct(state.last, state.best):  # the best last: it stays
@@ -190,7 +194,7 @@ def _run(session: Session, ui: Display, logger: Logger) -> Finished:
             state.diverged = str(error)
             state.best, state.last = (None if one is chosen else one for one in (state.best, state.last))
 
-    record = world.shared(_leave(session, adapter, training.trained, base) if world.leads else None)
+    record = world.broadcast(_leave(session, adapter, training.result, base) if world.is_rank_zero else None)
     assert record is not None
     return Finished(_goal(prepared), record, fresh=True)
 
@@ -200,7 +204,7 @@ def captures(prepared: Prepared) -> bool:
     return prepared.kernels.name == "cuda" and prepared.config.train.cuda_graphs == "auto"
 
 
-def memory_plan(prepared: Prepared, sequences: TokenizedDataset, world: World = ALONE) -> Plan:
+def memory_plan(prepared: Prepared, sequences: TokenizedDataset, world: ProcessGroup = SINGLE_PROCESS) -> RecomputePlan:
     """How the longest batch that the training may meet is computed."""
     train = prepared.config.train
     rows = train.micro_batch or prepared.train.batch_size // world.size
@@ -208,20 +212,22 @@ def memory_plan(prepared: Prepared, sequences: TokenizedDataset, world: World = 
     if captures(prepared):
         length, labels = length_bucket(length, labels)
     longest = rows, length, labels
-    return plan(prepared.model, prepared.method, prepared.adapter_dtype, longest, train.recompute, train.memory)
+    return plan_recompute(
+        prepared.model, prepared.method, prepared.adapter_dtype, longest, train.recompute, train.memory
+    )
 
 
-def _planned(prepared: Prepared, sequences: TokenizedDataset, world: World, ui: Display) -> Plan:
+def _planned(prepared: Prepared, sequences: TokenizedDataset, world: ProcessGroup, ui: Display) -> RecomputePlan:
     """``memory_plan``, said before anything slow."""
     chosen = memory_plan(prepared, sequences, world)
-    if chosen.recompute != NOTHING or chosen.budget is not None:
+    if chosen.recompute != NO_RECOMPUTE or chosen.budget is not None:
         ui.say(chosen.line())
     if excess := chosen.excess():
         ui.say(f"note: {excess}")
     return chosen
 
 
-def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> Record | Trial:
+def _leave(session: Session, adapter: Adapter, trained: TrainResult, base: int) -> Record | Trial:
     """Write all that stays of the run, what says that it is done last."""
     prepared, state, folder = session.prepared, session.state, session.folder
     write_jsonl(folder / "steps.jsonl.gz", trained.steps)
@@ -236,7 +242,7 @@ def _leave(session: Session, adapter: Adapter, trained: Trained, base: int) -> R
     else:
         done = make_record(*about)
         write_record(folder, done)
-    session.checkpoints.remove()
+    session.checkpoints.delete()
     return done
 
 
@@ -250,7 +256,7 @@ def _leave_answers(session: Session, adapter: Adapter) -> None:
         write_predictions(folder / "predictions-last.jsonl.gz", prepared, state.last.report)
 
 
-def _train(session: Session, training: Training, ui: Display, logger: Logger) -> None:
+def _train(session: Session, training: Trainer, ui: Display, logger: Logger) -> None:
     """Train and evaluate until training is over; the state keeps the best and the last epoch."""
     prepared, state, roles = session.prepared, session.state, session.prepared.roles
     primary = prepared.dataset.primary
@@ -279,9 +285,9 @@ def _train(session: Session, training: Training, ui: Display, logger: Logger) ->
             logger.step(row)
         session.stepped(len(rows))
 
-    logger.start(training.trained.steps, state.epochs)
+    logger.start(training.result.steps, state.epochs)
     try:
-        train(training, evaluate, ui, after_steps)
+        training.fit(evaluate, ui, after_steps)
     except Diverged as error:
         ui.stop()
         state.diverged, state.last, state.trained = str(error), None, True

@@ -19,9 +19,9 @@ from ssm_tune.generation.predict import Answered
 from ssm_tune.records.provenance import peak_memory_bytes
 from ssm_tune.tasks.base import Scored
 from ssm_tune.training.checkpoint import Checkpoint, Checkpoints
-from ssm_tune.training.distributed import ALONE, World
-from ssm_tune.training.recompute_plan import Plan
-from ssm_tune.training.trainer import Training
+from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup
+from ssm_tune.training.recompute_plan import RecomputePlan
+from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Stopped
 
 SHARE = 20
@@ -37,13 +37,18 @@ class Session:
     """
 
     def __init__(
-        self, prepared: Prepared, folder: Path, interruption: Interruption, begun: float, world: World = ALONE
+        self,
+        prepared: Prepared,
+        folder: Path,
+        interruption: Interruption,
+        begun: float,
+        world: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.prepared, self.folder, self.interruption, self.world = prepared, folder, interruption, world
         self.checkpoints = Checkpoints(folder, {"cell": prepared.key, "device": prepared.backend["device"]})
         self.state = State()
-        self.training: Training | None = None
-        self.plan: Plan | None = None
+        self.training: Trainer | None = None
+        self.plan: RecomputePlan | None = None
         self._waiting: Checkpoint | None = None  # what the training that is yet to be made goes on from
         self._begun = begun
         self._phase: tuple[str, float] | None = None
@@ -57,17 +62,17 @@ class Session:
         self._waiting = checkpoint
         return f"resuming this cell ({self.where()})"
 
-    def adopt(self, training: Training) -> None:
+    def adopt(self, training: Trainer) -> None:
         """Take the run's training under watch, where it was left if it had begun."""
         if self._waiting is not None and "training" in self._waiting.values:
             parts = ("parameters/", "optimizer/")
             tensors = {name: value for name, value in self._waiting.tensors.items() if name.startswith(parts)}
-            training.restore(self._waiting.values["training"], tensors)
+            training.load(self._waiting.values["training"], tensors)
         self.training, self._waiting = training, None
 
     def poll(self) -> None:
         """Raise Stopped, with the state saved, if a signal has asked for it."""
-        self._stop(self.world.stop_asked(self.interruption.signal))
+        self._stop(self.world.stop_requested(self.interruption.signal))
 
     def tick(self) -> None:
         """An evaluation's batch is done: save if it is time."""
@@ -101,12 +106,12 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint. Raises UserError where it cannot be written."""
         self._settle()
-        if not self.world.leads:
+        if not self.world.is_rank_zero:
             return
         before = time.monotonic()
         self.state.elapsed = self.elapsed()
         self.state.peak_memory = self.peak_memory()
-        self.checkpoints.write(self._checkpoint())
+        self.checkpoints.save(self._checkpoint())
         self._written = time.monotonic()
         self._cost = self._written - before
         self._units = 0
@@ -168,7 +173,7 @@ class Session:
     def _checkpoint(self) -> Checkpoint:
         values, tensors = _packed(self.state)
         if self.training is not None:
-            values["training"] = self.training.progress()
+            values["training"] = self.training.state()
             if not self.state.trained:
                 tensors |= self.training.tensors()
         elif self._waiting is not None and "training" in self._waiting.values:

@@ -27,7 +27,7 @@ from ssm_tune.records.run_id import digest, folder_name
 from ssm_tune.records.trial import TRIAL_NAME
 from ssm_tune.tasks.base import Dataset, Roles, Task, load_task
 from ssm_tune.tasks.splits import hold_out_validation
-from ssm_tune.training.distributed import ALONE, World, parts_of
+from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup, micro_batches
 from ssm_tune.training.settings import TrainSettings, adapter_dtype, total_steps, train_settings
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import decode_json, read_bytes, require_writable
@@ -122,7 +122,7 @@ class Prepared:
         return Path(self.config.output_dir) / self.config.kept_in / self.task.name / folder_name(cell, self.key)
 
 
-def prepare(config: Config, world: World = ALONE) -> Prepared:
+def prepare(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Prepared:
     """Resolve everything that ``auto`` and null leave open, load data, tokenizer and model.
 
     world: the processes that share each batch.
@@ -145,7 +145,7 @@ def prepare(config: Config, world: World = ALONE) -> Prepared:
     task.check_scoring(dataset.splits[roles.selection if config.trial else roles.report])  # a trial has no reported one
     name = model_name(config.model)
     train, source = train_settings(config, protocol, name)
-    parts_of(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
+    micro_batches(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
     total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)
     dataset, left_out, notes = within_token_limit(dataset, task, protocol, tokenizer)

@@ -21,7 +21,7 @@ from ssm_tune.records.run_id import digest, request_hash
 from ssm_tune.records.schema import SCHEMA, Record
 from ssm_tune.records.trial import TRIAL_SCHEMA, Trial
 from ssm_tune.tasks.base import Scored
-from ssm_tune.training.trainer import Trained
+from ssm_tune.training.trainer import TrainResult
 
 NO_PART_OF_A_TRIAL = ("schema", "metrics", "headline")
 
@@ -70,7 +70,7 @@ class State:
     peak_memory: int | None = None
 
 
-def fill_train_losses(state: State, trained: Trained) -> None:
+def fill_train_losses(state: State, trained: TrainResult) -> None:
     """Each evaluation's mean training loss since the one before."""
     before = 0
     for row in state.epochs:
@@ -146,7 +146,7 @@ def make_record(
     prepared: Prepared,
     adapter: Adapter,
     state: State,
-    trained: Trained,
+    trained: TrainResult,
     base: int,
     how: dict[str, Any],
 ) -> Record:
@@ -203,7 +203,7 @@ def make_record(
 
 
 def make_trial(
-    prepared: Prepared, adapter: Adapter, state: State, trained: Trained, base: int, how: dict[str, Any]
+    prepared: Prepared, adapter: Adapter, state: State, trained: TrainResult, base: int, how: dict[str, Any]
 ) -> Trial:
     """The same of a trial: all that a record has but scores of the reported split, which it has not seen."""
     record: Any = make_record(prepared, adapter, state, trained, base, how)

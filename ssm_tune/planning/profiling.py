@@ -21,7 +21,7 @@ from ssm_tune.ops.cuda.graph import Capture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.workload import Batches, Shape, Workload
 from ssm_tune.training.settings import TrainSettings
-from ssm_tune.training.trainer import BLOCK, Training
+from ssm_tune.training.trainer import READ_EVERY, Trainer
 
 RATE = 1e-8
 """The learning rate of probes: what they leave in the adapter is not meant to be anything."""
@@ -55,34 +55,34 @@ class Measured:
 
 def training_on_random_tokens(
     adapter: Adapter, shape: Shape, capture: Capture | None, micro_batch: int | None = None
-) -> Training:
+) -> Trainer:
     """A training whose batches all have one shape. shape: rows, length, label tokens of a batch."""
     rows, length, labels = shape
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(adapter.model.config.vocab_size, (2 * BLOCK * rows, length + 1), generator=generator)
+    drawn = torch.randint(adapter.model.config.vocab_size, (2 * READ_EVERY * rows, length + 1), generator=generator)
     sequences = [TokenizedExample(tokens, min(-(-labels // rows), length)) for tokens in drawn.tolist()]
     settings = TrainSettings(epochs=10**6, batch_size=rows, learning_rate=RATE, seed=0)
-    training = Training(adapter, sequences, settings, 0, capture, micro_batch)
+    training = Trainer(adapter, sequences, settings, 0, capture, micro_batch, check=False)
     adapter.model.train()
     return training
 
 
-def milliseconds_a_step(training: Training, seconds: float, blocks: int) -> float:
+def milliseconds_a_step(training: Trainer, seconds: float, blocks: int) -> float:
     """The median over blocks, the making of batches and the host's reads included."""
     for _ in range(2):  # compiles, captures
-        training.advance()
+        training.train_steps()
     times: list[float] = []
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds or len(times) < blocks:
         before = time.perf_counter()
-        rows = training.advance()
+        rows = training.train_steps()
         times.append(1e3 * (time.perf_counter() - before) / len(rows))
     return statistics.median(times)
 
 
-def refused(training: Training) -> str:
+def refused(training: Trainer) -> str:
     """Why its steps run without a CUDA graph, "" where they run with one or none was asked for."""
-    reasons = list(training.graphs.refused.values()) if training.graphs is not None else []
+    reasons = list(training.graphs.fallback.values()) if training.graphs is not None else []
     return f"not captured: {reasons[0]}" if reasons else ""
 
 
@@ -151,15 +151,14 @@ def _step(
     if shape in found.steps:
         return
     training = training_on_random_tokens(adapter, shape, capture(), at_a_time)
-    # the gate holds copies of what is trained over a run's first steps, and any batch may be among these
-    copies, training.gate = training.gate, None
+    # in a run's first steps the trainability check holds copies, and any batch may be among these
+    copies = [parameter.detach().clone() for parameter in adapter.parameters.values()]
     try:
         found.steps[shape] = milliseconds_a_step(training, SECONDS, BLOCKS)
         found.said = found.said or refused(training)
     finally:
-        training.step.forget_gradients()
-        if training.graphs is not None:
-            training.graphs.forget()
+        training.step.zero_gradients()
+        training.free_graphs()
         del copies
 
 

@@ -21,7 +21,7 @@ from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import why_diverged
 from ssm_tune.records.run_id import label_of, request_hash
 from ssm_tune.reporting.summary import summary
-from ssm_tune.training.distributed import leads
+from ssm_tune.training.distributed import is_rank_zero
 from ssm_tune.utils.errors import Stopped, UserError, first_line
 from ssm_tune.utils.files import atomic_write, encode_json
 
@@ -63,14 +63,14 @@ def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     except (Held, Stopped):
         raise
     except Exception as error:
-        if asked.claims is None and leads():
+        if asked.claims is None and is_rank_zero():
             note_failure(unprepared, asked, _line(error))
         raise
     finally:
         ASKED.reset(token)
     with suppress(OSError):
         unprepared.unlink(missing_ok=True)
-    if not leads():
+    if not is_rank_zero():
         return outcome_of(finished.record, finished.path, finished.fresh)
     return told(finished.record, finished.path, finished.fresh)
 

@@ -18,12 +18,13 @@ _LAYERS = 1, 3
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """Bytes kept for the backward.
+class ActivationMemory:
+    """Bytes that autograd saves for the backward pass.
 
-    token, row, batch: by a block, for each token, for each row, and however many there are; spared: of token by a block
-    that is partly recomputed; residual, added: by a block's two inputs for each token; label: by the loss for each
-    label token, as its backward begins. layers: blocks.
+    token, row, batch: saved by one block for each token, for each row, and independent of both. spared: the part of
+    ``token`` that a partly recomputed block does not save. residual, added: one token of a block's two inputs, the
+    residual stream and what the block before adds to it. label: held by the loss for each label token as its backward
+    begins. layers: blocks of the model.
     """
 
     token: float
@@ -36,34 +37,44 @@ class Footprint:
     spared: float = 0
 
     def needs(self, rows: int, length: int, labels: int, recompute: int, partly: int = 0) -> float:
-        """Bytes at the worst moment of forward and backward with ``recompute`` blocks' activations computed again, and
-        of ``partly`` others (all of them, if they are fewer) some: as the backward begins, or in the last block, whose
-        gradients are taken to be as large as what it keeps. Later moments are no worse: an earlier block is computed
-        again when those behind it have let go of theirs.
+        """Peak bytes of forward and backward for rows x length tokens with ``labels`` label tokens in all.
+
+        recompute: blocks that are recomputed whole. partly: of the others, at most so many that are recomputed partly.
+
+        The peak is as the backward begins, or in the last block, whose gradients are taken to be as large as what it
+        saves. It is not later: an earlier block is recomputed after the blocks behind it have freed theirs.
         """
-        block, kept = rows * (length * self.token + self.row) + self.batch, self.layers - recompute
-        spared, lean = rows * length * self.spared, min(partly, kept)
+        saving = self.layers - recompute
+        block = rows * (length * self.token + self.row) + self.batch
+        spared, partly = rows * length * self.spared, min(partly, saving)
         chosen = recomputed_blocks(self.layers, recompute)
-        residuals = sum(number < 2 or number - 1 in chosen for number in chosen)  # others' the block before keeps
+        residuals = sum(number < 2 or number - 1 in chosen for number in chosen)  # else saved by the block before
         inputs = rows * length * (residuals * self.residual + recompute * self.added)
-        held = kept * block - lean * spared
-        again = block if kept == 0 else spared if lean == kept else 0.0  # of the last block
-        return inputs + max(held + labels * self.label, held + again + block)
+        saved = saving * block - partly * spared
+        last = block if saving == 0 else spared if partly == saving else 0.0  # recomputed in the last block
+        return inputs + max(saved + labels * self.label, saved + last + block)
 
 
-def footprint(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Footprint:
-    """Counted from what autograd keeps of short forwards of small models of the same widths, on the same device."""
+def estimate_activation_memory(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> ActivationMemory:
+    """Estimated from what autograd saves of short forwards through small models of the same widths and device."""
     config, length = model.config, _LENGTH
-    # of blocks that others stand before: the first keeps less, for its input has no gradient
+    # the difference of two models: the first block saves less than others, as its input has no gradient
     few, many = (_measured(small) for small in _small_models(model, method, adapter_dtype))
-    one, longer, more, lean, lean_longer = (
+    one, longer, more, partly, partly_longer = (
         (two - one) / (_LAYERS[1] - _LAYERS[0]) for one, two in zip(few, many, strict=True)
     )
-    token, row, spared = (longer - one) / length, more - longer, (longer - lean_longer - one + lean) / length
-    residual, added = (config.d_model * dtype.itemsize for dtype in (model.residual_dtype, model.dtype))
+    token, row = (longer - one) / length, more - longer
     logits = torch.empty(1, config.vocab_size, dtype=model.dtype, device=model.device)
-    label = config.vocab_size * bytes_at_worst(logits)
-    return Footprint(token, row, one - row - length * token, residual, added, label, config.n_layer, spared)
+    return ActivationMemory(
+        token=token,
+        row=row,
+        batch=one - row - length * token,
+        residual=config.d_model * model.residual_dtype.itemsize,
+        added=config.d_model * model.dtype.itemsize,
+        label=config.vocab_size * bytes_at_worst(logits),
+        layers=config.n_layer,
+        spared=(longer - partly_longer - one + partly) / length,
+    )
 
 
 def _measured(model: Mamba) -> list[int]:
@@ -74,7 +85,7 @@ def _measured(model: Mamba) -> list[int]:
 
 
 def _small_models(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> Iterator[Mamba]:
-    """Models of few blocks and tokens, with the method attached."""
+    """Models of few blocks and a small vocabulary, with the method attached."""
     for layers in _LAYERS:
         with torch.device(model.device):
             small = Mamba(dataclasses.replace(model.config, n_layer=layers, vocab_size=8))
@@ -84,24 +95,22 @@ def _small_models(model: Mamba, method: Method, adapter_dtype: torch.dtype) -> I
 
 
 def saved_bytes(model: Mamba, rows: int, length: int, partly: bool = False) -> int:
-    """Bytes that autograd keeps of a forward, the model's own tensors apart; ``partly``: if all blocks are partly
-    recomputed."""
-    known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, Tensor] = {}
+    """Bytes that autograd saves of a forward, the model's own tensors apart. partly: recompute all blocks partly."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> None:
-        # without its graph, which would hold the tensor for good; and held until all is counted, for memory that is
-        # freed is another tensor's the next moment
-        if tensor.untyped_storage().data_ptr() not in known:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
+    def save(tensor: Tensor) -> None:
+        # detached, or its graph would never be freed; held until all is counted, as freed memory is used again
+        if tensor.untyped_storage().data_ptr() not in own:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.detach()
 
     ids = torch.zeros(rows, length, dtype=torch.int64, device=model.device)
     keys = torch.zeros(rows, dtype=torch.int64, device=model.device)
     before, model.recompute_selective = model.recompute_selective, model.config.n_layer if partly else 0
-    model.selective_recompute.on_saved = keep
+    model.selective_recompute.on_saved = save
     try:
-        with model.randomness.of(keys), torch.autograd.graph.saved_tensors_hooks(keep, lambda none: none):
+        with model.randomness.of(keys), torch.autograd.graph.saved_tensors_hooks(save, lambda none: none):
             model.hidden(ids)
     finally:
         model.recompute_selective, model.selective_recompute.on_saved = before, lambda tensor: None
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())

@@ -1,7 +1,8 @@
-"""A run's checkpoints on the disk: whole or absent, named with a digest, the newest two kept.
+"""A run's checkpoints on disk: complete or absent, named with a digest, the newest two kept.
 
-One file holds one checkpoint, in the safetensors format: tensors, and everything else as JSON in a tensor of bytes.
-Its name is ``NUMBER-DIGEST.safetensors``, where the digest begins the sha256 of its content.
+One file holds one checkpoint in the safetensors format: tensors, and everything else as JSON in a tensor of bytes. Its
+name is ``NUMBER-DIGEST.safetensors``; the digest is the first 16 digits of the sha256 of its content. Files in the
+folder that do not have such a name are not ours and are left alone.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,37 +23,40 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ssm_tune.utils.errors import UserError, first_line
-from ssm_tune.utils.files import atomic_write, read_bytes
+from ssm_tune.utils.files import atomic_write, read_bytes, remove_temporary_files
 
 FOLDER = "checkpoints"
 KEPT = 2
 VERSION = 2
 """Raised whenever what a checkpoint holds changes."""
-_NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.safetensors")
+_NAME = re.compile(r"(?:damaged-)?(\d{6,})-([0-9a-f]{16})\.safetensors", re.ASCII)
 _VALUES = "values.json"
 
 
 @dataclass
 class Checkpoint:
-    """values: what JSON holds, and floats that are no numbers; tensors: on any device."""
+    """values: what JSON holds, NaN and infinities included; tensors: on any device."""
 
     values: dict[str, Any]
     tensors: dict[str, Tensor]
 
 
 class Checkpoints:
-    """The checkpoints in a run's folder. about: whose they are; those of another are refused."""
+    """The checkpoints in a run's folder.
 
-    def __init__(self, run: Path, about: dict[str, Any]) -> None:
+    identity: what must be the same for a checkpoint to be resumed from, by name; stored in each checkpoint.
+    """
+
+    def __init__(self, run: Path, identity: dict[str, Any]) -> None:
         self.folder = run / FOLDER
-        self.about = {"version": VERSION, **about}
+        self.identity = {"version": VERSION, **identity}
 
-    def write(self, checkpoint: Checkpoint) -> None:
-        """Write one more, then drop what is older than the newest two.
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one more, then delete those older than the newest two.
 
-        Raises UserError where it cannot be written; the older ones are as before then.
+        Raises UserError where it cannot be written; the older ones stay as they were then.
         """
-        values = json.dumps({"about": self.about, "values": checkpoint.values}).encode("ascii")
+        values = json.dumps({"about": self.identity, "values": checkpoint.values}).encode("ascii")
         packed = {_VALUES: torch.frombuffer(bytearray(values), dtype=torch.uint8)}
         packed |= {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
         content = safetensors.torch.save(packed)
@@ -61,53 +65,70 @@ class Checkpoints:
         name = f"{number:06d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
         atomic_write(self.folder / name, [content])
         for old in self._files()[:-KEPT]:
-            old.unlink(missing_ok=True)
+            with suppress(OSError):  # one too many does no harm
+                old.unlink(missing_ok=True)
 
-    def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
-        """The newest that is whole; ``warn`` hears of damaged ones, which are kept under another name.
+    def load_newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None.
 
-        Raises UserError for one that belongs to another cell, device or version of the program.
+        Damaged ones are renamed to ``damaged-...``, and ``warn`` is called with a line for each.
+        Raises UserError for one that belongs to another run, device or version of the program.
         """
-        for left in self.folder.glob(".*.tmp"):  # of a process that was killed while writing
-            left.unlink()
+        remove_temporary_files(self.folder)
         files = self._files()
         for path in reversed(files):
             try:
                 return self._read(path)
-            except (ValueError, KeyError, SafetensorError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
                 aside = path.with_name(f"damaged-{path.name}")
-                os.replace(path, aside)
-                rest = "going on from the one before" if path is not files[0] else "no other is left: starting anew"
+                with suppress(OSError):
+                    os.replace(path, aside)
+                rest = "resuming from the one before" if path is not files[0] else "no other is left, so starting over"
                 warn(f"warning: checkpoint {path} is damaged ({first_line(error)}), kept as {aside.name}; {rest}")
         return None
 
-    def remove(self) -> None:
-        """The run is done, or starts anew. Raises UserError where they cannot be deleted."""
-        try:
-            shutil.rmtree(self.folder)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise UserError(f"cannot delete {self.folder}: {error.strerror or error}") from error
+    def delete(self) -> None:
+        """Delete the checkpoints, and the folder if nothing else is in it.
 
-    def _files(self) -> list[Path]:
-        """The oldest first."""
-        return sorted(
-            (path for path in self.folder.glob("*.safetensors") if _NAME.fullmatch(path.name)),
-            key=lambda path: int(path.name.split("-")[0]),
-        )
+        ``checkpoints`` may be a symbolic link to a folder elsewhere; the link is deleted then, and the folder stays.
+        Raises UserError where a checkpoint cannot be deleted.
+        """
+        remove_temporary_files(self.folder)
+        try:
+            for path in self._files(damaged=True):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot delete {path}: {error.strerror or error}") from error
+        with suppress(OSError):  # something else lies in it, or it is a mount
+            if self.folder.is_symlink():
+                if not any(self.folder.iterdir()):
+                    self.folder.unlink()
+            else:
+                self.folder.rmdir()
+
+    def _files(self, damaged: bool = False) -> list[Path]:
+        """The oldest first; with ``damaged`` those set aside, too. Raises UserError where the folder is a file."""
+        try:
+            paths = list(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(f"cannot read the checkpoints in {self.folder}: {error.strerror or error}") from error
+        names = [path for path in paths if _NAME.fullmatch(path.name) and path.is_file()]
+        ours = [path for path in names if damaged or not path.name.startswith("damaged-")]
+        return sorted(ours, key=lambda path: int(path.name.removeprefix("damaged-").split("-")[0]))
 
     def _read(self, path: Path) -> Checkpoint:
         content = read_bytes(path)
         if hashlib.sha256(content).hexdigest()[:16] != path.stem.split("-")[1]:
             raise ValueError("its content does not match its digest")
-        # copies, for what lies in the file need not be aligned as computing wants it
+        # copies: tensors in the file need not be aligned
         tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
-        held = json.loads(tensors.pop(_VALUES).numpy().tobytes())
-        for what, wanted in self.about.items():
-            if held["about"].get(what) != wanted:
+        stored = json.loads(tensors.pop(_VALUES).numpy().tobytes())
+        for what, wanted in self.identity.items():
+            if stored["about"].get(what) != wanted:
                 raise UserError(
-                    f"checkpoint {path} does not fit this run: its {what} is {held['about'].get(what)}, not {wanted}; "
-                    "run it as it was begun, or start anew with force=true"
+                    f"checkpoint {path} does not fit this run: its {what} is {stored['about'].get(what)}, not "
+                    f"{wanted}; run it as it was started, or start over with force=true"
                 )
-        return Checkpoint(held["values"], tensors)
+        return Checkpoint(stored["values"], tensors)

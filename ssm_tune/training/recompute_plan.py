@@ -1,8 +1,8 @@
-"""What a backward pass needs in memory, measured on a small copy of the model; and how much of it to recompute.
+"""Activation checkpointing within a memory budget: which blocks of the model are recomputed in the backward pass.
 
-A block's activations are kept for the backward; or but for those that cost little to compute again, in the way of
-models/selective_recompute.py; or only its inputs, and the block's forward runs twice. The numbers are the same. The
-plan recomputes as little as memory allows.
+Three things can be done with a block: save all its activations; save those that are expensive to recompute
+(models/selective_recompute.py); or save only its inputs and run its forward twice. Results are bit-identical. The plan
+recomputes as little as the memory budget allows.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ import torch
 from ssm_tune.methods.base import Method
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops.cuda.memory import free_memory
-from ssm_tune.training.activation_memory import Footprint, footprint
+from ssm_tune.training.activation_memory import ActivationMemory, estimate_activation_memory
 from ssm_tune.utils.errors import UserError
 
 GB = 1e9
-SPARE = 0.9
-"""The part of a GPU's free memory that is planned with: the allocator cannot use all of it."""
-LEARNT = 3
-"""Times that what is trained stands in memory beside itself: its gradients, and AdamW's two moments."""
-_WORKSPACE = 2**25
-"""Bytes that cuBLAS works in at most, for each thread that uses it: that of the forward, and the backward's."""
-_LESS = 0.75
-"""Of what a batch was to need that was to fit and did not: what is advised instead may need that part, as estimated."""
+USABLE = 0.9
+"""The part of a GPU's free memory that the budget takes: the allocator cannot use all of it."""
+TRAINED_COPIES = 3
+"""Of each trained parameter there are, beside itself, its gradient and AdamW's two moments."""
+_CUBLAS_WORKSPACE = 2**25
+"""Bytes of cuBLAS's workspace, at most; one for each thread that uses it, the forward's and the backward's."""
+_SMALLER = 0.75
+"""After a batch ran out of memory although it was estimated to fit, what is advised may need this part of that."""
 
 
 def workspaces(device: torch.device) -> int:
-    """Bytes that products need beside their inputs and results."""
-    return 2 * _WORKSPACE if device.type == "cuda" else 0
+    """Bytes that matrix products need beside their inputs and results."""
+    return 2 * _CUBLAS_WORKSPACE if device.type == "cuda" else 0
 
 
-class Again(NamedTuple):
-    """How many blocks are computed again, and of how many others, at most, parts."""
+class Recompute(NamedTuple):
+    """whole: blocks that are recomputed. partly: of the others, at most so many that are recomputed partly."""
 
     whole: int
     partly: int
 
 
-NOTHING = Again(0, 0)
+NO_RECOMPUTE = Recompute(0, 0)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How the longest batch is computed: ``rows`` x ``length`` tokens with ``labels`` label tokens at a time.
+class RecomputePlan:
+    """How the longest micro batch is computed: ``rows`` x ``length`` tokens with ``labels`` label tokens.
 
-    budget: bytes for activations and logits, None: unknown. setting: auto, on or off, as was asked for.
+    budget: bytes for activations and logits; None: unknown. setting: train.recompute: auto, on or off.
     """
 
-    footprint: Footprint
+    memory: ActivationMemory
     budget: float | None
     rows: int
     length: int
@@ -60,99 +60,105 @@ class Plan:
     setting: str
 
     @property
-    def recompute(self) -> Again:
-        """How many blocks' activations are computed again."""
+    def recompute(self) -> Recompute:
+        """What is recomputed."""
         return self._chosen(self.rows, self.setting)
 
     def apply(self, model: Mamba) -> None:
-        """Let the model compute so."""
+        """Set the model to recompute as planned."""
         model.recompute, model.recompute_selective = self.recompute
 
-    def needs(self, rows: int, recompute: Again) -> float:
-        """Bytes for ``rows`` rows as long as the longest."""
-        return self.footprint.needs(rows, self.length, self.labels * rows // self.rows, *recompute)
+    def needs(self, rows: int, recompute: Recompute) -> float:
+        """Bytes for ``rows`` rows of the longest batch's length."""
+        return self.memory.needs(rows, self.length, self.labels * rows // self.rows, *recompute)
 
-    def _ways(self) -> list[Again]:
-        """From the fastest to that which needs least: parts of blocks first, which cost least for what they spare."""
-        layers = self.footprint.layers
-        parts = layers if self.footprint.spared > 0 else 0
-        blocks = [Again(number, parts) for number in range(1, layers + 1)]
-        return [Again(0, number) for number in range(parts + 1)] + blocks
+    def _options(self) -> list[Recompute]:
+        """From the fastest to the smallest: parts of blocks first, which cost least for what they save."""
+        layers = self.memory.layers
+        partly = layers if self.memory.spared > 0 else 0
+        whole = [Recompute(number, partly) for number in range(1, layers + 1)]
+        return [Recompute(0, number) for number in range(partly + 1)] + whole
 
-    def _chosen(self, rows: int, setting: str) -> Again:
-        """What a setting recomputes for ``rows`` rows: for auto the least that keeps to the budget, and where nothing
-        does what needs least."""
+    def _chosen(self, rows: int, setting: str) -> Recompute:
+        """What a setting recomputes for ``rows`` rows; auto: the least that fits the budget, else what needs least."""
         if setting != "auto":
-            return Again(self.footprint.layers if setting == "on" else 0, 0)
+            return Recompute(self.memory.layers if setting == "on" else 0, 0)
         budget = math.inf if self.budget is None else self.budget
-        fitting = (way for way in self._ways() if self.needs(rows, way) <= budget)
-        return next(fitting, min(self._ways(), key=lambda way: self.needs(rows, way)))
+        fitting = (option for option in self._options() if self.needs(rows, option) <= budget)
+        return next(fitting, min(self._options(), key=lambda option: self.needs(rows, option)))
 
     def line(self) -> str:
-        """What was chosen, in words."""
-        of = f"activations of the longest batch ({self.rows} x {self.length} tokens)"
-        kept, budget = _gb(self.needs(self.rows, NOTHING)), f" of {_gb(self.budget)}" if self.budget else ""
-        if self.recompute == NOTHING:
-            return f"{of}: kept, about {kept}{budget}"
+        """What was chosen, in one line."""
+        what = f"activations of the longest batch ({self.rows} x {self.length} tokens)"
+        saved, budget = _gb(self.needs(self.rows, NO_RECOMPUTE)), f" of {_gb(self.budget)}" if self.budget else ""
+        if self.recompute == NO_RECOMPUTE:
+            return f"{what}: kept, about {saved}{budget}"
         less = _gb(self.needs(self.rows, self.recompute))
-        return f"{of}: computed again in {self._blocks()}, about {less}{budget} (kept in all, they would take {kept})"
+        return f"{what}: recomputed in {self._blocks()}, about {less}{budget} (without recomputing {saved})"
 
     def excess(self) -> str | None:
-        """What to say of a batch that is larger than the budget; None for one that is not."""
+        """The message for a batch that needs more than the budget; None for one that fits."""
         need = self.needs(self.rows, self.recompute)
         if self.budget is None or need <= self.budget:
             return None
-        how = "all of them kept" if self.recompute == NOTHING else f"computed again in {self._blocks()}"
+        how = "nothing recomputed" if self.recompute == NO_RECOMPUTE else f"recomputed in {self._blocks()}"
         return (
             f"the longest batch, {self.rows} x {self.length} tokens, needs about {_gb(need)} for its activations, "
             f"{how}, and there are {_gb(self.budget)}: {self.advice(self.rows)}"
         )
 
     def advice(self, rows: int) -> str:
-        """What would fit where ``rows`` rows at a time did not."""
+        """Which settings would fit where micro batches of ``rows`` rows did not."""
         failed, limit = self.needs(rows, self.recompute), self.budget
         if limit is None or failed <= limit:
-            limit = _LESS * failed  # it was to fit, so the estimate is too small
+            limit = _SMALLER * failed  # it was estimated to fit, so the estimate is too low
         smaller = [size for size in range(rows - 1, 0, -1) if rows % size == 0]
         choices = [(size, self.setting) for size in smaller]
         choices += [(size, other) for size in (rows, *smaller) for other in ("auto", "on") if other != self.setting]
         for size, setting in choices:
-            way = self._chosen(size, setting)
-            if (need := self.needs(size, way)) <= limit:
+            option = self._chosen(size, setting)
+            if (need := self.needs(size, option)) <= limit:
                 settings = [f"train.micro_batch={size}"] * (size < rows)
                 settings += [f"train.recompute={setting}"] * (setting != self.setting)
-                how = f"needs about {_gb(need)}, recomputing {self._blocks(way)}"
+                how = f"needs about {_gb(need)}, recomputing {self._blocks(option)}"
                 return f"{' '.join(settings)} {how}, and changes no result but by rounding"
-        least = _gb(min(self.needs(1, way) for way in self._ways()))
+        least = _gb(min(self.needs(1, option) for option in self._options()))
         return f"even one example at a time, recomputed, needs about {least}: take a smaller model or a larger GPU"
 
-    def _blocks(self, recompute: Again | None = None) -> str:
+    def _blocks(self, recompute: Recompute | None = None) -> str:
         whole, partly = self.recompute if recompute is None else recompute
-        layers = self.footprint.layers
+        layers = self.memory.layers
         if partly == 0 or whole == layers:
             return f"{whole} of {layers} blocks"
         parts = f"parts of {partly} of {layers} blocks"
         return f"{whole} of {layers} blocks and parts of the others" if whole else parts
 
 
-def plan(
-    model: Mamba, method: Method, adapter_dtype: torch.dtype, longest: tuple[int, int, int], recompute: str,
-    memory: float | None,
-) -> Plan:  # fmt: skip
-    """Choose. longest: rows, tokens and label tokens of the longest batch that is computed at a time. recompute: auto,
-    on or off. memory: GB for activations and logits; None: most of what the GPU has free.
+def plan_recompute(
+    model: Mamba,
+    method: Method,
+    adapter_dtype: torch.dtype,
+    longest: tuple[int, int, int],
+    setting: str,
+    memory_gb: float | None,
+) -> RecomputePlan:
+    """Choose what is recomputed.
 
-    Raises UserError where a budget was given and nothing that was allowed keeps to it.
+    longest: rows, tokens and label tokens of the longest micro batch. setting: train.recompute: auto, on or off.
+    memory_gb: GB for activations and logits; None: most of what the GPU has free, unlimited on a CPU.
+
+    Raises UserError where ``memory_gb`` is given and too small for everything that ``setting`` allows.
     """
-    found = footprint(model, method, adapter_dtype)
-    budget = None if memory is None else memory * GB
+    memory = estimate_activation_memory(model, method, adapter_dtype)
+    budget = None if memory_gb is None else memory_gb * GB
     if budget is None and model.device.type == "cuda":
-        spent = LEARNT * method.num_trainable_params(model.config) * adapter_dtype.itemsize + workspaces(model.device)
+        trained = TRAINED_COPIES * method.num_trainable_params(model.config) * adapter_dtype.itemsize
         free_memory()
-        budget = max(SPARE * torch.cuda.mem_get_info(model.device)[0] - spent, 1.0)
-    chosen = Plan(found, budget, *longest, recompute)
-    if memory is not None and (excess := chosen.excess()):
-        raise UserError(f"train.memory={memory:g}: {excess}")
+        free = USABLE * torch.cuda.mem_get_info(model.device)[0]
+        budget = max(free - trained - workspaces(model.device), 1.0)
+    chosen = RecomputePlan(memory, budget, *longest, setting)
+    if memory_gb is not None and (excess := chosen.excess()):
+        raise UserError(f"train.memory={memory_gb:g}: {excess}")
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""The training gate: over the first steps, everything declared as trained must move and nothing else may."""
+"""Checks of a training in progress: does what should train train, and has the loss diverged."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ from torch import Tensor
 from ssm_tune.methods.base import Adapter
 from ssm_tune.utils.errors import UserError
 
-STEPS = 3
-"""One step for a method's first movers, one for the partners that wait for them, one to see those move."""
-
+CHECKED_STEPS = 3
+"""Some parameters move in the first step, those that depend on them in the second; the third shows that these moved."""
+WINDOW = 20
+"""Steps whose mean loss is compared with the divergence limit."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def fingerprint(tensor: Tensor) -> int:
-    """A checksum of a tensor's bits (any change of one element changes it)."""
+    """A checksum of a tensor's bits. Changing one element always changes it; several changes may cancel."""
     bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
     return int(bits.sum(dtype=torch.int64))
 
 
-class TrainingGate:
-    """Watches the first ``STEPS`` optimizer steps of an adapter. Raises UserError with the parameter's name."""
+class TrainabilityCheck:
+    """Over the first ``CHECKED_STEPS`` optimizer steps, every trained parameter must move and no frozen one may.
+
+    Raises UserError with the parameter's name.
+    """
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         method = adapter.method
-        self.still = {name for name in adapter.parameters if adapter.matches(name, method.may_stay_fixed)}
-        self.late = {name for name in adapter.parameters if adapter.matches(name, method.moves_from_step_2)}
+        self.may_stay_fixed = {name for name in adapter.parameters if adapter.matches(name, method.may_stay_fixed)}
+        self.moves_from_step_2 = {
+            name for name in adapter.parameters if adapter.matches(name, method.moves_from_step_2)
+        }
         self.start = {name: value.detach().clone() for name, value in adapter.parameters.items()}
         self.frozen = {name: fingerprint(value) for name, value in self._frozen().items()}
 
@@ -39,22 +45,22 @@ class TrainingGate:
         return {name: value for name, value in named if name not in self.adapter.parameters}
 
     def after_backward(self, step: int) -> None:
-        """Look at the gradients of step ``step`` (from 1)."""
+        """Check the gradients of step ``step`` (from 1)."""
         for name, parameter in self.adapter.parameters.items():
-            if name in self.still:
+            if name in self.may_stay_fixed:
                 continue
             grad = parameter.grad
             if grad is None:
                 raise self._failed(f"{name} is trained but gets no gradient")
             if not bool(torch.isfinite(grad).all()):
                 raise self._failed(f"{name} gets a gradient that is not finite in step {step}")
-            if step == 1 and name not in self.late and not bool(grad.any()):
+            if step == 1 and name not in self.moves_from_step_2 and not bool(grad.any()):
                 raise self._failed(f"the gradient of {name} is zero in the first step")
 
     def finish(self, steps: int) -> None:
-        """After ``steps`` steps: who moved and who did not."""
+        """After ``steps`` steps: check which parameters moved."""
         for name, parameter in self.adapter.parameters.items():
-            if name in self.still or (name in self.late and steps < 2):
+            if name in self.may_stay_fixed or (name in self.moves_from_step_2 and steps < 2):
                 continue
             if torch.equal(parameter, self.start[name]):
                 raise self._failed(
@@ -66,23 +72,19 @@ class TrainingGate:
                 raise self._failed(f"the frozen {name} changed")
 
     def _failed(self, what: str) -> UserError:
-        return UserError(f"training gate: {what}")
-
-
-WINDOW = 20
-"""Steps whose mean loss is held against the divergence limit."""
+        return UserError(f"trainability check: {what}")
 
 
 def divergence(steps: Sequence[dict[str, float]], vocabulary: int) -> str | None:
-    """Why training has gone astray with its last step, if it has.
+    """Why training has diverged with its last step, or None if it has not.
 
-    steps: a row for each so far, with step, loss and grad_norm. vocabulary: tokens that a uniform guess picks from.
+    steps: one row for each step so far, with step, loss and grad_norm. vocabulary: the number of tokens.
     """
     recent = [row["loss"] for row in steps[-WINDOW:]]
     step = int(steps[-1]["step"])
     if not math.isfinite(recent[-1]) or not math.isfinite(steps[-1]["grad_norm"]):
         return f"the loss or its gradient is not finite at step {step}"
-    # a uniform guess costs log V; a model that is sure of other answers may cost more before it has learnt anything
+    # a uniform guess has loss log V; a model that is confident in other outputs may start above that
     start = sum(row["loss"] for row in steps[:WINDOW]) / min(WINDOW, step)
     limit = 2 * max(math.log(vocabulary), start)
     if len(recent) == WINDOW and sum(recent) / WINDOW > limit:

@@ -1,4 +1,4 @@
-"""One optimizer step as work on the device: nothing in it waits for the host, so that it can be captured."""
+"""One optimizer step as work on the device that never waits for the host, so that a CUDA graph can hold it."""
 
 from __future__ import annotations
 
@@ -10,84 +10,99 @@ from torch import Tensor, nn
 from ssm_tune.data.collator import Batch
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops.cross_entropy import cross_entropy
-from ssm_tune.training.distributed import ALONE, World
+from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 def label_loss(model: Mamba, batch: Batch) -> Tensor:
     """Cross-entropy summed over the batch's label tokens and divided by ``batch.label_count``, a scalar.
 
-    Logits are made at the labels' positions alone.
+    Logits are computed at the labels' positions alone.
     """
     hidden = model.hidden(batch.input_ids).flatten(0, 1).index_select(0, batch.positions)
     return cross_entropy(model.logits(hidden), batch.targets, batch.label_count)
 
 
-class Step:
-    """Forward, backward, clipping and AdamW on a model's parameters, for a batch in one or in several parts.
+class TrainStep:
+    """Forward, backward, gradient clipping and AdamW, for a batch that comes in one or several micro batches.
 
-    What the host tells it, the learning rate and the number of the step in its block, and what it answers, loss and
-    gradient norm, lie on the device; the host reads a block of answers at once.
+    The learning rate, and the loss and gradient norm of the last ``read_every`` steps, live on the device; the host
+    reads the results of several steps at once.
 
-    block: steps at most between two reads. ahead: the host asks for steps that it does not wait for: the learning rate
-    is a tensor then, and AdamW the fused one, which keeps all that it needs on the device. betas, eps, weight_decay:
-    AdamW's. parts: that a batch comes in here; world: the processes that have the other parts.
+    asynchronous: the host queues steps without waiting for them. The learning rate is a tensor then, and AdamW the
+    fused one, which keeps its state on the device. betas, eps, weight_decay: AdamW's. accumulation_steps: micro batches
+    of a batch in this process. group: the processes that share each batch.
 
-    Where there is more than one part, gradients are summed in one stretch of memory for each dtype, which captured
-    parts and the sum over processes need to be in one place.
+    With several micro batches or processes, the gradients of each dtype are views of one flat tensor: captured
+    backward passes add to it in place, and one all-reduce sums it over the processes.
     """
 
     def __init__(
-        self, model: Mamba, parameters: list[nn.Parameter], max_grad_norm: float, block: int, ahead: bool,
-        betas: tuple[float, float], eps: float, weight_decay: float, parts: int = 1, world: World = ALONE,
-    ) -> None:  # fmt: skip
+        self,
+        model: Mamba,
+        parameters: list[nn.Parameter],
+        *,
+        max_grad_norm: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        read_every: int,
+        asynchronous: bool,
+        accumulation_steps: int = 1,
+        group: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
         self.model, self.parameters, self.max_grad_norm = model, parameters, max_grad_norm
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=torch.zeros((), device=model.device) if ahead else 0.0, betas=betas, eps=eps,
-            weight_decay=weight_decay, fused=ahead or None, capturable=ahead and model.device.type == "cuda",
-        )  # fmt: skip
-        self.world = world
+            parameters,
+            lr=torch.zeros((), device=model.device) if asynchronous else 0.0,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            fused=asynchronous or None,
+            capturable=asynchronous and model.device.type == "cuda",
+        )
+        self.group = group
         self.loss = torch.zeros((), dtype=torch.float64, device=model.device)
-        self._slot = torch.zeros(1, dtype=torch.int64, device=model.device)
-        self._answers = torch.zeros(block, 2, dtype=torch.float64, device=model.device)
-        self._sums = _summed(parameters) if parts > 1 or world.size > 1 else []
+        self._index = torch.zeros(1, dtype=torch.int64, device=model.device)
+        self._results = torch.zeros(read_every, 2, dtype=torch.float64, device=model.device)
+        self._flat_gradients = _flat_gradients(parameters) if accumulation_steps > 1 or group.size > 1 else []
 
     @property
-    def whole(self) -> bool:
-        """Whether a step is one piece of work: nothing is summed between its parts."""
-        return not self._sums
+    def is_single_graph(self) -> bool:
+        """Whether one graph holds a step: no gradients are summed over micro batches or processes."""
+        return not self._flat_gradients
 
-    def prepare(self, rate: float, slot: int) -> None:
-        """Set the learning rate and the number in the block, from 0, of the step that comes next."""
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+    def prepare(self, learning_rate: float, index: int) -> None:
+        """Set the next step's learning rate, and the row of the results that it writes."""
+        for param_group in self.optimizer.param_groups:
+            if isinstance(param_group["lr"], Tensor):
+                param_group["lr"].fill_(learning_rate)
             else:
-                group["lr"] = rate
-        self._slot.fill_(slot)
+                param_group["lr"] = learning_rate
+        self._index.fill_(index)
 
     def begin(self) -> None:
-        """Forget loss and gradients of the step before."""
+        """Reset the loss and the gradients."""
         self.loss.zero_()
-        self.forget_gradients()
-        for total in self._sums:
-            total.zero_()
+        self.zero_gradients()
+        for flat in self._flat_gradients:
+            flat.zero_()
 
-    def backward(self, part: Batch) -> None:
-        """Add a part's loss to ``loss`` and its gradients to those at the parameters."""
-        with self.model.randomness.of(part.keys):
-            loss = label_loss(self.model, part)
+    def backward(self, micro_batch: Batch) -> None:
+        """Add a micro batch's loss to ``loss`` and its gradients to the parameters'."""
+        with self.model.randomness.of(micro_batch.keys):
+            loss = label_loss(self.model, micro_batch)
             loss.backward()
         self.loss += loss.detach()
 
-    def reduce(self) -> None:
-        """Add what the other processes have found. In place, on the current stream."""
-        for total in self._sums:
-            self.world.add(total)
-        self.world.add(self.loss)
+    def all_reduce(self) -> None:
+        """Sum loss and gradients over the processes, in place, on the current stream."""
+        for flat in self._flat_gradients:
+            self.group.all_reduce(flat)
+        self.group.all_reduce(self.loss)
 
     def update(self) -> None:
-        """Clip the gradients, let the optimizer step, and keep the answers."""
-        gradients: dict[torch.dtype, list[Tensor]] = {}  # apart: what mixes dtypes makes a launch of each gradient
+        """Clip the gradients, step the optimizer, and store loss and gradient norm."""
+        gradients: dict[torch.dtype, list[Tensor]] = {}  # by dtype: foreach operations on mixed dtypes run one by one
         for parameter in self.parameters:
             if parameter.grad is not None:
                 gradients.setdefault(parameter.dtype, []).append(parameter.grad)
@@ -97,42 +112,43 @@ class Step:
         for dtype, same in gradients.items():
             torch._foreach_mul_(same, factor.to(dtype))
         self.optimizer.step()
-        answers = torch.stack([self.loss, norm.to(self.loss.dtype)])
-        self._answers.index_copy_(0, self._slot, answers.unsqueeze(0))
+        results = torch.stack([self.loss, norm.to(self.loss.dtype)])
+        self._results.index_copy_(0, self._index, results.unsqueeze(0))
 
-    def gradients(self, parts: Sequence[Batch]) -> None:
-        """All that comes before ``update``."""
+    def compute_gradients(self, batch: Sequence[Batch]) -> None:
+        """All that comes before ``update``. batch: its micro batches."""
         self.begin()
-        for part in parts:
-            self.backward(part)
-        self.reduce()
+        for micro_batch in batch:
+            self.backward(micro_batch)
+        self.all_reduce()
 
-    def __call__(self, parts: Sequence[Batch]) -> None:
-        self.gradients(parts)
+    def __call__(self, batch: Sequence[Batch]) -> None:
+        """A whole step. batch: its micro batches."""
+        self.compute_gradients(batch)
         self.update()
 
-    def forget_gradients(self) -> None:
-        """Let go of the gradients' memory, unless they are kept in one place."""
-        if self.whole:
+    def zero_gradients(self) -> None:
+        """Free the gradients' memory, unless they are views of one flat tensor."""
+        if self.is_single_graph:
             self.optimizer.zero_grad(set_to_none=True)
 
     def read(self, count: int) -> list[list[float]]:
-        """Loss and gradient norm of the block's first ``count`` steps. Waits for the device."""
-        return [[short(value) for value in answers] for answers in self._answers[:count].tolist()]
+        """Loss and gradient norm of the last ``count`` steps. Waits for the device."""
+        return [[round_to_9_digits(value) for value in pair] for pair in self._results[:count].tolist()]
 
 
-def short(value: float) -> float:
-    """Nine significant digits of it, which give back every float32 and take a third less of a file of steps."""
+def round_to_9_digits(value: float) -> float:
+    """Nine significant digits, which restore every float32 exactly and take a third less space in steps.jsonl."""
     return float(f"{value:.9g}")
 
 
-def _summed(parameters: list[nn.Parameter]) -> list[Tensor]:
-    """Memory for all gradients, one tensor a dtype, of which the parameters' gradients become views."""
-    sums = []
+def _flat_gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
+    """One flat tensor for each dtype, of which the parameters' gradients become views."""
+    flat_gradients = []
     for dtype in sorted({parameter.dtype for parameter in parameters}, key=str):
         same = [parameter for parameter in parameters if parameter.dtype == dtype]
-        total = torch.zeros(sum(parameter.numel() for parameter in same), dtype=dtype, device=same[0].device)
-        for parameter, piece in zip(same, total.split([parameter.numel() for parameter in same]), strict=True):
+        flat = torch.zeros(sum(parameter.numel() for parameter in same), dtype=dtype, device=same[0].device)
+        for parameter, piece in zip(same, flat.split([parameter.numel() for parameter in same]), strict=True):
             parameter.grad = piece.view_as(parameter)
-        sums.append(total)
-    return sums
+        flat_gradients.append(flat)
+    return flat_gradients

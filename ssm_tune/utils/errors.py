@@ -26,7 +26,7 @@ class Diverged(Exception):
     """The loss is not finite any more, or far worse than guessing. The message says where."""
 
 
-class Elsewhere(UserError):
+class PeerFailed(UserError):
     """Another process of this run has failed or was stopped, and says so itself; this one ends without a word.
 
     The message is the other's line. status: the exit status that is its, too.

@@ -11,6 +11,8 @@ import io
 import json
 import math
 import os
+import re
+import time
 import uuid
 import zlib
 from collections.abc import Iterable
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.utils.errors import UserError
+
+_TEMPORARY = re.compile(r"(?:\..*\.)?[0-9a-f]{32}\.tmp", re.DOTALL)
 
 
 def atomic_write(path: Path, chunks: Iterable[bytes]) -> Path:
@@ -87,6 +91,22 @@ def require_writable(folder: Path, setting: str) -> None:
         raise UserError(f"{setting}: cannot make {folder} ({error.strerror})") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{setting}: {folder} is not writable; choose another with {setting}=DIR")
+
+
+def remove_temporary_files(folder: Path, older_than: float = 0.0) -> None:
+    """Delete what ``atomic_write`` left in a folder when its process was killed.
+
+    older_than: seconds since the file was last written; 0 where no other process can be writing there.
+    """
+    try:
+        paths = list(folder.iterdir())
+    except OSError:
+        return
+    for path in paths:
+        if _TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                if time.time() - path.lstat().st_mtime >= older_than:
+                    path.unlink()
 
 
 def encode_json(value: Any, indent: int | None = None) -> bytes:

@@ -14,7 +14,7 @@ from benchmarks.models import SIZES
 from benchmarks.official import TrainStep, beam_search_ms, train_steps
 from benchmarks.table import Table
 from ssm_tune.config.groups import names
-from ssm_tune.training.recompute_plan import NOTHING, Again
+from ssm_tune.training.recompute_plan import NO_RECOMPUTE, Recompute
 from ssm_tune.utils.errors import UserError
 
 TIMES = {"ours": [10.0, 40.0], "offset": [12.0, 50.0], "peer": [50.0, 200.0], "peer_eager": [60.0, 300.0]}
@@ -98,7 +98,12 @@ def test_steps_are_planned_as_a_run_plans_them(method: str) -> None:
     cpu = torch.device("cpu")
     roomy = TrainStep("tiny", method, 2, 100, 1.0, 1.0)
     plan = train_step.planned(roomy, True, 1.0, cpu)
-    assert (plan.recompute, plan.rows, plan.length, plan.labels) == (NOTHING, 2, 112, 64)  # padded as for CUDA graphs
+    assert (plan.recompute, plan.rows, plan.length, plan.labels) == (
+        NO_RECOMPUTE,
+        2,
+        112,
+        64,
+    )  # padded as for CUDA graphs
     assert train_step.planned(roomy, False, 1.0, cpu).length == 100
 
     # 128 x 2048 in the embedding, and 6 blocks; bfloat16 but for A_log and D
@@ -106,7 +111,7 @@ def test_steps_are_planned_as_a_run_plans_them(method: str) -> None:
     weights = 2 * 128 * 2048 + 6 * block + 2 * 128
     ranks = 6 * 8 * (8 + 256 + 3 * 256 + 8 + 16 + 16)  # dt_proj's, and x_proj's for dt, B and C
     spent = 2 * 4 * ranks if method == "lora" else 3 * weights
-    tight = (spent + plan.needs(2, Again(3, 6)) + weights) / 1e9
+    tight = (spent + plan.needs(2, Recompute(3, 6)) + weights) / 1e9
     for more, blocks in ((1e-6, 3), (-1e-6, 4)):
         case = TrainStep("tiny", method, 2, 100, 1.0, tight + more)
         assert train_step.planned(case, True, 1.0, cpu).recompute == (blocks, 6)

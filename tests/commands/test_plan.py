@@ -18,7 +18,7 @@ from ssm_tune.planning import workload
 from ssm_tune.planning.workload import Batches, training_work
 from ssm_tune.records.record import read_record
 from ssm_tune.training.settings import TrainSettings
-from ssm_tune.training.trainer import Training
+from ssm_tune.training.trainer import Trainer
 
 CELL = ["method=state_offset_y", "model=tiny", "data=sample", "decode.num_beams=1", "decode.max_new_tokens=3",
         "decode.batch_size=8"]  # fmt: skip
@@ -75,7 +75,7 @@ def test_cells_that_differ_in_seed_are_measured_once(
     timed: list[Any] = []
     real = probe.milliseconds_a_step
 
-    def counted(training: Training, seconds: float, blocks: int) -> float:
+    def counted(training: Trainer, seconds: float, blocks: int) -> float:
         timed.append(training)
         return real(training, seconds, blocks)
 
@@ -162,7 +162,7 @@ def test_steps_are_those_of_the_loop(
     size = min(size, len(lengths))
     settings = TrainSettings(epochs, size, 1e-3, seed, max_steps)
     tokens, batches = training_work(lengths, [1] * len(lengths), settings, buckets=False)
-    loop = Training.__new__(Training)
+    loop = Trainer.__new__(Trainer)
     loop.sequences, loop.settings, loop._order = range(len(lengths)), settings, None  # type: ignore[assignment]
     from ssm_tune.training.settings import total_steps
     from ssm_tune.training.trainer import Position

@@ -23,8 +23,8 @@ COMMON = [
     "train.learning_rate=0.01", "decode.batch_size=4", "decode.num_beams=2", "decode.max_new_tokens=4",
     "checkpoint.steps=2",
 ]  # fmt: skip
-STEP, MANY = "ssm_tune.training.trainer:Training.advance", "ssm_tune.models.mamba:Mamba."
-SAVE, SYNC, RENAME = "ssm_tune.training.checkpoint:Checkpoints.write", "os:fsync", "os:replace"
+STEP, MANY = "ssm_tune.training.trainer:Trainer.train_steps", "ssm_tune.models.mamba:Mamba."
+SAVE, SYNC, RENAME = "ssm_tune.training.checkpoint:Checkpoints.save", "os:fsync", "os:replace"
 
 # What is hooked, the number of its call, and whether the kill comes before or after it. A run takes 12 steps in two
 # epochs; an evaluation, 3 batches, each of them 4 tokens. "glue" answers by one forward pass (and its selection split

@@ -16,20 +16,20 @@ from ssm_tune.utils.errors import UserError
 def written(folder: Path, count: int) -> tuple[Checkpoints, list[Path]]:
     checkpoints = Checkpoints(folder, {"cell": "a"})
     for number in range(count):
-        checkpoints.write(Checkpoint({"number": number, "loss": math.inf}, {"x": torch.full((3,), float(number))}))
+        checkpoints.save(Checkpoint({"number": number, "loss": math.inf}, {"x": torch.full((3,), float(number))}))
     return checkpoints, sorted(checkpoints.folder.iterdir())
 
 
 def test_what_was_written_comes_back_and_two_are_kept(tmp_path: Path) -> None:
     checkpoints, files = written(tmp_path, 5)
     assert [path.name[:6] for path in files] == ["000004", "000005"]
-    found = checkpoints.newest(pytest.fail)
+    found = checkpoints.load_newest(pytest.fail)
     assert found is not None
     assert found.values == {"number": 4, "loss": math.inf}
     assert torch.equal(found.tensors["x"], torch.full((3,), 4.0))
-    checkpoints.remove()
+    checkpoints.delete()
     assert not checkpoints.folder.exists()
-    assert checkpoints.newest(pytest.fail) is None
+    assert checkpoints.load_newest(pytest.fail) is None
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"", lambda content: content[::-1]])
@@ -37,22 +37,22 @@ def test_a_damaged_one_is_set_aside_with_a_warning_and_the_one_before_taken(tmp_
     checkpoints, files = written(tmp_path, 3)
     warnings: list[str] = []
     files[-1].write_bytes(damage(files[-1].read_bytes()))
-    found = checkpoints.newest(warnings.append)
+    found = checkpoints.load_newest(warnings.append)
     assert found is not None
     assert found.values["number"] == 1
     assert len(warnings) == 1
     assert files[-1].name in warnings[0]
     assert "the one before" in warnings[0]
     files[0].write_bytes(b"")
-    assert checkpoints.newest(warnings.append) is None
-    assert "starting anew" in warnings[1]
+    assert checkpoints.load_newest(warnings.append) is None
+    assert "starting over" in warnings[1]
     assert all(path.name.startswith("damaged-") for path in checkpoints.folder.iterdir())
 
 
 def test_one_of_another_cell_is_refused_by_name(tmp_path: Path) -> None:
     _, files = written(tmp_path, 1)
     with pytest.raises(UserError, match=f"{files[0].name} does not fit this run: its cell is a, not b"):
-        Checkpoints(tmp_path, {"cell": "b"}).newest(pytest.fail)
+        Checkpoints(tmp_path, {"cell": "b"}).load_newest(pytest.fail)
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_older_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +63,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_ones(tmp_path: Path, monke
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
-        checkpoints.write(Checkpoint({}, {}))
+        checkpoints.save(Checkpoint({}, {}))
     assert sorted(checkpoints.folder.iterdir()) == files
-    found = checkpoints.newest(pytest.fail)
+    found = checkpoints.load_newest(pytest.fail)
     assert found is not None
     assert found.values["number"] == 1

@@ -22,10 +22,10 @@ from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops import backend
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.training.determinism import FIXED, VARIABLE
-from ssm_tune.training.graphed_step import Graphs
+from ssm_tune.training.graphed_step import GraphedTrainStep
 from ssm_tune.training.settings import TrainSettings
-from ssm_tune.training.train_step import Step
-from ssm_tune.training.trainer import Training, train
+from ssm_tune.training.train_step import TrainStep
+from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -49,34 +49,34 @@ def poisoned() -> Iterator[None]:
 def started(
     name: str, capture: bool, adapter: torch.dtype = torch.float32, dtype: torch.dtype = torch.bfloat16,
     rate: float = 1e-2, micro_batch: int | None = None, deterministic: bool = False, **options: object,
-) -> Training:  # fmt: skip
+) -> Trainer:  # fmt: skip
     model = init_weights(Mamba(MambaConfig(d_model=64, n_layer=2, vocab_size=256)), 0).cuda()
     model.cast_params(dtype)
     attached = attach(model, load_method(method_section(name, options)), dtype=adapter)
     settings = TrainSettings(epochs=100, batch_size=4, learning_rate=rate, seed=42, max_steps=STEPS)
     graphs = CudaCapture(model.device) if capture else None
-    return Training(attached, SEQUENCES, settings, 0, graphs, micro_batch, deterministic=deterministic)
+    return Trainer(attached, SEQUENCES, settings, 0, graphs, micro_batch, deterministic=deterministic)
 
 
-def losses(training: Training) -> list[float]:
-    train(training, lambda epoch, step: None, Silent())
-    return [row["loss"] for row in training.trained.steps]
+def losses(training: Trainer) -> list[float]:
+    training.fit(lambda epoch, step: None, Silent())
+    return [row["loss"] for row in training.result.steps]
 
 
-def captured(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def captured(training: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The losses of a training whose graphs are not forgotten at its end, and all of which were captured."""
     assert training.graphs is not None
     monkeypatch.setattr(training.graphs, "forget", lambda: None)
     found = losses(training)
-    assert not training.graphs.refused
+    assert not training.graphs.fallback
     assert len(training.graphs.captured) >= 2
     return found
 
 
-def launched_singly(training: Training) -> list[float]:
+def launched_singly(training: Trainer) -> list[float]:
     """The losses of the same steps without captures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Graphs, "_capture", lambda *_: None)
+        patch.setattr(GraphedTrainStep, "_capture", lambda *_: None)
         return losses(training)
 
 
@@ -127,7 +127,7 @@ def test_two_deterministic_trainings_have_the_same_bits(
 
 def test_dropout_differs_between_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     training = started("lora", True, dropout=0.5, rate=1e-30)  # nothing moves: what differs is dropout's
-    training.gate = None
+    training.check = None
     with torch.no_grad():
         for name, parameter in training.adapter.parameters.items():
             if name.endswith(".B"):
@@ -146,15 +146,15 @@ def test_a_resumed_training_ends_as_the_whole(monkeypatch: pytest.MonkeyPatch) -
     cut = started("lora", True, dtype=torch.float32)
     cut.adapter.model.train()
     while cut.position.step < 10:
-        cut.advance()
-    progress, kept = cut.progress(), {name: value.clone() for name, value in cut.tensors().items()}
+        cut.train_steps()
+    progress, kept = cut.state(), {name: value.clone() for name, value in cut.tensors().items()}
     rest = started("lora", True, dtype=torch.float32)
-    rest.restore(copy.deepcopy(progress), {name: value.clone() for name, value in kept.items()})
+    rest.load(copy.deepcopy(progress), {name: value.clone() for name, value in kept.items()})
     losses(rest)
-    cut.restore(copy.deepcopy(progress), kept)  # in place, after captures
+    cut.load(copy.deepcopy(progress), kept)  # in place, after captures
     losses(cut)
     for other in (rest, cut):
-        for one, two in zip(whole.trained.steps, other.trained.steps, strict=True):
+        for one, two in zip(whole.result.steps, other.result.steps, strict=True):
             assert two["loss"] == pytest.approx(one["loss"], rel=ROUNDING[torch.float32])
 
 
@@ -162,33 +162,35 @@ def test_a_loss_that_is_not_finite_is_found_at_its_step() -> None:
     training = started("state_offset", True)
     training.adapter.model.train()
     while training.position.step < 10:
-        training.advance()
+        training.train_steps()
     step = training.position.step
     with torch.no_grad():
         training.adapter.model.backbone.norm_f.weight[0] = math.inf
     with pytest.raises(Diverged, match=f"not finite at step {step + 1}"):
-        training.advance()
-    assert training.position.step == len(training.trained.steps) == step + 1
+        training.train_steps()
+    assert training.position.step == len(training.result.steps) == step + 1
 
 
 def test_what_cannot_be_captured_runs_without_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     eager = losses(started("lora", False, dtype=torch.float32))
-    plain = Step.update
+    plain = TrainStep.update
 
-    def waits(step: Step) -> None:
+    def waits(step: TrainStep) -> None:
         step.loss.item()
         plain(step)
 
-    monkeypatch.setattr(Step, "update", waits)
+    monkeypatch.setattr(TrainStep, "update", waits)
     training = started("lora", True, dtype=torch.float32)
     assert training.graphs is not None
     monkeypatch.setattr(training.graphs, "forget", lambda: None)
     with caplog.at_level(logging.WARNING):
         found = losses(training)
     assert not training.graphs.captured
-    assert sum("cannot be captured" in record.message for record in caplog.records) == len(training.graphs.refused) >= 2
+    assert (
+        sum("cannot be captured" in record.message for record in caplog.records) == len(training.graphs.fallback) >= 2
+    )
     assert len(found) == len(eager) == STEPS
     assert all(math.isfinite(loss) for loss in found)
 

@@ -7,14 +7,14 @@ import signal
 import sys
 
 from ssm_tune.cli import main
-from ssm_tune.training.trainer import Training
+from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import UserError
 
 how, *arguments = sys.argv[1:]
-plain = Training.advance
+plain = Trainer.advance
 
 
-def advance(training: Training) -> list[dict[str, float]]:
+def train_steps(training: Trainer) -> list[dict[str, float]]:
     if training.position.step == 3 and os.environ["RANK"] == "1":
         if how == "fails":
             raise UserError("enough of this; do something else")
@@ -22,5 +22,5 @@ def advance(training: Training) -> list[dict[str, float]]:
     return plain(training)
 
 
-Training.advance = advance  # type: ignore[method-assign]
+Trainer.advance = train_steps  # type: ignore[method-assign]
 sys.exit(main(arguments))

@@ -11,9 +11,9 @@ from ssm_tune.config.groups import method_section
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.ops.cuda.graph import Work
-from ssm_tune.training.distributed import ALONE, World
+from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ssm_tune.training.settings import TrainSettings
-from ssm_tune.training.trainer import Training
+from ssm_tune.training.trainer import Trainer
 
 SEQUENCES = [TokenizedExample([(7 * i + j) % 63 + 1 for j in range(5 + i % 7)], 1 + i % 4) for i in range(42)]
 METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",
@@ -47,10 +47,10 @@ class Uncaptured:
 
 def started(
     name: str = "full", sequences: list[TokenizedExample] = SEQUENCES, capture: Uncaptured | None = None,
-    options: dict[str, object] | None = None, micro_batch: int | None = None, world: World = ALONE,
+    options: dict[str, object] | None = None, micro_batch: int | None = None, group: ProcessGroup = SINGLE_PROCESS,
     dtype: torch.dtype | None = None, **changes: object,
-) -> Training:  # fmt: skip
+) -> Trainer:  # fmt: skip
     wanted = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "seed": 42} | changes
     adapter = attach(small_model(), load_method(method_section(name, options)), dtype=dtype)
     settings = TrainSettings(**wanted)  # type: ignore[arg-type]
-    return Training(adapter, sequences, settings, 0, capture, micro_batch, world)
+    return Trainer(adapter, sequences, settings, 0, capture, micro_batch, group)

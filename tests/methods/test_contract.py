@@ -14,7 +14,7 @@ from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.training.sanity_checks import fingerprint
 from ssm_tune.training.settings import TrainSettings
-from ssm_tune.training.trainer import Training, train
+from ssm_tune.training.trainer import Trainer
 
 METHODS = names("method")
 VARIANTS = [(name, {}) for name in METHODS] + [
@@ -33,12 +33,12 @@ def attached(name: str, options: dict, dtype: torch.dtype = torch.float32, seed:
 
 
 def trained(name: str, options: dict, dtype: torch.dtype = torch.float32, steps: int = 5) -> Adapter:  # type: ignore[type-arg]
-    """An adapter after a few steps, which the training gate has watched."""
+    """An adapter after a few steps, which the trainability check has passed."""
     adapter = attached(name, options, dtype)
     generator = torch.Generator().manual_seed(0)
     sequences = [TokenizedExample(torch.randint(1, 64, (9,), generator=generator).tolist(), 4) for _ in range(8)]
     settings = TrainSettings(epochs=10, batch_size=4, learning_rate=1e-2, seed=1, max_steps=steps)
-    train(Training(adapter, sequences, settings, 0), lambda epoch, step: None, Silent())
+    Trainer(adapter, sequences, settings, 0).fit(lambda epoch, step: None, Silent())
     adapter.model.eval()
     return adapter
 

@@ -16,7 +16,7 @@ from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.adapter_slots import LearnedTensor
 from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.training.sanity_checks import TrainingGate
+from ssm_tune.training.sanity_checks import TrainabilityCheck
 from ssm_tune.utils.errors import UserError
 
 # (mamba-130m, mamba-1.4b): the paper's own counts for the published five, hand-derived sums for the others
@@ -175,7 +175,7 @@ def step_of(model: Mamba) -> None:
 
 def test_the_gate_names_a_parameter_without_gradient() -> None:
     adapter = attach(small_model(), load_method(method_section("state_offset_y")))
-    gate = TrainingGate(adapter)
+    gate = TrainabilityCheck(adapter)
     slot = adapter.model.mixers[1].injection
     slot.output_offset = None  # as a fused path would that forgets the slot
     step_of(adapter.model)
@@ -185,7 +185,7 @@ def test_the_gate_names_a_parameter_without_gradient() -> None:
 
 def test_the_gate_names_what_did_not_move_and_what_should_not_have() -> None:
     adapter = attach(small_model(), load_method(method_section("bitfit")))
-    gate = TrainingGate(adapter)
+    gate = TrainabilityCheck(adapter)
     with pytest.raises(UserError, match="did not move in 3 steps"):
         gate.finish(3)
     with torch.no_grad():
@@ -203,7 +203,7 @@ def test_additional_scan_may_move_its_memoryless_states_where_steps_are_tiny() -
         for mixer in model.mixers:
             mixer.dt_proj.bias.fill_(-18.0)
     adapter = attach(model, load_method(method_section("additional_scan")))
-    gate = TrainingGate(adapter)
+    gate = TrainabilityCheck(adapter)
     optimizer = torch.optim.AdamW(adapter.parameters.values(), lr=1e-2)
     for step in (1, 2, 3):
         optimizer.zero_grad()
@@ -211,7 +211,7 @@ def test_additional_scan_may_move_its_memoryless_states_where_steps_are_tiny() -
         gate.after_backward(step)
         optimizer.step()
     gate.finish(3)
-    still = [name for name in adapter.parameters if name in gate.still]
+    still = [name for name in adapter.parameters if name in gate.may_stay_fixed]
     assert any(not torch.equal(adapter.parameters[name], gate.start[name]) for name in still)
 
 

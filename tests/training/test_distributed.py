@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from ssm_tune.cli import main
 from ssm_tune.records.record import read_record
 from ssm_tune.training import distributed as parallel
-from ssm_tune.training.distributed import World, parts_of
-from ssm_tune.training.trainer import Training, train
+from ssm_tune.training.distributed import ProcessGroup, micro_batches
+from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Stopped, UserError
 from ssm_tune.utils.files import read_jsonl
 
 TESTS = Path(__file__).resolve().parents[1]
 
 
-class Threaded(World):
+class Threaded(ProcessGroup):
     """One of several threads that sum as processes would, in the order of their numbers."""
 
     def __init__(self, rank: int, given: list[Any], barrier: threading.Barrier) -> None:
@@ -43,15 +43,15 @@ class Threaded(World):
         tensor.copy_(total)
 
 
-def trained(training: Training) -> Training:
-    train(training, lambda epoch, step: None, Silent())
+def trained(training: Trainer) -> Trainer:
+    training.fit(lambda epoch, step: None, Silent())
     return training
 
 
-def in_threads(size: int, name: str, **changes: Any) -> list[Training]:
+def in_threads(size: int, name: str, **changes: Any) -> list[Trainer]:
     """What each of ``size`` threads holds after they have trained together."""
     given, barrier = [None] * size, threading.Barrier(size)
-    trainings = [started(name, world=Threaded(rank, given, barrier), **changes) for rank in range(size)]
+    trainings = [started(name, group=Threaded(rank, given, barrier), **changes) for rank in range(size)]
     threads = [threading.Thread(target=trained, args=(training,), daemon=True) for training in trainings]
     for thread in threads:
         thread.start()
@@ -60,9 +60,9 @@ def in_threads(size: int, name: str, **changes: Any) -> list[Training]:
     return trainings
 
 
-def assert_same(whole: Training, other: Training) -> None:
-    assert len(whole.trained.steps) == len(other.trained.steps) == 22
-    for one, two in zip(whole.trained.steps, other.trained.steps, strict=True):
+def assert_same(whole: Trainer, other: Trainer) -> None:
+    assert len(whole.result.steps) == len(other.result.steps) == 22
+    for one, two in zip(whole.result.steps, other.result.steps, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-3, abs=1e-7)
         assert (one["tokens"], one["learning_rate"]) == (two["tokens"], two["learning_rate"])
@@ -85,7 +85,7 @@ def test_micro_batches_train_as_the_whole_batch(name: str, capture: bool) -> Non
 def test_two_processes_train_as_one(name: str) -> None:
     one, two = in_threads(2, name)
     assert_same(trained(started(name)), one)
-    assert one.trained.steps == two.trained.steps
+    assert one.result.steps == two.result.steps
     for parameter, other in zip(one.step.parameters, two.step.parameters, strict=True):
         assert torch.equal(parameter, other)
 
@@ -100,8 +100,8 @@ def test_a_bfloat16_adapter_is_summed_in_both_of_its_dtypes() -> None:
     """additional_scan's A_log stays float32 beside bfloat16."""
     one, two = in_threads(2, "additional_scan", dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in one.step.parameters} == {torch.bfloat16, torch.float32}
-    assert one.trained.steps == two.trained.steps
-    for row, other in zip(trained(started("additional_scan", dtype=torch.bfloat16)).trained.steps, one.trained.steps,
+    assert one.result.steps == two.result.steps
+    for row, other in zip(trained(started("additional_scan", dtype=torch.bfloat16)).result.steps, one.result.steps,
                           strict=True):  # fmt: skip
         assert other["loss"] == pytest.approx(row["loss"], rel=1e-2)
 
@@ -112,20 +112,20 @@ def test_every_row_belongs_to_one_part(size: int, micro_batch: int, parts: int) 
     rows = [
         row
         for rank in range(size)
-        for part in parts_of(batch_size, micro_batch, World(rank, size))
+        for part in micro_batches(batch_size, micro_batch, ProcessGroup(rank, size))
         for row in range(batch_size)[part]
     ]
     assert rows == list(range(batch_size))
-    assert parts_of(batch_size, None, World()) == [slice(0, batch_size)]
+    assert micro_batches(batch_size, None, ProcessGroup()) == [slice(0, batch_size)]
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match="train\\.batch_size=4 cannot be shared evenly by 3 processes"):
-        parts_of(4, None, World(0, 3))
+        micro_batches(4, None, ProcessGroup(0, 3))
     with pytest.raises(UserError, match=r"train.micro_batch=3 does not divide train.batch_size=4$"):
-        parts_of(4, 3, World())
+        micro_batches(4, 3, ProcessGroup())
     with pytest.raises(UserError, match=r"train.micro_batch=4 does not divide train.batch_size=4 / 2 processes = 2"):
-        parts_of(4, 4, World(0, 2))
+        micro_batches(4, 4, ProcessGroup(0, 2))
 
 
 CELL = ["method=lora", "task=samsum", "model=random", "model.tokenizer=tiny", "model.d_model=16", "model.n_layer=1",
@@ -232,19 +232,19 @@ class Board:
 
 def test_who_is_stopped_while_it_waits_leaves_no_mark_and_goes_on_where_all_have_come() -> None:
     board = Board()
-    first, second = World(0, 2, board), World(1, 2, board)
+    first, second = ProcessGroup(0, 2, board), ProcessGroup(1, 2, board)
 
     def stopped() -> None:
         raise Stopped("", 15)
 
     with pytest.raises(Stopped):
-        first.meet(stopped)
+        first.barrier(stopped)
     assert board.numbers == {"meeting 1": 0}
 
     def second_comes() -> None:
-        second.meet()
+        second.barrier()
         raise Stopped("", 15)
 
-    first = World(0, 2, board)
-    first.meet(second_comes)
+    first = ProcessGroup(0, 2, board)
+    first.barrier(second_comes)
     assert board.numbers == {"meeting 1": 2}

@@ -33,10 +33,9 @@ from ssm_tune.models.mamba import Mamba
 from ssm_tune.records.record import read_record
 from ssm_tune.sweeps.status import Results
 from ssm_tune.training import recompute_plan as memory
-from ssm_tune.training.activation_memory import Footprint, footprint, saved_bytes
-from ssm_tune.training.recompute_plan import NOTHING, Again, Plan, plan
-from ssm_tune.training.train_step import Step, label_loss
-from ssm_tune.training.trainer import train
+from ssm_tune.training.activation_memory import ActivationMemory, estimate_activation_memory, saved_bytes
+from ssm_tune.training.recompute_plan import NO_RECOMPUTE, Recompute, RecomputePlan, plan_recompute
+from ssm_tune.training.train_step import TrainStep, label_loss
 from ssm_tune.utils.errors import UserError
 
 CELL = ["method=state_offset_y", "task=glue_sst2", "model=random", "model.tokenizer=tiny", "model.d_model=16",
@@ -67,16 +66,16 @@ def test_training_without_memory_says_what_would_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [*CELL, f"output_dir={tmp_path}", "checkpoint.steps=1", "train.batch_size=6"]
-    plain, calls = Step.backward, []
+    plain, calls = TrainStep.backward, []
 
-    def too_much(step: Step, part: Any) -> None:
+    def too_much(step: TrainStep, part: Any) -> None:
         calls.append(part.shape)
         if len(calls) == 3:
             raise torch.OutOfMemoryError("rms_norm: out of GPU memory on (6, 40, 16)\nand more")
         plain(step, part)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Step, "backward", too_much)
+        patched.setattr(TrainStep, "backward", too_much)
         assert main(asked) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     rows, length, labels = calls[-1]
@@ -94,16 +93,16 @@ def test_recomputed_activations_train_to_the_same_bits(name: str, blocks: int) -
     kept, again = started(name), started(name)
     again.adapter.model.recompute = blocks
     for training in (kept, again):
-        train(training, lambda epoch, step: None, Silent())
-    assert kept.trained.steps == again.trained.steps
+        training.fit(lambda epoch, step: None, Silent())
+    assert kept.result.steps == again.result.steps
     for one, two in zip(kept.step.parameters, again.step.parameters, strict=True):
         assert torch.equal(one, two)
 
 
-def counted_on(name: str, options: dict[str, Any] | None = None, **sizes: int) -> tuple[Mamba, Footprint]:
+def counted_on(name: str, options: dict[str, Any] | None = None, **sizes: int) -> tuple[Mamba, ActivationMemory]:
     """A model in training with a method attached, and what was counted for them before."""
     model, method = small_model(**sizes), load_method(method_section(name, options))
-    found = footprint(model, method, torch.float32)
+    found = estimate_activation_memory(model, method, torch.float32)
     attach(model.train(), method)
     return model, found
 
@@ -257,16 +256,16 @@ def test_what_is_not_differentiated_leaves_nothing(monkeypatch: pytest.MonkeyPat
 
 
 GB = 1e9
-PLAIN = Footprint(
+PLAIN = ActivationMemory(
     token=1e6, row=0, batch=0, residual=8e4, added=2e4, label=3e4, layers=10
 )  # 1.1 GB for 100 tokens, or 0.3
 
 
-def planned(memory_gb: float | None, recompute: str = "auto", rows: int = 4) -> Plan:
+def planned(memory_gb: float | None, recompute: str = "auto", rows: int = 4) -> RecomputePlan:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "footprint", lambda *_: PLAIN)
+        patch.setattr(memory, "estimate_activation_memory", lambda *_: PLAIN)
         method = load_method(method_section("state_offset"))
-        return plan(small_model(), method, torch.float32, (rows, 100 // rows, 10), recompute, memory_gb)
+        return plan_recompute(small_model(), method, torch.float32, (rows, 100 // rows, 10), recompute, memory_gb)
 
 
 def test_the_plan_keeps_to_the_budget() -> None:
@@ -276,10 +275,10 @@ def test_the_plan_keeps_to_the_budget() -> None:
     assert PLAIN.needs(4, 25, 0, recompute=10) == pytest.approx(0.3e9)  # unless there are many logits:
     assert PLAIN.needs(4, 25, 20_000, recompute=9) == pytest.approx(0.79e9)
     assert PLAIN.needs(4, 25, 20_000, recompute=10) == pytest.approx(0.7e9)
-    assert planned(None).recompute == planned(2.0).recompute == NOTHING
+    assert planned(None).recompute == planned(2.0).recompute == NO_RECOMPUTE
     assert [planned(memory_gb).recompute for memory_gb in (1.09, 1.0, 0.5, 0.295)] == [(1, 0), (2, 0), (7, 0), (9, 0)]
     assert planned(None, "on").recompute == (10, 0)
-    assert planned(2.0, "off").recompute == NOTHING
+    assert planned(2.0, "off").recompute == NO_RECOMPUTE
     line = planned(1.0).line()
     assert line.endswith(
         "computed again in 2 of 10 blocks, about 0.904 GB of 1 GB (kept in all, they would take 1.1 GB)"
@@ -289,11 +288,11 @@ def test_the_plan_keeps_to_the_budget() -> None:
 
 def test_parts_of_blocks_come_before_blocks() -> None:
     found = dataclasses.replace(PLAIN, spared=3e5)  # 0.03 GB of a block's 0.1
-    ways = [Plan(found, 1e9 * budget, 4, 25, 10, "auto") for budget in (2.0, 1.05, 0.83, 0.8, 0.3)]
+    ways = [RecomputePlan(found, 1e9 * budget, 4, 25, 10, "auto") for budget in (2.0, 1.05, 0.83, 0.8, 0.3)]
     assert [way.recompute for way in ways] == [(0, 0), (0, 2), (0, 9), (1, 10), (9, 10)]
     assert "computed again in parts of 2 of 10 blocks, about 1.04 GB" in ways[1].line()
     assert "computed again in 1 of 10 blocks and parts of the others" in ways[3].line()
-    assert Plan(found, None, 4, 25, 10, "on").recompute == (10, 0)
+    assert RecomputePlan(found, None, 4, 25, 10, "on").recompute == (10, 0)
     # parts of the last block are made again at the worst moment
     assert found.needs(4, 25, 0, 0, 9) == pytest.approx(1.1e9 - 9 * 0.03e9)
     assert found.needs(4, 25, 0, 0, 10) == pytest.approx(1.1e9 - 9 * 0.03e9)
@@ -305,9 +304,9 @@ def test_parts_of_blocks_come_before_blocks() -> None:
 def test_auto_recomputes_as_few_blocks_as_the_budget_allows(
     layers: int, token: float, labels: int, share: float
 ) -> None:
-    found = Footprint(token, row=0, batch=0, residual=8e4, added=2e4, label=3e4, layers=layers)
+    found = ActivationMemory(token, row=0, batch=0, residual=8e4, added=2e4, label=3e4, layers=layers)
     needs = [found.needs(4, 25, labels, number) for number in range(layers + 1)]
-    chosen = Plan(found, share * needs[0], 4, 25, labels, "auto").recompute.whole
+    chosen = RecomputePlan(found, share * needs[0], 4, 25, labels, "auto").recompute.whole
     fitting = [number for number in range(layers + 1) if needs[number] <= share * needs[0]]
     assert chosen == min(fitting) if fitting else needs[chosen] == min(needs)
 
@@ -329,7 +328,7 @@ def test_a_batch_beyond_the_budget_is_refused_with_what_fits() -> None:
 def test_a_batch_that_was_to_fit_and_did_not_is_not_planned_as_large_again() -> None:
     tight = planned(0.6)
     assert tight.recompute == (6, 0)
-    assert tight.needs(2, NOTHING) > 0.9 * 0.6e9  # what micro batches of two would take, with nothing recomputed
+    assert tight.needs(2, NO_RECOMPUTE) > 0.9 * 0.6e9  # what micro batches of two would take, with nothing recomputed
     assert tight.advice(4).startswith("train.micro_batch=1 needs about 0.275 GB, recomputing 0 of 10 blocks")
     assert (
         planned(0.6, rows=1).advice(1).startswith("train.recompute=on needs about 0.3 GB, recomputing 10 of 10 blocks")
@@ -339,9 +338,9 @@ def test_a_batch_that_was_to_fit_and_did_not_is_not_planned_as_large_again() -> 
 def test_a_run_says_and_records_what_it_does_with_activations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plans: list[Plan] = []
+    plans: list[RecomputePlan] = []
 
-    def memory_plan(*about: Any, planned: Callable[..., Plan] = run.memory_plan) -> Plan:
+    def memory_plan(*about: Any, planned: Callable[..., RecomputePlan] = run.memory_plan) -> RecomputePlan:
         plans.append(planned(*about))
         return plans[-1]
 
@@ -358,7 +357,7 @@ def test_a_run_says_and_records_what_it_does_with_activations(
     assert Results(tmp_path).state(compose(cell)).status == "done"  # however it was computed, it is the same cell
     assert main(cell) == 0
     assert "this cell is done already" in capsys.readouterr().err
-    budget = plans[-1].needs(2, Again(2, 4)) / 1e9
+    budget = plans[-1].needs(2, Recompute(2, 4)) / 1e9
     assert main([*cell, "force=true", f"train.memory={budget}", "train.micro_batch=2"]) == 0
     assert "computed again in 2 of 4 blocks and parts of the others, about " in capsys.readouterr().err
     backend = read_record(path)["backend"]

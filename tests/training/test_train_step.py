@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from ssm_tune.data.collator import Batch, batch_extent, collate, length_bucket
 from ssm_tune.data.tokenization import TokenizedExample
-from ssm_tune.training.graphed_step import Graphs
-from ssm_tune.training.train_step import Step, label_loss
-from ssm_tune.training.trainer import Training, train
+from ssm_tune.training.graphed_step import GraphedTrainStep
+from ssm_tune.training.train_step import TrainStep, label_loss
+from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged
 
 
@@ -39,9 +39,9 @@ def test_a_new_shape_that_does_not_fit_beside_the_graphs_runs_without_them(
 
     monkeypatch.setattr(training.step, "backward", without_room)
     for one in (plain, training):
-        train(one, lambda epoch, step: None, Silent())
+        one.fit(lambda epoch, step: None, Silent())
     assert refused
-    for ours, theirs in zip(training.trained.steps, plain.trained.steps, strict=True):
+    for ours, theirs in zip(training.result.steps, plain.result.steps, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
 
 
@@ -65,20 +65,20 @@ def test_gradients_are_the_same_whatever_the_padding(name: str) -> None:
     training.adapter.model.train()
     found = []
     for extents in (batch_extent(SEQUENCES[:4]), length_bucket(*batch_extent(SEQUENCES[:4]))):
-        training.step.gradients([collate(SEQUENCES[:4], 0, *extents, keys=[3, 1, 4, 5])])
+        training.step.compute_gradients([collate(SEQUENCES[:4], 0, *extents, keys=[3, 1, 4, 5])])
         found.append([parameter.grad for parameter in training.step.parameters])
     for plain, padded in zip(*found, strict=True):
         assert plain is not None
         assert torch.allclose(plain, padded, atol=1e-6)
 
 
-def blockwise(training: Training, block: int) -> tuple[list[int], list[int]]:
+def blockwise(training: Trainer, block: int) -> tuple[list[int], list[int]]:
     """Train with reads every ``block`` steps; the steps of which rows came, and those of the evaluations."""
-    training.block = block
+    training.read_every = block
     rows: list[int] = []
     evaluated: list[int] = []
-    train(
-        training, lambda epoch, step: evaluated.append(step), Silent(),
+    training.fit(
+        lambda epoch, step: evaluated.append(step), Silent(),
         lambda read: rows.extend(int(row["step"]) for row in read),
     )  # fmt: skip
     return rows, evaluated
@@ -91,7 +91,7 @@ def test_blocks_leave_the_same_as_single_steps(block: int) -> None:
         training = started("lora")
         assert blockwise(training, size) == (list(range(1, 23)), [11, 22])
         ends.append(training)
-    assert ends[0].trained.steps == ends[1].trained.steps
+    assert ends[0].result.steps == ends[1].result.steps
     assert ends[0].position == ends[1].position
     for name, value in ends[0].tensors().items():
         assert torch.equal(value, ends[1].tensors()[name]), name
@@ -101,16 +101,16 @@ def test_a_block_is_what_a_checkpoint_holds() -> None:
     whole = started("lora")
     blockwise(whole, 5)
     cut = started("lora")
-    cut.block = 5
+    cut.read_every = 5
     cut.adapter.model.train()
     for _ in range(4):
-        rows = cut.advance()
+        rows = cut.train_steps()
     assert [row["step"] for row in rows] == [4, 5, 6, 7, 8]
-    progress, kept = cut.progress(), {name: value.clone() for name, value in cut.tensors().items()}
+    progress, kept = cut.state(), {name: value.clone() for name, value in cut.tensors().items()}
     rest = started("lora")
-    rest.restore(copy.deepcopy(progress), kept)
+    rest.load(copy.deepcopy(progress), kept)
     blockwise(rest, 16)
-    assert rest.trained.steps == whole.trained.steps
+    assert rest.result.steps == whole.result.steps
     for name, value in whole.adapter.parameters.items():
         assert torch.equal(value, rest.adapter.parameters[name]), name
 
@@ -125,10 +125,10 @@ def test_saturation_stops_at_the_same_step(block: int) -> None:
         training = started(sequences=SAME, learning_rate=0.02, epochs=400, stop_when_saturated=True)
         with torch.no_grad():
             training.adapter.model.backbone.norm_f.weight *= 30
-        training.per_epoch = 400  # no evaluation before the stop
+        training.steps_per_epoch = 400  # no evaluation before the stop
         rows, evaluated = blockwise(training, size)
         assert evaluated == [len(rows)]
-        ends.append((training.trained.steps, training.trained.stopped, training.adapter.tensors()))
+        ends.append((training.result.steps, training.result.stopped, training.adapter.tensors()))
     assert ends[0][1] is not None
     assert len(ends[0][0]) < 400
     assert ends[0][:2] == ends[1][:2]
@@ -137,19 +137,19 @@ def test_saturation_stops_at_the_same_step(block: int) -> None:
 
 @pytest.mark.parametrize("block", [7, 16])
 def test_divergence_is_found_at_the_same_step(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, ends = Step.backward, []
+    plain, ends = TrainStep.backward, []
     for size in (1, block):
         training, taken = started(), itertools.count(1)
 
-        def broken(step: Step, part: Batch, taken: Iterator[int] = taken) -> None:
+        def broken(step: TrainStep, part: Batch, taken: Iterator[int] = taken) -> None:
             plain(step, part)
             step.loss *= math.nan if next(taken) == 9 else 1
 
-        monkeypatch.setattr(Step, "backward", broken)
+        monkeypatch.setattr(TrainStep, "backward", broken)
         with pytest.raises(Diverged, match="not finite at step 9"):
             blockwise(training, size)
-        steps = [{name: str(value) for name, value in row.items()} for row in training.trained.steps]
-        ends.append((steps, training.trained.tokens, training.position))
+        steps = [{name: str(value) for name, value in row.items()} for row in training.result.steps]
+        ends.append((steps, training.result.tokens, training.position))
     assert len(ends[0][0]) == 9
     assert ends[0] == ends[1]
 
@@ -159,13 +159,13 @@ def test_captured_training_gives_the_losses_of_plain_training(name: str) -> None
     ends = []
     for capture in (None, Uncaptured()):
         training = started(name, capture=capture)
-        rows, evaluated = blockwise(training, training.block)
+        rows, evaluated = blockwise(training, training.read_every)
         assert (rows, evaluated) == (list(range(1, 23)), [11, 22])
         ends.append(training)
     plain, graphs = ends
     assert capture is not None
     assert capture.replays == 22 - 3 - 2  # the gate's steps, and the first of each of the two shapes
-    for one, two in zip(plain.trained.steps, graphs.trained.steps, strict=True):
+    for one, two in zip(plain.result.steps, graphs.result.steps, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-3, abs=1e-7)
         assert (one["learning_rate"], one["tokens"]) == (two["learning_rate"], two["tokens"])
@@ -176,15 +176,15 @@ def test_captured_training_goes_on_from_a_checkpoint_taken_behind_captures() -> 
     blockwise(whole, 16)
     cut = started(capture=Uncaptured())
     while cut.position.step < 11:
-        cut.advance()
-    progress, kept = cut.progress(), {name: value.clone() for name, value in cut.tensors().items()}
-    cut.advance()
+        cut.train_steps()
+    progress, kept = cut.state(), {name: value.clone() for name, value in cut.tensors().items()}
+    cut.train_steps()
     for training in (cut, started(capture=Uncaptured())):  # in place, and in another process
-        training.restore(copy.deepcopy(progress), {name: value.clone() for name, value in kept.items()})
+        training.load(copy.deepcopy(progress), {name: value.clone() for name, value in kept.items()})
         assert training.graphs is not None
         assert not training.graphs.captured
         blockwise(training, 16)
-        assert training.trained.steps == whole.trained.steps
+        assert training.result.steps == whole.result.steps
 
 
 @pytest.mark.parametrize("refuses", [(1, 2), (2,)], ids=["all", "the-second"])
@@ -196,12 +196,12 @@ def test_what_cannot_be_captured_is_launched_singly_and_said_once(
     capture = Uncaptured(refuses)
     refusing = started(capture=capture)
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(Graphs, "forget", lambda graphs: None)
+        patch.setattr(GraphedTrainStep, "reset", lambda graphs: None)
         blockwise(refusing, 16)
-    assert refusing.trained.steps == plain.trained.steps
+    assert refusing.result.steps == plain.result.steps
     assert refusing.graphs is not None
     said = [record.message for record in caplog.records]
-    assert len(said) == len(refusing.graphs.refused) == len(refuses)
+    assert len(said) == len(refusing.graphs.fallback) == len(refuses)
     assert all(line.endswith("RuntimeError: operation not permitted when stream is capturing") for line in said)
     assert len(refusing.graphs.captured) == 2 - len(refuses)
     assert capture.captures == (2 if len(refuses) == 2 else 3)  # what a failure has dropped is captured again

@@ -16,7 +16,7 @@ from ssm_tune.methods.base import attach, load_method
 from ssm_tune.training.sanity_checks import divergence
 from ssm_tune.training.settings import TrainSettings, total_steps
 from ssm_tune.training.train_step import label_loss
-from ssm_tune.training.trainer import Trained, Training, train
+from ssm_tune.training.trainer import Trainer, TrainResult
 from ssm_tune.utils.errors import Diverged, UserError
 
 SEQUENCES = [TokenizedExample([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 3) for i in range(10)]
@@ -30,11 +30,11 @@ def settings(**changes: object) -> TrainSettings:
 
 def run(
     wanted: TrainSettings, name: str = "state_offset", sequences: list[TokenizedExample] = SEQUENCES
-) -> tuple[Trained, list[tuple[int, int]], torch.Tensor]:
+) -> tuple[TrainResult, list[tuple[int, int]], torch.Tensor]:
     adapter = attach(small_model(), load_method(method_section(name)))
-    training, evaluated = Training(adapter, sequences, wanted, 0), []
-    train(training, lambda epoch, step: evaluated.append((epoch, step)), Silent())
-    return training.trained, evaluated, torch.cat([value.flatten() for value in adapter.tensors().values()])
+    training, evaluated = Trainer(adapter, sequences, wanted, 0), []
+    training.fit(lambda epoch, step: evaluated.append((epoch, step)), Silent())
+    return training.result, evaluated, torch.cat([value.flatten() for value in adapter.tensors().values()])
 
 
 def test_step_counts_of_the_official_code() -> None:
@@ -88,10 +88,10 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     adapter = attach(small_model(), load_method(method_section("state_offset")))
     with torch.no_grad():
         adapter.model.backbone.norm_f.weight[0] = math.inf
-    training = Training(adapter, SEQUENCES, settings(), 0)
+    training = Trainer(adapter, SEQUENCES, settings(), 0)
     with pytest.raises(Diverged, match="not finite at step 1"):
-        train(training, lambda epoch, step: None, Silent())
-    assert len(training.trained.steps) == 1
+        training.fit(lambda epoch, step: None, Silent())
+    assert len(training.result.steps) == 1
 
 
 def test_a_loss_far_above_guessing_stops_the_run() -> None:
@@ -104,9 +104,9 @@ def test_a_saturated_run_stops_where_the_paper_protocol_asks() -> None:
     with torch.no_grad():
         adapter.model.backbone.norm_f.weight *= 30  # logits large enough for float32 to round the loss to zero
     wanted = settings(learning_rate=0.02, epochs=400, stop_when_saturated=True)
-    training, evaluated = Training(adapter, SAME, wanted, 0), []
-    train(training, lambda epoch, step: evaluated.append(step), Silent())
-    trained = training.trained
+    training, evaluated = Trainer(adapter, SAME, wanted, 0), []
+    training.fit(lambda epoch, step: evaluated.append(step), Silent())
+    trained = training.result
     assert trained.stopped is not None
     assert len(trained.steps) < 400
     assert evaluated[-1] == len(trained.steps)
@@ -114,7 +114,7 @@ def test_a_saturated_run_stops_where_the_paper_protocol_asks() -> None:
 
 def test_bfloat16_adapters_train_in_bfloat16() -> None:
     adapter = attach(small_model(), load_method(method_section("state_offset")), dtype=torch.bfloat16)
-    train(Training(adapter, SEQUENCES, settings(), 0), lambda epoch, step: None, Silent())
+    Trainer(adapter, SEQUENCES, settings(), 0).fit(lambda epoch, step: None, Silent())
     assert {value.dtype for value in adapter.parameters.values()} == {torch.bfloat16}
     assert adapter.model.dtype == torch.float32
 

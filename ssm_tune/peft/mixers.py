@@ -170,14 +170,22 @@ def forward_with(module: nn.Module, replaced: dict[str, Callable[..., Any]]) -> 
     Returns a function that takes the mixer and its arguments, and the position of attention_mask among those.
     """
     outer = type(module).forward
-    names = list(inspect.signature(outer).parameters)
+    names = list(inspect.signature(_innermost(outer)).parameters)
     if "attention_mask" not in names:
         raise ValueError(f"{type(module).__name__}.forward takes no attention_mask: {_advice()}")
     return _rebuilt(outer, replaced), names.index("attention_mask") - 1
 
 
+def _decorated(function: Any) -> FunctionType | None:
+    """The forward that a decorator wraps; None for a function without one. Not every version names it."""
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    wrapped = [one for one in cells if isinstance(one, FunctionType) and one.__name__ == "forward"]
+    return wrapped[0] if len(wrapped) == 1 else None
+
+
 def _innermost(function: Any) -> FunctionType:
-    function = inspect.unwrap(function)
+    while (inner := _decorated(function)) is not None:
+        function = inner
     if not isinstance(function, FunctionType):
         raise ValueError(f"{function!r} is no plain function: {_advice()}")
     return function
@@ -185,15 +193,13 @@ def _innermost(function: Any) -> FunctionType:
 
 def _rebuilt(function: Any, replaced: dict[str, Callable[..., Any]]) -> FunctionType:
     """A function with other globals; where it is wrapped by decorators, the same ones around that."""
-    inner = getattr(function, "__wrapped__", None)
+    inner = _decorated(function)
     if inner is None:
         names = {**function.__globals__, **replaced}
         names.pop("__name__", None)  # by it torch.compile would look the names up in the module
         return _copy(_innermost(function), names, function.__closure__)
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    if not any(content is inner for content in cells):
-        raise ValueError(f"a decorator of {function.__qualname__} hides what it wraps: {_advice()}")
     other = _rebuilt(inner, replaced)
+    cells = (cell.cell_contents for cell in function.__closure__ or ())
     closure = tuple(CellType(other if content is inner else content) for content in cells)
     return _copy(function, function.__globals__, closure)
 

@@ -7,6 +7,7 @@ the table says: "yes", or "refused" where the library refuses it by name.
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 import tempfile
 import warnings
@@ -66,10 +67,10 @@ def stepwise(model: nn.Module, ids: Tensor, prefill: int) -> Tensor:
     """The logits of ``ids`` from a prefill and a cache, one position after the other."""
     with torch.no_grad():
         out = model(ids[:, :prefill], use_cache=True)
-        key = next(name for name in ("past_key_values", "cache_params", "cache") if out.get(name) is not None)
+        key = next(name for name in ("past_key_values", "cache_params", "cache") if name in list(out.keys()))
         parts = [out.logits]
         for at in range(prefill, ids.shape[1]):
-            position = {} if key != "past_key_values" else {"position_ids": torch.full((ids.shape[0], 1), at)}
+            position = {"position_ids": torch.full((ids.shape[0], 1), at)} if _takes_positions(model) else {}
             parts.append(model(ids[:, at : at + 1], use_cache=True, **{key: out[key]}, **position).logits)
     return torch.cat(parts, dim=1)
 
@@ -118,7 +119,7 @@ def _padding(name: str) -> str:
 
 
 def _takes_positions(model: Any) -> bool:
-    return "position_ids" in model.get_base_model().forward.__code__.co_varnames
+    return "position_ids" in inspect.signature(model.get_base_model().forward).parameters
 
 
 def _decoding(name: str) -> str:

@@ -131,8 +131,8 @@ def prepare(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Prepared:
     task, method = load_task(config.task), load_method(config.method)
     device = choose_device(config.device)
     dtype = choose_dtype(config.model["dtype"], device)
-    if config.backend == "mamba_ssm" and method.name == "initial_state":
-        raise UserError("method=initial_state: mamba-ssm's scan takes no initial state; leave backend=auto")
+    if config.backend == "mamba_ssm" and method.sets_initial_state:
+        raise UserError(f"method={method.name}: mamba-ssm's scan takes no initial state; leave backend=auto")
     kernels = choose(config.backend, device, dtype)
     require_writable(Path(config.output_dir), "output_dir")
     data = dataclasses.asdict(config.data)

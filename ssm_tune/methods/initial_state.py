@@ -16,6 +16,7 @@ from ssm_tune.models.mamba import Mamba
 class InitialState(Method):
     """One h_0 (D, N) a layer, zero at first."""
 
+    sets_initial_state = True
     unmergeable_reason = "a plain model starts from the state zero"
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:

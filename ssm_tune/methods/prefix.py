@@ -30,6 +30,7 @@ class Prefix(Method):
         self.require_count("tokens")
         self.require("init_std", float, lambda std: 0 < std < 1e6, "a positive number")
 
+    sets_initial_state = True
     unmergeable_reason = "its virtual tokens run through each block before the sequence"
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""The three operations of a Mamba block, one public function each.
+"""The operations of a Mamba block, a folder each: the public function, a naive reference, the implementations.
 
 They know nothing of models or methods. Letters follow the Mamba paper (Gu and Dao, 2023, arXiv 2312.00752):
 

@@ -1,4 +1,4 @@
-"""What fails between Python and the GPU is named, or mended: no NVRTC, an old GPU, bad caches, memory."""
+"""What fails between Python and the GPU is named, or repaired: no NVRTC, an old GPU, bad caches, memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ssm_tune.ops import backend
 from ssm_tune.ops.causal_conv1d import cuda as conv_kernels
 from ssm_tune.ops.cuda import compiler, launch
 from ssm_tune.ops.cuda.compiler import Kernel, KernelError, cached_cubin
+from ssm_tune.utils.errors import UserError
 
 GPU = torch.device("cuda", 0)
 SIMPLE = Kernel.of("sum_partials", {"DTYPE": 0}, "cuda/sums")
@@ -114,17 +115,17 @@ def test_a_read_only_folder_is_read_and_named(
 ) -> None:
     kept = cached_cubin(SIMPLE, "sm_90")
 
-    def refuse(**_: Any) -> Any:
-        raise PermissionError(13, "Permission denied")
+    def refuse(path: Path, chunks: Any) -> Any:
+        raise UserError(f"cannot write {path}: Permission denied")
 
-    monkeypatch.setattr(compiler.tempfile, "mkstemp", refuse)  # root may write anywhere
+    monkeypatch.setattr(compiler, "atomic_write", refuse)  # root may write anywhere
     capsys.readouterr()
     assert cached_cubin(SIMPLE, "sm_90") == kept
     assert capsys.readouterr().err == ""
     assert cached_cubin(SIMPLE, "sm_80").startswith(b"\x7fELF")
-    said = capsys.readouterr().err
-    assert f"not kept: {tmp_path}: Permission denied" in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert f"not cached: cannot write {tmp_path}" in message
+    assert message.count("\n") == 1
 
 
 def test_out_of_memory_names_operation_shape_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,21 +10,35 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.small_models import small_model
 from torch import Tensor
 
+from ssm_tune.config.compose import compose
+from ssm_tune.config.groups import method_section, names
+from ssm_tune.experiment.setup import prepare
+from ssm_tune.methods.base import attach, load_method
 from ssm_tune.ops import backend, mamba_ssm_backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d
 from ssm_tune.ops.cuda.compiler import KernelError
 from ssm_tune.ops.selective_scan import selective_scan
 from ssm_tune.ops.selective_scan.cpu import SelectiveScan
+from ssm_tune.utils.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def scan_stand_in(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Any = None, z: Any = None, delta_bias: Any = None,
-    delta_softplus: bool = False, return_last_state: bool = False,
-) -> Any:  # fmt: skip
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Any = None,
+    z: Any = None,
+    delta_bias: Any = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+) -> Any:
     """mamba-ssm's layout, (B, D, L), over our plain scan; no offset and no initial state."""
     assert u.dtype == delta.dtype == B.dtype == C.dtype
     step = delta if delta_bias is None else delta + delta_bias[:, None]
@@ -47,8 +61,8 @@ def conv_stand_in(
 
 @pytest.fixture
 def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    modules = {name: ModuleType(name) for name in
-               ("mamba_ssm", "mamba_ssm.ops", "mamba_ssm.ops.selective_scan_interface", "causal_conv1d")}  # fmt: skip
+    packages = ("mamba_ssm", "mamba_ssm.ops", "mamba_ssm.ops.selective_scan_interface", "causal_conv1d")
+    modules = {name: ModuleType(name) for name in packages}
     modules["mamba_ssm.ops.selective_scan_interface"].selective_scan_fn = scan_stand_in  # type: ignore[attr-defined]
     modules["causal_conv1d"].causal_conv1d_fn = conv_stand_in  # type: ignore[attr-defined]
     for name, module in modules.items():
@@ -66,8 +80,8 @@ def scan_inputs(offsets: bool, z: bool) -> dict[str, Tensor]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    given = {"u": draw(2, 7, 8), "dt": draw(2, 7, 8), "A": -draw(8, 3).exp(), "B": draw(2, 7, 3), "C": draw(2, 7, 3),
-             "D": draw(8), "dt_bias": draw(8)}  # fmt: skip
+    given = {"u": draw(2, 7, 8), "dt": draw(2, 7, 8), "A": -draw(8, 3).exp(), "B": draw(2, 7, 3), "C": draw(2, 7, 3)}
+    given |= {"D": draw(8), "dt_bias": draw(8)}
     if z:
         given["z"] = draw(2, 7, 8)
     if offsets:
@@ -126,6 +140,43 @@ def test_what_the_package_lacks_is_refused_by_name() -> None:
             causal_conv1d(torch.rand(1, 5, 8), torch.rand(8, 5))
         with pytest.raises(KernelError, match="empty"):
             causal_conv1d(torch.rand(0, 5, 8), torch.rand(8, 4))
+
+
+def gradients(name: str) -> dict[str, Tensor]:
+    """Of a small model's loss by what a method trains, away from its start, on the backend in use."""
+    adapter = attach(small_model(torch.float64), load_method(method_section(name)))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in adapter.parameters.values():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator).double()
+    tokens = torch.randint(64, (3, 12), generator=generator)
+    adapter.model.train()
+    with adapter.model.randomness.of(torch.arange(3)):
+        logits = adapter.model(tokens[:, :-1])
+        F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    return {key: value.grad for key, value in adapter.parameters.items() if value.grad is not None}
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("name", names("method"))
+def test_training_with_it_gives_the_gradients_of_the_reference(name: str) -> None:
+    backend.use("mamba_ssm")
+    if load_method(method_section(name)).sets_initial_state:
+        with pytest.raises(KernelError, match=r"initial state|final state"):
+            gradients(name)
+        return
+    theirs = gradients(name)
+    backend.use("reference")
+    ours = gradients(name)
+    assert theirs.keys() == ours.keys()
+    for key, value in theirs.items():
+        torch.testing.assert_close(value, ours[key], msg=key)
+
+
+@pytest.mark.parametrize("name", ["initial_state", "prefix"])
+def test_a_run_whose_method_sets_the_state_is_refused_before_data_are_read(name: str) -> None:
+    config = compose([f"method={name}", "task=samsum", "model=tiny", "data=sample", "backend=mamba_ssm"])
+    with pytest.raises(UserError, match=f"method={name}: .*no initial state"):
+        prepare(config)
 
 
 def test_it_is_refused_before_anything_runs() -> None:

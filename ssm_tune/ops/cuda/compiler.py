@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.files import cache_dir
+from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.utils.files import atomic_write, cache_dir
 
 SOURCES = Path(__file__).resolve().parent.parent  # the folder ops/, which holds each kernel beside its operation
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
@@ -28,7 +27,7 @@ INSTEAD = "backend=reference runs without it"
 
 
 class KernelError(UserError):
-    """A kernel could not be compiled, loaded or launched; the message names the way on."""
+    """A kernel could not be compiled, loaded or launched; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Machine code, and what ptxas says of it: registers a thread and bytes of spills (None from the cache)."""
+    """Machine code, and what ptxas reports: registers a thread and bytes of spills."""
 
     cubin: bytes
     registers: int | None
@@ -74,7 +73,7 @@ def _nvrtc() -> Any:
         nvrtc.nvrtcVersion()  # loads the library
     except Exception as error:  # the binding has an error class of its own for a library that is not there
         raise KernelError(
-            f"CUDA kernels need cuda-bindings and NVRTC, which come with PyTorch's CUDA wheels ({_first_line(error)}); "
+            f"CUDA kernels need cuda-bindings and NVRTC, which come with PyTorch's CUDA wheels ({first_line(error)}); "
             f"install ssm-tune[cuda], or {INSTEAD}"
         ) from error
     return nvrtc
@@ -125,49 +124,33 @@ def _check(nvrtc: Any, status: Any, doing: str) -> None:
         raise KernelError(f"NVRTC could not {doing} ({status.name}); {INSTEAD}")
 
 
-def cached_cubin(kernel: Kernel, arch: str, anew: bool = False) -> bytes:
-    """Machine code from the cache (not if ``anew``), else compiled and, where the folder can be written, kept there.
+def cached_cubin(kernel: Kernel, arch: str, again: bool = False) -> bytes:
+    """Machine code from the cache, else compiled and, where the folder can be written, cached; ``again``: not from the
+    cache.
 
     Any number of processes may do this at once: a file appears whole under its name or not at all. A first
-    compilation says so in one line on stderr.
+    compilation is reported in one line on stderr.
     """
     key = hashlib.sha256("\0".join([kernel.source, arch, nvrtc_version(), *OPTIONS, repr(kernel)]).encode())
     path = cache_folder() / f"{kernel.name}-{arch}-{key.hexdigest()[:24]}.cubin"
     try:
         kept = path.read_bytes()
-        if kept.startswith(b"\x7fELF") and not anew:
+        if kept.startswith(b"\x7fELF") and not again:
             return kept
     except OSError:
         pass
     began = time.perf_counter()
     cubin = compile_kernel(kernel, arch).cubin
-    said = f"compiled {kernel.name} for {arch} in {time.perf_counter() - began:.1f} s"
+    message = f"compiled {kernel.name} for {arch} in {time.perf_counter() - began:.1f} s"
     try:
-        _write_whole(path, cubin)
-    except OSError as error:
-        said += f" (not kept: {path.parent}: {error.strerror}; name another folder with {CACHE_VARIABLE})"
-    print(said, file=sys.stderr, flush=True)
+        atomic_write(path, [cubin])
+    except UserError as error:
+        message += f" (not cached: {error}; name another folder with {CACHE_VARIABLE})"
+    print(message, file=sys.stderr, flush=True)
     return cubin
 
 
 def cache_folder() -> Path:
-    """$SSM_TUNE_KERNEL_CACHE, else kernels/ in the folder of all that can be made again."""
+    """$SSM_TUNE_KERNEL_CACHE, else kernels/ in the folder of all caches."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named).expanduser() if named else cache_dir() / "kernels"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide a shared cache's files from others
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

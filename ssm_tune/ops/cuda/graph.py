@@ -13,23 +13,23 @@ Work = Callable[[], object]
 
 
 class Capture(Protocol):
-    """What makes one launch of much work on a device."""
+    """Turns work on a device into one launch: CUDA graphs, or a stand-in for them in tests."""
 
     def running(self) -> AbstractContextManager[None]:
-        """Within it all work runs, captured or not."""
+        """The context in which all work runs, captured or not."""
 
     def __call__(self, work: Work) -> Work:
-        """What does ``work`` again whenever it is called, on the memory that ``work`` names; may run nothing yet.
+        """Capture ``work``, which may run nothing yet; what is returned replays it, on the memory that it used.
 
-        Raises whatever keeps it from that. What was captured before is of no use then: ``release`` follows.
+        Raises what kept the work from being captured. Earlier captures are of no use then: call ``release``.
         """
 
     def release(self) -> None:
-        """Give the memory of all that was captured back; none of it is called any more."""
+        """Free the memory of all captures; none of them is replayed any more."""
 
 
 class CudaCapture:
-    """CUDA graphs that share their memory; captured, and run, on a stream of their own."""
+    """CUDA graphs that share one pool of memory; captured, and replayed, on a stream of their own."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -54,8 +54,9 @@ class CudaCapture:
             with _no_garbage_collection(), graphing:
                 work()
         except BaseException:
-            # PyTorch leaves both of these inside a capture that CUDA has broken off: dropout would fail from now on,
-            # and the allocator would go on asking the graph, which therefore has to stay
+            # After a capture that CUDA has broken off, PyTorch leaves both of these in capture mode: dropout would fail
+            # from now on, and the allocator would go on asking the graph, which therefore has to stay.
+            # _cuda_endAllocateToPool is private: tried with PyTorch 2.11 and 2.13
             generator.graphsafe_set_state(random)
             with suppress(RuntimeError):  # it was not broken off, but ended
                 torch._C._cuda_endAllocateToPool(index, self._pool)
@@ -69,8 +70,8 @@ class CudaCapture:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Python may collect garbage at any time, and what then gives back GPU memory, graphs or streams may do what a
-    capture under way does not allow."""
+    """Without Python's garbage collector, which may run at any time: freeing GPU memory, graphs or streams may do what
+    a capture under way does not allow."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -95,7 +95,7 @@ def _check(status: Any, doing: str) -> None:
 
 
 def names_memory(operation: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Makes running out of GPU memory in an operation say which one, on what, and what was asked for."""
+    """A decorator: out-of-memory errors name the operation, its first tensor, and the memory that was asked for."""
 
     def around(work: Callable[P, T]) -> Callable[P, T]:
         @wraps(work)

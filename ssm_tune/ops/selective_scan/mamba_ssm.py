@@ -48,7 +48,7 @@ def scan(inputs: ScanInputs, dt_softplus: bool, log_A: bool, output_final_state:
         turned[4],
         weights[2],
         delta_softplus=dt_softplus,
-        output_final_state=output_final_state,
+        return_last_state=output_final_state,
     )
     y, final_state = result if output_final_state else (result, None)
     y = OnceDifferentiable.apply(y).transpose(1, 2)

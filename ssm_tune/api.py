@@ -10,13 +10,16 @@ import torch
 
 from ssm_tune.config.groups import method_section
 from ssm_tune.generation.generate import generate
+from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods import base
-from ssm_tune.methods.base import Adapter, read_adapter
+from ssm_tune.methods.adapter_files import DESCRIPTION, read_adapter_files
+from ssm_tune.methods.base import Adapter
 from ssm_tune.models.load import choose_device, choose_dtype, load_model
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import model_hash
+from ssm_tune.models.source import model_name
 from ssm_tune.models.tokenizer import Tokenizer
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import UserError, first_line
 
 __all__ = ["attach", "generate", "load_adapter"]
 
@@ -36,13 +39,12 @@ def attach(model: Mamba, method: str, *, seed: int = 42, dtype: torch.dtype | No
 def load_adapter(model: Mamba, folder: str | Path) -> Adapter:
     """Attach what ``Adapter.save`` or a run wrote (its adapter/ folder) to a fresh model of the same sizes.
 
+    The files are data: no code that they name runs, but for that of ssm-tune's own methods. Added modules take the
+    model's mode, which is evaluation for a model that ``from_pretrained`` gave.
+
     Raises UserError for files that are missing or damaged, or a model that they do not fit.
     """
-    description, tensors = read_adapter(Path(folder))
-    dtypes = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(("A_log", ".D"))}
-    adapter = base.attach(model, base.load_method(description["method"]), dtype=next(iter(dtypes), None))
-    adapter.load_tensors(tensors, str(folder))
-    return adapter
+    return base.load_adapter(model, Path(folder))
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,20 @@ def load_tuned(folder: Path, device: str = "auto") -> Tuned:
 
     Raises UserError where a file is missing or damaged, or the model is not the one of the training run.
     """
-    description, _ = read_adapter(folder)
+    description = read_adapter_files(folder).description
+    section, decode = description.get("model"), description.get("decode")
+    if not isinstance(section, dict) or not isinstance(decode, dict):
+        raise UserError(f"{folder / DESCRIPTION} lacks the model or the decode settings: it was not written by a run")
     place = choose_device(device)
     try:
-        section, decode, expected = description["model"], description["decode"], description["model"]["hash"]
-        model, tokenizer, _ = load_model(section, place, choose_dtype(section["dtype"], place))
+        expected, dtype = section["hash"], choose_dtype(section["dtype"], place)
+        DecodeSettings(**decode)
+        own = {key: value for key, value in section.items() if key != "hash"}
+        model_name(own)
+        model, tokenizer, _ = load_model(own, place, dtype)
     except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'adapter.json'} lacks {error}: it was not written by a run") from error
+        raise UserError(f"{folder / DESCRIPTION} was not written by a run: {first_line(error)}") from error
     if (model.checkpoint_hash or model_hash(model)) != expected:
         raise UserError(f"{folder} was trained on another {section['name']}: the weights' hash differs")
     adapter = load_adapter(model, folder)
-    model.eval()
     return Tuned(model, adapter, tokenizer, decode)

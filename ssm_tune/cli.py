@@ -17,6 +17,7 @@ from ssm_tune.commands import SUBCOMMANDS
 from ssm_tune.config.groups import names
 from ssm_tune.training.distributed import is_rank_zero
 from ssm_tune.utils.errors import PeerFailed, Stopped, UserError, nearest
+from ssm_tune.utils.instantiate import TRUST_OPTION, take_trusted, trusting
 
 HELP = """\
 ssm-tune: compare parameter-efficient fine-tuning methods on state space models
@@ -51,6 +52,7 @@ settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   checkpoint.minutes=10  checkpoint.steps
   method.<option>, as in conf/method/METHOD.yaml
 
+--trust-code MODULE.CLASS lets a method or task of your own, outside ssm-tune, run; no file can ask for that.
 --completion bash|zsh prints a completion script: source <(ssm-tune --completion bash)
 SSM_TUNE_TRACEBACK=1 shows where an error comes from. Hydra's own flags work too: --cfg job, --info, --hydra-help.
 """
@@ -58,7 +60,18 @@ SSM_TUNE_TRACEBACK=1 shows where an error comes from. Hydra's own flags work too
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        arguments, classes = take_trusted(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        return _fail(str(error))
+    for name in classes:
+        if is_rank_zero():
+            print(f"ssm-tune: {TRUST_OPTION}: code of {name}, which is no part of ssm-tune, may run", file=sys.stderr)
+    with trusting(classes):
+        return _dispatch(arguments)
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help(), end="")
         return 0

@@ -26,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         save_transformers(*merge_and_unload(tuned.adapter), tuned.tokenizer, target)
         print(f"merged checkpoint: {target} (transformers' layout; here: model=local model.path={target})")
     else:
-        from ssm_tune.methods.base import DESCRIPTION, WEIGHTS, read_adapter
+        from ssm_tune.methods.adapter_files import DESCRIPTION, WEIGHTS
+        from ssm_tune.methods.base import read_adapter
         from ssm_tune.utils.files import atomic_write
 
         read_adapter(source)  # refuses what is damaged

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssm_tune.methods.adapter_files import read_adapter_files
 from ssm_tune.records.record import read_record, references_sha256, rows_path
 from ssm_tune.records.schema import Record
 from ssm_tune.utils.errors import UserError
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = Path(options.words[0])
     record = read_record(path)
     folder = path if path.is_dir() else path.parent
+    if (folder / "adapter").is_dir():
+        read_adapter_files(folder / "adapter")  # refuses what is damaged, although no metric hangs on it
     task, dataset = load_data(record, options.data_path)
     comparisons: list[Comparison] = []
     changed: dict[str, list[str]] = {}

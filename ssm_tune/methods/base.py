@@ -1,13 +1,13 @@
-"""What every method is: a transformation that makes some parameters of a frozen model trainable.
+"""What every method is: a transformation that makes some parameters of a base model trainable.
 
-A method's file holds one frozen dataclass: its fields are the options of its yaml, its ``fill`` puts tensors into
+A method's file holds one frozen dataclass: its fields are the options of its yaml, its ``apply`` puts tensors into
 the model's slots or marks the model's own parameters as trained. ``attach`` does the rest and is the same for all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,13 +21,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ssm_tune.methods.adapter_files import read_adapter_files, write_adapter
 from ssm_tune.models.config import MambaConfig, param_dtype
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.files import atomic_write, encode_json
+from ssm_tune.utils.errors import UserError, first_line
 from ssm_tune.utils.instantiate import instantiate
 
-WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+log = logging.getLogger(__name__)
+LARGEST_COUNT = 65_536
+"""Of ranks, tokens and states: more is a mistake, and would exhaust the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +46,20 @@ class Method(ABC):
     published: bool
 
     identity_at_start: ClassVar[bool] = True
-    """Whether the freshly attached model gives the frozen model's logits exactly."""
+    """Whether the freshly attached model gives the base model's logits exactly."""
+    sets_initial_state: ClassVar[bool] = False
+    """Whether the scan starts from a state that the method sets, which backend=mamba_ssm cannot do."""
     moves_from_step_2: ClassVar[tuple[str, ...]] = ()
-    """Name patterns of parameters that can only move from the second step on (a partner starts at zero)."""
-
+    """Name patterns of parameters that get no gradient in the first step, because a partner starts at zero."""
     unmergeable_reason: ClassVar[str | None] = "what it trains is no weight of the model"
-    """Why the tuned model has no equal in plain weights; None where it has one (methods/merge.py)."""
+    """Why the adapter cannot be merged into plain weights; None where it can (methods/merge.py)."""
 
     def __post_init__(self) -> None:
         self.require("learning_rate", float, lambda rate: 0 < rate < 1e6, "a positive number")
 
     @property
     def may_stay_fixed(self) -> tuple[str, ...]:
-        """Name patterns of parameters that may stay where they are: their gradient is zero, or nearly."""
+        """Name patterns of parameters that may keep their values: their gradient is zero, or nearly."""
         return ()
 
     @property
@@ -67,26 +70,31 @@ class Method(ABC):
 
     @abstractmethod
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
-        """Fill the model's slots, or set ``requires_grad`` on its own parameters."""
+        """Fill the model's slots, or set ``requires_grad`` on its own parameters.
+
+        generator: of the initial values, on the CPU.
+        """
 
     @abstractmethod
     def num_trainable_params(self, config: MambaConfig) -> int:
-        """Number of trained scalars in closed form; ``attach`` holds the model to it."""
+        """Number of trained scalars in closed form; ``attach`` checks it."""
 
     def require(self, option: str, kind: type, valid: Callable[[Any], bool], wanted: str) -> None:
-        """Raise a UserError unless the option has its type and range. Hydra checks neither for us."""
+        """Raise UserError unless the option has its type and range, which Hydra does not check."""
         value = getattr(self, option)
         kinds = (int, float) if kind is float else (kind,)
         if not isinstance(value, kinds) or isinstance(value, bool) or not valid(value):
             raise UserError(f"method.{option} must be {wanted}, got {value!r}")
 
     def require_count(self, option: str) -> None:
-        """Raise a UserError unless the option is a positive whole number."""
-        self.require(option, int, lambda value: value >= 1, "a whole number of at least 1")
+        """Raise UserError unless the option is a whole number from 1 to LARGEST_COUNT."""
+        self.require(
+            option, int, lambda value: 1 <= value <= LARGEST_COUNT, f"a whole number from 1 to {LARGEST_COUNT}"
+        )
 
 
 class Adapter:
-    """A method attached to a model: the parameters that it trains, by their name in the model."""
+    """A method attached to a model: the parameters that it trains, by their names in the model."""
 
     def __init__(self, method: Method, model: Mamba) -> None:
         self.method, self.model = method, model
@@ -96,6 +104,7 @@ class Adapter:
 
     @property
     def trainable(self) -> int:
+        """Number of trained scalars."""
         return sum(parameter.numel() for parameter in self.parameters.values())
 
     def matches(self, name: str, patterns: tuple[str, ...]) -> bool:
@@ -108,7 +117,10 @@ class Adapter:
 
     @torch.no_grad()
     def load_tensors(self, tensors: dict[str, Tensor], source: str = "the adapter") -> None:
-        """Put saved tensors back. Raises UserError where names or shapes do not fit this method and model."""
+        """Copy saved tensors into the parameters. source: what error messages call the tensors.
+
+        Raises UserError where names, shapes or dtypes do not fit this method and model.
+        """
         missing = sorted(self.parameters.keys() - tensors.keys())
         unknown = sorted(tensors.keys() - self.parameters.keys())
         if missing or unknown:
@@ -121,29 +133,30 @@ class Adapter:
                     f"{source} does not fit the model: {name} has shape {tuple(given.shape)}, "
                     f"expected {tuple(parameter.shape)}"
                 )
+            if not given.is_floating_point():
+                raise UserError(f"{source} does not fit the model: {name} holds {given.dtype}, not floating point")
             parameter.copy_(given)
 
     def save(self, folder: Path | str, about: dict[str, Any] | None = None) -> None:
-        """Write ``adapter.safetensors`` and ``adapter.json``: method, options and what ``about`` tells of the model.
+        """Write ``adapter.safetensors`` and ``adapter.json``: method, options, and ``about``, as of the model.
 
         Raises UserError where a file cannot be written.
         """
-        folder, kind = Path(folder), type(self.method)
+        kind = type(self.method)
         target = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
         description = {"method": target | dataclasses.asdict(self.method), **(about or {})}
-        weights = safetensors.torch.save(self.tensors())
-        atomic_write(folder / WEIGHTS, [weights])
-        atomic_write(folder / DESCRIPTION, [encode_json(description, indent=2), b"\n"])
+        write_adapter(Path(folder), description, safetensors.torch.save(self.tensors()))
 
 
 def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype | None = None) -> Adapter:
-    """Freeze the model, let the method fill it, and give the adapter.
+    """Freeze the model, apply the method to it, and give the adapter.
 
     seed: of the adapter's initial values. dtype: of the trained tensors (A_log and D stay in float32); that of
-    the model where None. Activations keep the model's dtype.
+    the model where None. Activations keep the model's dtype, and added modules take the model's mode (training or
+    evaluation).
 
     Raises:
-        UserError: another method is attached already, or the method finds nothing to train.
+        UserError: the model has a method already.
     """
     if getattr(model, "adapter", None) is not None:
         raise UserError("the model carries a method already: load a fresh one to attach another")
@@ -152,6 +165,7 @@ def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype |
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     method.apply(model, generator)
+    model.train(model.training)
     adapter = Adapter(method, model)
     for name, parameter in adapter.parameters.items():
         target = param_dtype(name, dtype or model.dtype)
@@ -164,23 +178,46 @@ def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype |
 
 
 def load_method(section: dict[str, Any]) -> Method:
-    """The method that the ``method`` section of a configuration names by ``_target_``. Raises UserError."""
-    return instantiate(section, Method)  # type: ignore[type-abstract]
+    """The method that the ``method`` section of a configuration or an adapter names. Raises UserError."""
+    return instantiate(section, Method, "ssm_tune.methods")  # type: ignore[type-abstract]
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors that ``Adapter.save`` wrote. Raises UserError where a file is amiss."""
-    for name in (DESCRIPTION, WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} is no adapter: {name} is missing")
+    """The description and the tensors that ``Adapter.save`` wrote. Raises UserError where a file is damaged.
+
+    An adapter without a digest, from before there were digests, is read with a warning.
+    """
+    files = read_adapter_files(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        tensors = safetensors.torch.load_file(folder / WEIGHTS)
-    except (ValueError, OSError, SafetensorError) as error:
-        raise UserError(f"the adapter in {folder} cannot be read: {error}") from error
-    if not isinstance(description, dict) or "method" not in description:
-        raise UserError(f"{folder / DESCRIPTION} is no adapter's description: it names no method")
-    return description, tensors
+        tensors = safetensors.torch.load(files.weights)
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the adapter in {folder} cannot be read: {first_line(error)}") from error
+    if not files.checked:
+        log.warning("%s holds no digest, as older adapters do: whether its files are damaged is unchecked", folder)
+    return files.description, tensors
+
+
+def load_adapter(model: Mamba, folder: Path) -> Adapter:
+    """Attach a saved adapter to a model of the sizes that it was trained on.
+
+    Raises UserError for files that are missing or damaged, or a model that they do not fit.
+    """
+    description, tensors = read_adapter(folder)
+    method = load_method(description["method"])
+    size, expected = sum(tensor.numel() for tensor in tensors.values()), method.num_trainable_params(model.config)
+    if size != expected:  # before anything of that size is made
+        raise UserError(
+            f"{folder} does not fit the model: it holds {size:,} numbers, and {method.name} with its options trains "
+            f"{expected:,} of this model"
+        )
+    dtypes = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(("A_log", ".D"))}
+    if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
+        raise UserError(
+            f"{folder}: its tensors must have one floating dtype, got {', '.join(sorted(map(str, dtypes)))}"
+        )
+    adapter = attach(model, method, dtype=next(iter(dtypes), None))
+    adapter.load_tensors(tensors, str(folder))
+    return adapter
 
 
 def uniform(generator: torch.Generator, *shape: int, bound: float) -> Tensor:

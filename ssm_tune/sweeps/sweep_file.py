@@ -155,6 +155,8 @@ def _block(block: dict[Any, Any], where: str) -> dict[str, list[str]]:
         values = names(str(key)) if value == "*" else value if isinstance(value, list) else [value]
         if not values:
             raise UserError(f"{where}: {key} has no values")
+        if str(key).lstrip("+~").startswith("hydra"):  # could make Hydra import packages
+            raise UserError(f"{where}: {key} is a setting of Hydra's: give it on the command line")
         if isinstance(value, dict) or any(isinstance(item, dict) for item in values):
             raise UserError(f"{where}: {key} must be a value or a list; write sections with dots, as train.epochs")
         for item in values if key in ("task", "method", "model", "data") else ():

@@ -204,4 +204,4 @@ def data_name(data: dict[str, Any], task: str) -> str:
 
 def load_task(section: dict[str, Any]) -> Task:
     """The task that the ``task`` section of a configuration names by ``_target_``. Raises UserError."""
-    return instantiate(section, Task)  # type: ignore[type-abstract]
+    return instantiate(section, Task, "ssm_tune.tasks")  # type: ignore[type-abstract]

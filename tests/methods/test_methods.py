@@ -145,7 +145,7 @@ def test_a_full_rank_product_is_the_full_offset() -> None:
         ("lora", {"targets": ["dt_proj", "q_proj"]}, "'q_proj' matches no projection"),
         ("lora", {"targets": []}, "at least one projection"),
         ("lora", {"targets": ["x_proj", "x_proj.B"]}, "the whole or its parts"),
-        ("lora", {"rank": 0}, "method.rank must be a whole number of at least 1"),
+        ("lora", {"rank": 0}, "method.rank must be a whole number from 1"),
         ("lora", {"dropout": 1.0}, "method.dropout must be a number in [0, 1)"),
         ("lora", {"alpha": "8"}, "method.alpha must be a positive number"),
         ("state_offset", {"rank": 2.5}, "method.rank must be a whole number"),
@@ -215,18 +215,27 @@ def test_additional_scan_may_move_its_memoryless_states_where_steps_are_tiny() -
     assert any(not torch.equal(adapter.parameters[name], gate.start[name]) for name in still)
 
 
-def test_a_target_that_is_no_method_is_not_called(tmp_path: Path) -> None:
-    section = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
-    with pytest.raises(UserError, match=r"os\.mkdir is no Method"):
-        load_method(section)
-    assert not (tmp_path / "made").exists()
-
-
 def test_a_saved_adapter_loads_through_the_api(tmp_path: Path) -> None:
     adapter = attach(small_model(), load_method(method_section("lora", {"rank": 2})))
     nn.init.normal_(next(iter(adapter.parameters.values())))
     adapter.save(tmp_path)
     loaded = ssm_tune.load_adapter(small_model(), tmp_path)
     assert all(torch.equal(loaded.parameters[name], value) for name, value in adapter.parameters.items())
-    with pytest.raises(UserError, match="has shape"):
+    with pytest.raises(UserError, match="does not fit the model"):
         ssm_tune.load_adapter(Mamba(MambaConfig(24, 2, 64)), tmp_path)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_added_modules_take_the_models_mode(tmp_path: Path, training: bool) -> None:
+    adapter = attach(small_model().train(training), load_method(method_section("lora", {"dropout": 0.5})))
+    assert {module.training for module in adapter.model.modules()} == {training}
+    adapter.save(tmp_path)
+    loaded = ssm_tune.load_adapter(small_model().train(training), tmp_path)
+    assert {module.training for module in loaded.model.modules()} == {training}
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**12, 2.0, True])
+def test_counts_out_of_range_are_refused(count: object) -> None:
+    for name, option in (("lora", "rank"), ("prompt", "tokens"), ("additional_scan", "states")):
+        with pytest.raises(UserError, match=f"method.{option} must be a whole number from 1"):
+            load_method(method_section(name, {option: count}))

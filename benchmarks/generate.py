@@ -15,8 +15,9 @@ from benchmarks.device_limits import copy_rate
 from benchmarks.models import random_model
 from benchmarks.official import beam_search_ms
 from benchmarks.table import Row, Table
-from ssm_tune.generation.continuous_batching import Continuous
-from ssm_tune.generation.generate import BATCH_SIZE, inference, longest_first
+from ssm_tune.generation.batches import prompt_batches
+from ssm_tune.generation.continuous_batching import ContinuousBatching
+from ssm_tune.generation.generate import inference
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops.cuda.graph import CudaCapture
@@ -62,7 +63,7 @@ TABLE = Table(
         "beams": 5,
         "examples": 8,
         "lengths": 9,
-        "slots": 5,
+        "places": 6,
         "seconds": 9,
         "ms/example": 10,
         "tokens/s": 10,
@@ -117,7 +118,7 @@ def line(row: Row) -> str:
     if "failed" in row:
         return TABLE.line(cells, row["failed"])
     cells |= {
-        "slots": str(row["slots"]),
+        "places": str(row["places"]),
         "seconds": f"{row['seconds']:.2f}",
         "ms/example": f"{row['milliseconds']:.2f}",
         "tokens/s": f"{row['tokens_per_second']:,.0f}",
@@ -186,7 +187,7 @@ def _measured(case: Case) -> Row:
         torch.cuda.reset_peak_memory_stats()
     runs = [_decoded(model, prompts, limits, case.beams) for _ in range(_ROUNDS)]
     prefills = [_decoded(model, prompts, [1] * len(prompts), case.beams)["seconds"] for _ in range(_ROUNDS)]
-    rows = min(runs[0]["slots"], len(prompts)) * case.beams
+    rows = min(runs[0]["places"], len(prompts)) * case.beams
     return runs[0] | {
         "seconds": statistics.median(run["seconds"] for run in runs),
         "prefill_seconds": statistics.median(prefills),
@@ -208,16 +209,16 @@ def _decoded(model: Mamba, prompts: list[list[int]], limits: list[int], beams: i
     begun = time.perf_counter()
     with inference(model):
         capture = CudaCapture(model.device) if cuda else None
-        continuous = Continuous(model, prompts, settings, count, lambda: None, capture, limits)
-        continuous.run(longest_first(prompts, BATCH_SIZE))
+        batching = ContinuousBatching(model, prompts, settings, count, lambda: None, capture, limits)
+        batching.run(prompt_batches([len(prompt) for prompt in prompts], None, cuda))
     if cuda:
         torch.cuda.synchronize()
     assert tokens == sum(limits)
     return {
         "seconds": time.perf_counter() - begun,
         "tokens": tokens,
-        "steps": continuous.steps,
-        "slots": continuous.slots,
-        "row_bytes": continuous.row_bytes,
-        "said": f"not captured: {continuous.refused}" if continuous.refused else "",
+        "steps": batching.steps,
+        "places": batching.places,
+        "row_bytes": batching.row_bytes,
+        "said": f"not captured: {batching.not_captured}" if batching.not_captured else "",
     }

@@ -23,15 +23,14 @@ from benchmarks.table import Row, Table
 from ssm_tune.config.groups import benchmarks, conf_dir, method_section, names
 from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell
 from ssm_tune.data.collator import length_bucket
-from ssm_tune.generation.generate import BATCH_SIZE
-from ssm_tune.generation.predict import MOST_PROMPTS, MOST_TOKENS
+from ssm_tune.generation.batches import MOST_PROMPTS, MOST_TOKENS, PROMPTS_TOGETHER, examples_together
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.estimate import MS_PER_HOUR, hours
 from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
-from ssm_tune.planning.workload import BEAMS, Batches, Evaluation, Workload
+from ssm_tune.planning.workload import Batches, Evaluation, Workload
 from ssm_tune.utils.errors import UserError
 
 MEASURED, PART, STAND_IN, ASSUMED = "measured", "measured on a part", "measured on a stand-in", "assumed"
@@ -160,9 +159,9 @@ def work_of(task: str, method: str, buckets: bool, cuda: bool) -> Workload:
     extents = [length_bucket(length, labels) if buckets else (length, labels) for length in size.train]
     training = Batches(np.array([(batch, *extent) for extent in extents]), np.array([steps - 1, 1]))
     if size.answer:
-        rows = BEAMS // 5 if cuda else BATCH_SIZE
+        rows = examples_together(5) if cuda else PROMPTS_TOGETHER
     else:
-        rows = min(MOST_PROMPTS, MOST_TOKENS // size.prompt[0]) if cuda else BATCH_SIZE
+        rows = min(MOST_PROMPTS, MOST_TOKENS // size.prompt[0]) if cuda else PROMPTS_TOGETHER
     rows = min(rows, size.evaluated)
     batches = Batches(
         np.array([(rows, length, size.answer) for length in size.prompt]),

@@ -41,7 +41,7 @@ WRONG = [
     ([*CELL, "+method.foo=3"], "unexpected keyword argument 'foo'"),
     (["method=lora", *CELL[1:], "method.targets=[dt_proj,q_proj]"], "'q_proj' matches no projection"),
     (["method=lora", *CELL[1:], "method.targets=dt_proj"], "method.targets must be a list"),
-    ([*CELL, "decode.length_penalty=11"], "decode.length_penalty must be from -10 to 10"),
+    ([*CELL, "decode.length_penalty=11"], "decode.length_penalty must be a number from -10 to 10"),
     (
         [*CELL[:2], "data=sample", "model=random", "model.tokenizer=tiny", "model.seed=abc"],
         "model.seed must be a whole",
@@ -59,7 +59,7 @@ WRONG = [
     (["method=lora", "task=samsum", "force=maybe"], "force must be true or false, got 'maybe'"),
     (["method=lora", "task=samsum", "train.learning_rate=-1"], "train.learning_rate must be a positive number"),
     (["method=lora", "task=samsum", "train.batch_size=0"], "train.batch_size must be at least 1, got 0"),
-    (["method=lora", "task=samsum", "decode.num_beams=0"], "decode.num_beams must be at least 1, got 0"),
+    (["method=lora", "task=samsum", "decode.num_beams=0"], "decode.num_beams must be a whole number of at least 1"),
     (["bench", "step"], "python -m benchmarks"),
     (["method=lora", "task=samsum", "protocol=mine"], "protocol must be one of auto, paper, standard"),
     (["method=lora", "task=samsum", "seed=-1"], "seed must be a whole number from 0"),

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from ssm_tune.config.decoding import DecodeConfig
 from ssm_tune.config.groups import names
 from ssm_tune.utils.errors import UserError, nearest
 
@@ -144,27 +145,6 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "in [0, 1)")
         _require(0 < self.eps < 1, "train.eps", self.eps, "a small positive number")
-
-
-@dataclass
-class DecodeConfig:
-    num_beams: int = 5
-    """1: greedy"""
-    min_length: int = 5
-    """tokens, prompt included, before the end may come (as the official code counts)"""
-    max_new_tokens: int = 1024
-    length_penalty: float = 1.0
-    batch_size: int | None = None
-    """examples decoded together; it changes speed and memory, not what is decoded. null: 64 on a CPU; on a GPU the
-    largest power of two whose states fit, up to 1,280 beams"""
-
-    def __post_init__(self) -> None:
-        for name in ("num_beams", "max_new_tokens", "batch_size"):
-            value = getattr(self, name)
-            if name != "batch_size" or value is not None:
-                _require(value >= 1, f"decode.{name}", value, "at least 1")
-        _require(self.min_length >= 0, "decode.min_length", self.min_length, "0 or more")
-        _require(abs(self.length_penalty) <= 10, "decode.length_penalty", self.length_penalty, "from -10 to 10")
 
 
 @dataclass

@@ -8,7 +8,7 @@ from ssm_tune.experiment.base_model import frozen_outputs
 from ssm_tune.experiment.run_checkpointer import Session
 from ssm_tune.experiment.setup import Prepared
 from ssm_tune.experiment.state import Answers
-from ssm_tune.generation.predict import Answered, classify, decode
+from ssm_tune.generation.predict import Predictions, predict
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import references_sha256
 from ssm_tune.tasks.base import Example
@@ -76,13 +76,20 @@ def answers_of(session: Session, split: str, ui: Display, label: str) -> Answers
 def _outputs(session: Session, examples: list[Example], ui: Display, label: str, phase: str) -> list[str]:
     """The model's answer to every example, as the task's mode has it; those given already are kept."""
     prepared, task = session.prepared, session.prepared.task
-    answered = session.state.answered.setdefault(label, Answered())
-    answer = classify if task.mode == "classify" else decode
+    done = session.state.answered.setdefault(label, Predictions())
     with session.timed(phase):
-        outputs, _ = answer(
-            prepared.model, examples, prepared.tokenizer, prepared.decode, ui, label, task.clean_up, answered, session
+        return predict(
+            prepared.model,
+            examples,
+            prepared.tokenizer,
+            task.mode,
+            prepared.decode,
+            ui,
+            label,
+            task.clean_up,
+            done,
+            session,
         )
-    return outputs
 
 
 def _scored(session: Session, outputs: list[str], split: str) -> Answers:

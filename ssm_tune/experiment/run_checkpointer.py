@@ -15,7 +15,7 @@ from torch import Tensor
 from ssm_tune.experiment.setup import Prepared
 from ssm_tune.experiment.signals import Interruption
 from ssm_tune.experiment.state import Answers, Evaluated, State
-from ssm_tune.generation.predict import Answered
+from ssm_tune.generation.predict import Predictions
 from ssm_tune.records.provenance import peak_memory_bytes
 from ssm_tune.tasks.base import Scored
 from ssm_tune.training.checkpoint import Checkpoint, Checkpoints
@@ -154,7 +154,7 @@ class Session:
             parts.append("training done")
         elif (step := self._step()) is not None:
             parts.append(f"step {step}")
-        parts += [f"{label}: {len(one.outputs)} answered" for label, one in self.state.answered.items()]
+        parts += [f"{label}: {len(one.texts)} answered" for label, one in self.state.answered.items()]
         return ", ".join(parts) or "before the first step"
 
     def _step(self) -> int | None:
@@ -187,7 +187,7 @@ def _packed(state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
     values: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
     values["started"] = state.started.isoformat()
     values["answered"] = {
-        label: {"outputs": list(one.outputs.items()), "tokens": one.tokens} for label, one in state.answered.items()
+        label: {"outputs": list(one.texts.items()), "tokens": one.tokens} for label, one in state.answered.items()
     }
     values["last_is_best"] = state.last is state.best
     tensors: dict[str, Tensor] = {}
@@ -208,7 +208,7 @@ def _state(checkpoint: Checkpoint) -> State:
     values = checkpoint.values
     state = State(started=datetime.fromisoformat(values["started"]), **{name: values[name] for name in _PLAIN})
     for label, one in values["answered"].items():
-        state.answered[label] = Answered(dict(one["outputs"]), one["tokens"])
+        state.answered[label] = Predictions(dict(one["outputs"]), one["tokens"])
     state.best = _evaluated(checkpoint, "best")
     state.last = state.best if values["last_is_best"] else _evaluated(checkpoint, "last")
     return state

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ssm_tune
 from ssm_tune.experiment.setup import Prepared
-from ssm_tune.generation.predict import Answered
+from ssm_tune.generation.predict import Predictions
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.load import name_of
 from ssm_tune.records.provenance import git_state, hardware, versions
@@ -58,7 +58,7 @@ class State:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     best: Evaluated | None = None
     last: Evaluated | None = None
-    answered: dict[str, Answered] = field(default_factory=dict)
+    answered: dict[str, Predictions] = field(default_factory=dict)
     trained: bool = False
     diverged: str | None = None
     seconds: dict[str, float | None] = field(

@@ -1,194 +1,260 @@
-"""Greedy and beam search as tensor operations of fixed shapes: the rules of ``beam``, for a GPU that nobody waits for.
+"""Greedy and beam search for many examples at once, as tensor operations of fixed shapes.
 
-    S slots, one example each    n beams (1: greedy)    V vocabulary    R = S * n rows of the model's state
+The rules are those of the scorer of transformers 4.40.2, which the paper's code used, with one addition that makes the
+result a function of the logits: among equal scores the lower flattened (beam, token) index comes first.
 
-No operation asks the host for anything, so that steps may be captured and replayed. A slot whose example has ended
-stays as it is until another example is put into it.
+    B examples    n beams (1: greedy)    V vocabulary    R = B * n rows of the model's state
+
+A search reads logits and says which token each row reads next and which row's state it continues::
+
+    search.advance(logits)
+    logits = model.step(search.tokens.flatten(), cache, search.parent_rows(), next_cache)
+
+On a GPU no operation waits for the device, so that steps can be captured in a CUDA graph. An example that has ended
+stays as it is: ``select`` drops it, or ``insert`` puts another into its place.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from ssm_tune.generation.settings import DecodeSettings, first_candidates
+from ssm_tune.generation.settings import DecodeSettings
 
 _LOWEST = -sys.float_info.max
-"""Stands for a hypothesis of score minus infinity, which is what an empty place holds."""
+"""Stands for a hypothesis whose score is minus infinity, which is what an empty entry holds."""
 
 
-def slots_of(
-    prompt_lengths: Sequence[int], limits: Sequence[int], vocab: int, settings: DecodeSettings, room: int,
+def new_search(
+    prompt_lengths: Sequence[int],
+    limits: Sequence[int],
+    vocab: int,
+    settings: DecodeSettings,
+    most_tokens: int,
     device: torch.device,
-) -> GreedySlots | BeamSlots:  # fmt: skip
-    """One open slot for each prompt length (tokens). limits: new tokens of each at most; room: new tokens that are
-    kept of any."""
-    kind = GreedySlots if settings.num_beams == 1 else BeamSlots
-    return kind(prompt_lengths, limits, vocab, settings, room, device)
+) -> GreedySearch | BeamSearch:
+    """The search that ``settings`` ask for, over one example for each prompt length (tokens).
+
+    prompt_lengths: none of the examples that are inserted later may be shorter than the shortest of these. limits: most
+    new tokens of each example; most_tokens: new tokens that there is memory for.
+    """
+    kind = GreedySearch if settings.num_beams == 1 else BeamSearch
+    return kind(prompt_lengths, limits, vocab, settings, most_tokens, device)
 
 
-class _Slots:
-    """What both searches share. All fields are tensors whose first dimension is the slot; they change in place."""
+def require_finite(search: _Search, non_finite: Sequence[bool], numbers: Mapping[int, int]) -> None:
+    """Raise FloatingPointError if logits of an example were not finite. numbers: of the examples' prompts, by place."""
+    bad = [(number, place) for place, number in numbers.items() if non_finite[place]]
+    if bad:
+        number, place = min(bad)
+        raise FloatingPointError(
+            f"decoding: the model's logits are not finite at generated token {int(search.length[place]) + 1} of "
+            f"prompt {number}; its weights or adapter have probably diverged"
+        )
 
-    fields: tuple[str, ...] = ("prompt_length", "limit", "length", "open", "broken", "tokens", "parents")
+
+class _Search:
+    """What both searches share. The tensors named in ``fields`` have the example as first dimension and change in
+    place."""
+
+    fields: tuple[str, ...] = ("prompt_length", "limit", "length", "open", "non_finite", "tokens", "parents")
 
     def __init__(
-        self, prompt_lengths: Sequence[int], limits: Sequence[int], vocab: int, settings: DecodeSettings, room: int,
+        self,
+        prompt_lengths: Sequence[int],
+        limits: Sequence[int],
+        vocab: int,
+        settings: DecodeSettings,
+        most_tokens: int,
         device: torch.device,
-    ) -> None:  # fmt: skip
-        slots, beams = len(prompt_lengths), settings.num_beams
+    ) -> None:
+        examples, beams = len(prompt_lengths), settings.num_beams
         self.settings, self.vocab, self.device = settings, vocab, device
+        self._short_prompts = min(prompt_lengths) < settings.min_length
         self.prompt_length = torch.tensor(prompt_lengths, device=device)
         self.limit = torch.tensor(limits, device=device)
-        self.length = self.prompt_length.new_zeros(slots)
-        """Tokens generated so far."""
-        self.open = torch.ones(slots, dtype=torch.bool, device=device)
-        self.broken = ~self.open
-        """Whether the logits were not finite."""
-        self.tokens = self.length.new_zeros(slots, beams)
-        """What each row reads next."""
-        self.parents = self.length.new_zeros(slots, beams)
-        """The beam whose state each goes on from."""
-        self.trail = self.length.new_zeros(slots, room + 1, beams)
-        """At each position each beam's token and its parent, as the candidate's index into (n, V); a place too many,
-        for what slots that are not open write."""
+        self.length = self.prompt_length.new_zeros(examples)
+        """(B,) int64: tokens generated so far."""
+        self.open = torch.ones(examples, dtype=torch.bool, device=device)
+        """(B,) bool: whether the example still goes on."""
+        self.non_finite = ~self.open
+        """(B,) bool: whether its logits were not finite, which ended it."""
+        self.tokens = self.length.new_zeros(examples, beams)
+        """(B, n) int64: what each row reads next."""
+        self.parents = self.length.new_zeros(examples, beams)
+        """(B, n) int64: the beam whose state each row continues."""
+        self.history = self.length.new_empty(examples, most_tokens + 1, beams)
+        """(B, positions, n) int64: each beam's token and parent, as the candidate's index into (n, V); the additional
+        position is for what examples that have ended write."""
 
-    def close(self) -> None:
-        """Leave all slots empty."""
+    def clear(self) -> None:
+        """End all examples."""
         self.open.fill_(False)
 
-    def source(self) -> Tensor:
-        """(R,) int64: the row that each row goes on from; -1 for those that are idle."""
-        slots, beams = self.tokens.shape
-        first = torch.arange(0, slots * beams, beams, device=self.device).unsqueeze(1)
+    def parent_rows(self, rows_per_example: int | None = None) -> Tensor:
+        """(R,) int64: the row whose state each row continues; -1 where the example has ended.
+
+        rows_per_example: 1 where the state still has one row for each example, at the first token; else n.
+        """
+        examples, beams = self.tokens.shape
+        first = torch.arange(examples, device=self.device).unsqueeze(1) * (rows_per_example or beams)
         return (first + self.parents).masked_fill(~self.open.unsqueeze(1), -1).flatten()
 
-    def put(self, slots: Tensor, other: _Slots, others: Tensor) -> None:
-        """Put the examples in the slots ``others`` of another, each at its first token, into ``slots`` (both int64)."""
+    def insert(self, places: Tensor, other: _Search, others: Tensor) -> None:
+        """Put the examples ``others`` of another search, each at its first token, into ``places`` (both int64)."""
         for name in self.fields:
-            getattr(self, name)[slots] = getattr(other, name)[others]
-        self.trail[slots, :1] = other.trail[others, :1]
+            getattr(self, name)[places] = getattr(other, name)[others]
+        self.history[places, :1] = other.history[others, :1]
+
+    def select(self, kept: Sequence[int], length: int) -> Self:
+        """A search with these examples alone. length: tokens that each of them has generated at most."""
+        chosen, index = copy.copy(self), torch.tensor(kept, device=self.device)
+        for name in self.fields:
+            setattr(chosen, name, getattr(self, name)[index])
+        chosen.history = self.history.new_empty(len(kept), *self.history.shape[1:])
+        chosen.history[:, :length] = self.history[index, :length]
+        return chosen
 
     def status(self) -> tuple[list[bool], list[bool]]:
-        """Of each slot, whether its example goes on, and whether its logits were not finite. The host waits here."""
-        is_open, broken = torch.stack([self.open, self.broken]).tolist()
-        return is_open, broken
+        """Of each example, whether it still goes on, and whether its logits were not finite. Waits for the device."""
+        still_open, non_finite = torch.stack([self.open, self.non_finite]).tolist()
+        return still_open, non_finite
 
     def _forbid_early_end(self, scores: Tensor) -> None:
-        """scores: (S, n, V), changed in place."""
+        """scores: (B, n, V), changed in place."""
+        if not self._short_prompts:
+            return
         early = self.prompt_length + self.length < self.settings.min_length
         ends = scores[..., self.settings.eos_id]
         ends.copy_(ends.masked_fill(early.unsqueeze(1), -torch.inf))
 
-    def _keep(self, chosen: Tensor, going: Tensor) -> None:
-        """Append the candidates that the beams continue with, (S, n), and count them where ``going`` (S,)."""
-        self.trail.scatter_(1, self.length.view(-1, 1, 1).expand_as(chosen.unsqueeze(1)), chosen.unsqueeze(1))
-        self.length += going
+    def _append(self, chosen: Tensor, active: Tensor) -> None:
+        """Append the candidates that the beams continue with, (B, n), and count them where ``active`` (B,)."""
+        self.history.scatter_(1, self.length.view(-1, 1, 1).expand_as(chosen.unsqueeze(1)), chosen.unsqueeze(1))
+        self.length += active
 
 
-class GreedySlots(_Slots):
-    """``beam.GreedySearch`` on tensors."""
+class GreedySearch(_Search):
+    """The highest logit at each step, the lowest token among equals."""
 
     def advance(self, logits: Tensor) -> None:
-        """Read logits (S, V), which may be changed."""
+        """Read logits (B, V), which may be changed."""
         self._forbid_early_end(logits.unsqueeze(1))
         token = logits.argmax(dim=1, keepdim=True)
         finite = logits.gather(1, token).squeeze(1).isfinite()
-        going = self.open & finite
-        self.broken |= self.open & ~finite
-        self._keep(token, going)
+        active = self.open & finite
+        self.non_finite |= self.open ^ active
+        self._append(token, active)
         self.tokens.copy_(token)
-        self.open.copy_(going & (token.squeeze(1) != self.settings.eos_id) & (self.length < self.limit))
+        self.open.copy_(active & (token.squeeze(1) != self.settings.eos_id) & (self.length < self.limit))
 
-    def results(self, slots: list[int]) -> list[list[int]]:
-        """The tokens of examples that have ended, without EOS."""
-        at = torch.tensor(slots, device=self.device)
-        lengths = self.length[at].tolist()
-        trail = self.trail[at, : max(lengths), 0].tolist()
-        outputs = [row[:length] for row, length in zip(trail, lengths, strict=True)]
+    def results(self, examples: list[int]) -> list[list[int]]:
+        """The tokens of examples that have ended, without the end-of-sequence token."""
+        index = torch.tensor(examples, device=self.device)
+        lengths = self.length[index].tolist()
+        history = self.history[index, : max(lengths), 0].tolist()
+        outputs = [row[:length] for row, length in zip(history, lengths, strict=True)]
         return [row[:-1] if row[-1] == self.settings.eos_id else row for row in outputs]
 
 
-class BeamSlots(_Slots):
-    """``beam.BeamSearch`` on tensors; scores of hypotheses are float64, as Python's are."""
+class BeamSearch(_Search):
+    """Beam search. Log-probabilities are the log-softmax in the logits' own dtype (bfloat16's ties are part of the
+    paper's numbers), their sums float32, scores of hypotheses float64."""
 
-    fields = (*_Slots.fields, "scores", "cut", "held", "held_end")
+    fields = (*_Search.fields, "scores", "at_limit", "hypotheses", "ends")
 
     def __init__(
-        self, prompt_lengths: Sequence[int], limits: Sequence[int], vocab: int, settings: DecodeSettings, room: int,
+        self,
+        prompt_lengths: Sequence[int],
+        limits: Sequence[int],
+        vocab: int,
+        settings: DecodeSettings,
+        most_tokens: int,
         device: torch.device,
-    ) -> None:  # fmt: skip
-        super().__init__(prompt_lengths, limits, vocab, settings, room, device)
+    ) -> None:
+        super().__init__(prompt_lengths, limits, vocab, settings, most_tokens, device)
         self.scores = torch.full(self.tokens.shape, -1e9, device=device)
+        """(B, n) float32: the open beams' sums of log-probabilities."""
         self.scores[:, 0] = 0.0
-        self.cut = torch.zeros_like(self.open)
-        """Whether the example ended at its limit, so that its open beams are hypotheses too."""
-        self.held = torch.full(self.tokens.shape, -torch.inf, dtype=torch.float64, device=device)
-        """Scores of the finished hypotheses, the latest first; minus infinity: none."""
-        self.held_end = torch.zeros_like(self.tokens)
-        """Where each ends: its tokens times n, plus the beam that it was then."""
-        divisors = [float(length**settings.length_penalty) for length in range(1, room + 2)]
+        self.at_limit = torch.zeros_like(self.open)
+        """(B,) bool: whether the example ended at its limit, so that its open beams are hypotheses too."""
+        self.hypotheses = torch.full(self.tokens.shape, -torch.inf, dtype=torch.float64, device=device)
+        """(B, n) float64: scores of the finished hypotheses, the latest first; minus infinity: none."""
+        self.ends = torch.zeros_like(self.tokens)
+        """(B, n) int64: where each hypothesis ends: its tokens times n, plus the beam that it was then."""
+        divisors = [float(length**settings.length_penalty) for length in range(1, most_tokens + 2)]
         self._divisors = torch.tensor(divisors, dtype=torch.float64, device=device)
 
     def advance(self, logits: Tensor) -> None:
-        """Read logits (S * n, V), or (S, V) where all beams of a slot share them: at the first token."""
+        """Read logits (B * n, V), or (B, V) where all beams of an example share them: at the first token."""
         beams, length = self.settings.num_beams, self.length.unsqueeze(1)
         log_probs = torch.log_softmax(logits, dim=-1).unflatten(0, (len(self.open), -1))
         self._forbid_early_end(log_probs)
         best, index = first_candidates(log_probs, self.scores, 2 * beams)
         token, parent = index % self.vocab, index // self.vocab
-        ends = token == self.settings.eos_id
+        at_end = token == self.settings.eos_id
         finite = best[:, 0].isfinite()
-        going = self.open & finite
-        self.broken |= self.open & ~finite
+        active = self.open & finite
+        self.non_finite |= self.open ^ active
 
         normalised = self._normalised(best[:, :beams], self.length)
-        offered = normalised.masked_fill(~ends[:, :beams], -torch.inf)
-        held, held_end = _admitted(self.held, self.held_end, offered, length * beams + parent[:, :beams])
-        # Whether an open beam could still get in, judged by today's best candidate: a heuristic, not a bound.
-        done = held.amin(1) >= normalised[:, 0]
-        kept = torch.sort(ends.int(), dim=1, stable=True).indices[:, :beams]  # those that do not end, the best first
-        self._keep(index.gather(1, kept), going)
+        offered = normalised.masked_fill(~at_end[:, :beams], -torch.inf)
+        hypotheses, ends = self.hypotheses, self.ends
+        if self._some(at_end):
+            hypotheses, ends = _admit(hypotheses, ends, offered, length * beams + parent[:, :beams])
+        # Whether an open beam could still get in, judged by the best candidate of this step: a heuristic, not a bound.
+        done = hypotheses.amin(1) >= normalised[:, 0]
+        kept = torch.sort(at_end.int(), dim=1, stable=True).indices[:, :beams]  # those that do not end, the best first
+        self._append(index.gather(1, kept), active)
         over = self.length >= self.limit
-        for mine, new in ((self.held, held), (self.held_end, held_end), (self.scores, best.gather(1, kept))):
-            mine.copy_(torch.where(going.unsqueeze(1), new, mine))
+        changed = ((self.hypotheses, hypotheses), (self.ends, ends), (self.scores, best.gather(1, kept)))
+        for mine, new in changed:
+            mine.copy_(torch.where(active.unsqueeze(1), new, mine))
         self.tokens.copy_(token.gather(1, kept))
         self.parents.copy_(parent.gather(1, kept).clamp(max=log_probs.shape[1] - 1))
-        self.cut |= going & over & ~done
-        self.open.copy_(going & ~over & ~done)
+        self.at_limit |= active & over & ~done
+        self.open.copy_(active & ~over & ~done)
+
+    def _some(self, flags: Tensor) -> bool:
+        """Whether any flag is set; True on a GPU, which the host does not wait for."""
+        return self.device.type != "cpu" or bool(flags.any())
 
     def _normalised(self, scores: Tensor, length: Tensor) -> Tensor:
-        """Sums of log-probabilities (S, n) over length + 1 tokens as scores of hypotheses."""
+        """Sums of log-probabilities (B, n) over length + 1 tokens as scores of hypotheses."""
         return (scores.double() / self._divisors[length].unsqueeze(1)).clamp(min=_LOWEST)
 
-    def results(self, slots: list[int]) -> list[list[int]]:
-        """The best hypotheses of examples that have ended, the latest among equals."""
-        at = torch.tensor(slots, device=self.device)
-        beams, length = self.settings.num_beams, self.length[at]
-        offered = self._normalised(self.scores[at], length - 1).masked_fill(~self.cut[at].unsqueeze(1), -torch.inf)
+    def results(self, examples: list[int]) -> list[list[int]]:
+        """The tokens of the best hypotheses of examples that have ended, the latest among equals."""
+        index = torch.tensor(examples, device=self.device)
+        beams, length = self.settings.num_beams, self.length[index]
+        offered = self._normalised(self.scores[index], length - 1)
+        offered = offered.masked_fill(~self.at_limit[index].unsqueeze(1), -torch.inf)
         beam = torch.arange(beams, device=self.device)
-        held, held_end = _admitted(self.held[at], self.held_end[at], offered, length.unsqueeze(1) * beams + beam)
-        best = held.argmax(1, keepdim=True)  # the first of equals
-        ends = held_end.gather(1, best).squeeze(1).tolist()
-        trail = self.trail[at, : int(length.max())].cpu()
-        return [self._walked(trail[row], *divmod(end, beams)) for row, end in enumerate(ends)]
+        hypotheses, ends = _admit(self.hypotheses[index], self.ends[index], offered, length.unsqueeze(1) * beams + beam)
+        best = hypotheses.argmax(1, keepdim=True)  # the first of equals
+        chosen = ends.gather(1, best).squeeze(1).tolist()
+        history = self.history[index, : int(length.max())].cpu()
+        return [self._backtrack(history[row], *divmod(end, beams)) for row, end in enumerate(chosen)]
 
-    def _walked(self, trail: Tensor, length: int, beam: int) -> list[int]:
-        """The tokens of a hypothesis, from its end to its start and turned."""
+    def _backtrack(self, history: Tensor, length: int, beam: int) -> list[int]:
+        """The tokens of a hypothesis, followed from its end to its start."""
         tokens = []
-        for candidates in reversed(trail[:length].tolist()):
+        for candidates in reversed(history[:length].tolist()):
             beam, token = divmod(candidates[beam], self.vocab)
             tokens.append(token)
         return tokens[::-1]
 
 
-def _admitted(held: Tensor, held_end: Tensor, offered: Tensor, offered_end: Tensor) -> tuple[Tensor, Tensor]:
+def _admit(held: Tensor, held_ends: Tensor, offered: Tensor, offered_ends: Tensor) -> tuple[Tensor, Tensor]:
     """The hypotheses that stay after others are offered one by one, the best of them first.
 
-    held: (S, n), the latest first; offered: (S, m), in the order of the offers, which is descending. One that is
+    held: scores (B, n), the latest first; offered: (B, m), in the order of the offers, which is descending. One that is
     offered gets in if there is room or if it beats the worst held, whose earliest leaves: so among equals those that
     were there stay, the later ones longest, and of those that are offered the first.
     """
@@ -198,4 +264,43 @@ def _admitted(held: Tensor, held_end: Tensor, offered: Tensor, offered_end: Tens
     # back into the order of age: numbered from the last offered to the first held
     age = torch.where(chosen < count, chosen + new, count + new - 1 - chosen).sort(dim=1).values
     chosen = torch.where(age < new, count + new - 1 - age, age - new)
-    return scores.gather(1, chosen), torch.cat([held_end, offered_end], dim=1).gather(1, chosen)
+    return scores.gather(1, chosen), torch.cat([held_ends, offered_ends], dim=1).gather(1, chosen)
+
+
+def first_candidates(log_probs: Tensor, beam_scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best continuations of each example, best first, equal ones by ascending flattened index.
+
+    log_probs: (N, n, V), or (N, 1, V) where the n beams share one row, in float32 or narrower; beam_scores:
+    (N, n) float32; k <= n * V. Returns scores (N, k) float32, which are log_probs + beam_scores rounded once,
+    and indices (N, k) int64 into the flattened (n, V).
+
+    ``torch.topk`` leaves the order of equal elements open, and bf16 log-probabilities are full of them. So
+    cut each row into blocks and take the k blocks with the highest maxima, earlier blocks first among equals.
+    They hold the answer, for every block before a rejected one has an element that precedes all of the
+    rejected one's. Two small stable sorts do the rest, and only the maxima read all of log_probs.
+    """
+    beams = beam_scores.shape[1]
+    vocab = log_probs.shape[-1]
+    width = max(1, math.isqrt(vocab // 2))  # makes the two sorts about equally long
+    blocks = -(-vocab // width)
+    whole = vocab - vocab % width
+    maxima = log_probs[..., :whole].unflatten(-1, (-1, width)).amax(-1)
+    if whole < vocab:
+        maxima = torch.cat([maxima, log_probs[..., whole:].amax(-1, keepdim=True)], dim=-1)
+    maxima = (maxima + beam_scores.unsqueeze(2)).flatten(1)  # (N, n * blocks); rounding keeps the order
+    order = torch.sort(maxima, dim=1, descending=True, stable=True).indices
+    chosen = order[:, :k].sort(dim=1).values  # in index order again, for the next stable sort to keep
+    beam = chosen // blocks
+    offset = torch.arange(width, device=chosen.device)
+    token = (chosen % blocks * width).unsqueeze(2) + offset  # (N, k, width)
+    beyond = token >= vocab
+    token = token.clamp_(max=vocab - 1)
+    source = beam.unsqueeze(2) if log_probs.shape[1] == beams else 0
+    scores = log_probs.flatten(1).gather(1, (token + source * vocab).flatten(1)).view_as(token)
+    scores = scores + beam_scores.gather(1, beam).unsqueeze(2)
+    # What lies beyond the vocabulary must come after everything else, a forbidden token's -inf included.
+    lowest = torch.finfo(torch.float32).min
+    scores = scores.clamp_(min=lowest).masked_fill_(beyond, -math.inf).flatten(1)
+    best, position = torch.sort(scores, dim=1, descending=True, stable=True)
+    best = best[:, :k].masked_fill(best[:, :k] <= lowest, -math.inf)
+    return best, (beam.unsqueeze(2) * vocab + token).flatten(1).gather(1, position[:, :k])

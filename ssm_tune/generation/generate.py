@@ -1,7 +1,6 @@
 """Decode prompts of different lengths with a recurrent model, many at once.
 
-On a CPU in batches that examples leave as they end (``beam``); on a GPU through slots that others enter then
-(``continuous``).
+On a CPU in batches that examples leave as they end; on a GPU by continuous batching, where others take their places.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ssm_tune.data.collator import pad_prompts
-from ssm_tune.generation.continuous_batching import Continuous
-from ssm_tune.generation.settings import DecodeSettings, search
+from ssm_tune.generation.batches import prompt_batches
+from ssm_tune.generation.beam_search import new_search, require_finite
+from ssm_tune.generation.continuous_batching import ContinuousBatching
+from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ssm_tune.models.mamba import Mamba
 
-BATCH_SIZE = 64
-"""Prompts read together; on a CPU they are also decoded together, unless decode.batch_size says how many."""
 OnBatch = Callable[[list[int], list[list[int]]], None]
 """Called with the numbers of prompts that are done, and the new tokens of each."""
 Progress = Callable[[int, int], None]
@@ -39,7 +38,7 @@ def generate(
     on_progress: Progress | None = None,
     **options: int | float,
 ) -> list[list[int]]:
-    """Continue each prompt; greedily with ``num_beams=1``, else by beam search (``ssm_tune.generation.settings``).
+    """Continue each prompt; greedily with ``num_beams=1``, else by beam search (``ssm_tune.generation.beam_search``).
 
     input_ids: (B, L) int64, or token lists of any lengths of at least 1. ``options`` are fields of
     ``DecodeSettings`` and override ``settings`` (by default the paper's: 5 beams, at most 1,024 new tokens).
@@ -77,29 +76,23 @@ def generate_batches(
     every token, or every few; what it raises ends the work.
     """
     prompts = _checked(input_ids, model.config.vocab_size, settings)
+    batches = prompt_batches([len(prompt) for prompt in prompts], settings.batch_size, model.device.type == "cuda")
     with inference(model):
         if model.device.type == "cuda":
             report = _reporter(on_progress, sum(at in skip for at in range(len(prompts))), len(prompts))
             finished = 0
 
-            def hand_over(chosen: list[int], outputs: list[list[int]]) -> None:
+            def on_finished(chosen: list[int], outputs: list[list[int]]) -> None:
                 nonlocal finished
                 on_batch(chosen, outputs)
                 finished += len(chosen)
                 report(finished)
 
-            batches = longest_first(prompts, min(settings.batch_size or BATCH_SIZE, BATCH_SIZE))
-            Continuous(model, prompts, settings, hand_over, poll, CudaCapture(model.device)).run(batches, skip)
+            ContinuousBatching(model, prompts, settings, on_finished, poll, CudaCapture(model.device)).run(
+                batches, skip
+            )
         else:
-            batches = longest_first(prompts, settings.batch_size or BATCH_SIZE)
             in_batches(model, prompts, settings, batches, on_batch, skip, on_progress, poll)
-
-
-def longest_first(prompts: list[list[int]], size: int) -> list[list[int]]:
-    """The prompts' numbers in batches of prompts of similar length. The longest come first: the batch that needs the
-    most memory fails at once or never."""
-    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]), reverse=True)
-    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def in_batches(
@@ -128,18 +121,34 @@ def _decode(
     report: Callable[[int], None],
     poll: Callable[[], None],
 ) -> list[list[int]]:
-    """Outputs of prompts that are decoded together."""
-    lengths = [len(prompt) for prompt in prompts]
+    """Outputs of prompts that are decoded together; those that have ended leave the batch."""
     logits, cache = model.prefill(*pad_prompts(prompts, model.device))
-    state = search(lengths, settings)
-    while (move := state.advance(logits)) is not None:
+    limit, vocab = settings.max_new_tokens, model.config.vocab_size
+    search = new_search(
+        [len(prompt) for prompt in prompts], [limit] * len(prompts), vocab, settings, limit, model.device
+    )
+    results: list[list[int]] = [[] for _ in prompts]
+    numbers, length = list(range(len(prompts))), 0
+    while True:
+        rows_per_example = len(logits) // len(numbers)
+        search.advance(logits)
+        length += 1
+        still_open, non_finite = search.status()
+        require_finite(search, non_finite, dict(enumerate(numbers)))
+        rows = search.parent_rows(rows_per_example)
+        if not all(still_open):
+            ended = [at for at, is_open in enumerate(still_open) if not is_open]
+            for at, output in zip(ended, search.results(ended), strict=True):
+                results[numbers[at]] = output
+            left = [at for at, is_open in enumerate(still_open) if is_open]
+            report(len(prompts) - len(left))
+            if not left:
+                return results
+            numbers, rows, search = [numbers[at] for at in left], rows[rows >= 0], search.select(left, length)
         poll()
-        report(state.finished)
-        if move.rows is not None:  # the beams' order changed, or examples that are done leave
-            cache.select(move.rows)
-        logits = model.step(move.tokens, cache)
-    report(state.finished)
-    return state.results
+        if not torch.equal(rows, torch.arange(len(logits))):  # the beams' order changed, or examples have left
+            cache.select(rows)
+        logits = model.step(search.tokens.flatten(), cache)
 
 
 def _checked(input_ids: Tensor | Sequence[Sequence[int]], vocab_size: int, settings: DecodeSettings) -> list[list[int]]:

@@ -1,16 +1,17 @@
-"""A model's answers to a split's examples: one token read off, or decoded. What is answered already is kept."""
+"""A model's predictions for the examples of a split: the next token read off, or text decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
 from ssm_tune.data.collator import pad_prompts
 from ssm_tune.data.tokenization import tokenize_prompts
-from ssm_tune.generation.generate import BATCH_SIZE, generate_batches
+from ssm_tune.generation.batches import next_token_batches
+from ssm_tune.generation.generate import generate_batches, inference
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.tokenizer import Tokenizer
@@ -18,26 +19,23 @@ from ssm_tune.tasks.base import Example
 from ssm_tune.utils.errors import Diverged
 from ssm_tune.utils.progress import Progress
 
-MOST_TOKENS, MOST_PROMPTS = 65_536, 1024
-"""Padded tokens, and prompts, of a batch that is read off on a GPU, where decode.batch_size is left open."""
-
 
 @dataclass
-class Answered:
-    """An evaluation under way. outputs: by the example's number in its split; tokens: generated for them."""
+class Predictions:
+    """Predictions so far. texts: by the example's number in its split; tokens: generated for them."""
 
-    outputs: dict[int, str] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
     tokens: int = 0
 
 
 class Watch(Protocol):
-    """Who may end an evaluation, or keep how far it is, by raising or saving in these calls."""
+    """Who may end an evaluation, or save its progress, by raising or saving in these calls."""
 
     def poll(self) -> None:
-        """Called for every token that is decoded, or every few; nothing has changed that is worth keeping."""
+        """Called for every token that is decoded, or every few; there is nothing new to save."""
 
     def tick(self) -> None:
-        """Called after every batch, whose answers are in ``Answered``."""
+        """Called after every batch, whose predictions are in ``Predictions``."""
 
 
 class Unwatched:
@@ -47,92 +45,75 @@ class Unwatched:
     def tick(self) -> None: ...
 
 
-@torch.no_grad()
-def classify(
+def predict(
     model: Mamba,
     examples: Sequence[Example],
     tokenizer: Tokenizer,
+    mode: Literal["classify", "generate"],
     settings: DecodeSettings,
     progress: Progress,
     label: str,
     clean_up: bool = True,
-    answered: Answered | None = None,
+    done: Predictions | None = None,
     watch: Watch | None = None,
-) -> tuple[list[str], int]:
-    """The most likely next token after every prompt, over the whole vocabulary, as text; nothing is generated.
+) -> list[str]:
+    """The model's prediction for every example, as text.
 
-    Goes on from ``answered``, and fills it. Raises Diverged where logits are not finite.
+    mode: "classify" takes the most likely next token of the whole vocabulary; "generate" decodes as ``settings`` say.
+    done: predictions of an interrupted evaluation, which are kept, and which the others are added to.
+
+    Raises Diverged where logits are not finite.
     """
-    answered, watch = answered or Answered(), watch or Unwatched()
+    predictions, watching = done if done is not None else Predictions(), watch or Unwatched()
     prompts = tokenize_prompts(examples, tokenizer)
-    size, tokens = settings.batch_size or BATCH_SIZE, None
-    if settings.batch_size is None and model.device.type == "cuda":
-        size, tokens = MOST_PROMPTS, MOST_TOKENS
-    model.eval()
-    progress.start(label, len(examples), done=len(answered.outputs))
-    for rows in shortest_first([len(prompt) for prompt in prompts], size, tokens):
-        if all(i in answered.outputs for i in rows):
-            continue
-        logits, _ = model.prefill(*pad_prompts([prompts[i] for i in rows], model.device), keep=False)
-        finite, *best = torch.cat([logits.isfinite().all().long().view(1), logits.argmax(-1)]).tolist()  # one wait
-        if not finite:
-            raise Diverged(f"logits are not finite after a prompt of {label}")
-        for i, token in zip(rows, best, strict=True):
-            answered.outputs[i] = tokenizer.decode([token], clean_up)
-        progress.advance(len(rows), "")
-        watch.tick()
-    progress.stop()
-    return [answered.outputs[i] for i in range(len(examples))], 0
+    reported = len(predictions.texts)
+    progress.start(label, len(examples), done=reported)
 
+    def report(finished: int, total: int) -> None:
+        nonlocal reported
+        progress.advance(finished - reported, "")
+        reported = finished
 
-def shortest_first(lengths: Sequence[int], size: int, tokens: int | None = None) -> list[list[int]]:
-    """Numbers of prompts in batches alike in length: ``size`` in each, or as many as make ``tokens`` with padding."""
-    batches: list[list[int]] = []
-    for at in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        count = len(batches[-1]) + 1 if batches else 0
-        if not batches or count > size or (tokens is not None and count * lengths[at] > tokens):
-            batches.append([])
-        batches[-1].append(at)
-    return batches
-
-
-def decode(
-    model: Mamba,
-    examples: Sequence[Example],
-    tokenizer: Tokenizer,
-    settings: DecodeSettings,
-    progress: Progress,
-    label: str,
-    clean_up: bool = True,
-    answered: Answered | None = None,
-    watch: Watch | None = None,
-) -> tuple[list[str], int]:
-    """The model's answer to every example, as text, and the number of tokens generated.
-
-    Goes on from ``answered``, and fills it. Raises Diverged where logits are not finite.
-    """
-    kept, watching = answered or Answered(), watch or Unwatched()
-    prompts = tokenize_prompts(examples, tokenizer)
-    done = len(kept.outputs)
-    progress.start(label, len(examples), done=done)
-
-    def advance(finished: int, total: int) -> None:
-        nonlocal done
-        progress.advance(finished - done, "")
-        done = finished
-
-    def keep(chosen: list[int], outputs: list[list[int]]) -> None:
-        for i, tokens in zip(chosen, outputs, strict=True):
-            # of a batch that was done in part, with another decode.batch_size, some come a second time
-            kept.tokens += 0 if i in kept.outputs else len(tokens)
-            kept.outputs[i] = tokenizer.decode(tokens, clean_up)
+    def keep(numbers: list[int], outputs: list[list[int]]) -> None:
+        for at, tokens in zip(numbers, outputs, strict=True):
+            # some of a batch that was done in part come a second time
+            if mode == "generate" and at not in predictions.texts:
+                predictions.tokens += len(tokens)
+            predictions.texts[at] = tokenizer.decode(tokens, clean_up)
+        if mode == "classify":
+            report(len(predictions.texts), len(examples))
         watching.tick()
 
+    skip = set(predictions.texts)
     try:
-        generate_batches(
-            model, prompts, settings, keep, skip=set(kept.outputs), on_progress=advance, poll=watching.poll
-        )
+        if mode == "classify":
+            next_tokens(model, prompts, settings.batch_size, keep, skip)
+        else:
+            generate_batches(model, prompts, settings, keep, skip=skip, on_progress=report, poll=watching.poll)
     except FloatingPointError as error:
-        raise Diverged(str(error)) from error
+        raise Diverged(f"{label}: {error}") from error
     progress.stop()
-    return [kept.outputs[i] for i in range(len(examples))], kept.tokens
+    return [predictions.texts[at] for at in range(len(examples))]
+
+
+def next_tokens(
+    model: Mamba,
+    prompts: list[list[int]],
+    batch_size: int | None,
+    on_batch: Callable[[list[int], list[list[int]]], None],
+    skip: Container[int] = (),
+) -> None:
+    """Call ``on_batch`` with the numbers of each batch's prompts and the most likely token after each, in a list.
+
+    Batches whose numbers are all in ``skip`` are left out. Raises FloatingPointError for logits that are not finite.
+    """
+    device = model.device
+    with inference(model):
+        for batch in next_token_batches([len(prompt) for prompt in prompts], batch_size, device.type == "cuda"):
+            if all(at in skip for at in batch):
+                continue
+            logits, _ = model.prefill(*pad_prompts([prompts[at] for at in batch], device), keep=False)
+            finite, *best = torch.cat([logits.isfinite().all().long().view(1), logits.argmax(-1)]).tolist()  # one wait
+            if not finite:
+                raise FloatingPointError("the logits after a prompt are not finite")
+            on_batch(batch, [[token] for token in best])

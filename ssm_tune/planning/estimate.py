@@ -49,7 +49,7 @@ class Planned:
         work, measured = self.workload, self.measured
         if work is None:
             return found
-        rows, length, labels = work.training.hardest()[0]
+        rows, length, labels = work.training.largest()[0]
         found |= {
             "steps": work.steps, "tokens": work.tokens, "padded_tokens": work.training.padded,
             "longest_batch": {"rows": rows, "length": length, "labels": labels},
@@ -67,7 +67,7 @@ class Planned:
 
 
 def _plain_evaluation(one: Any) -> dict[str, Any]:
-    rows, length, _ = one.batches.hardest()[0]
+    rows, length, _ = one.batches.largest()[0]
     return {
         "what": one.what, "split": one.split, "times": one.times, "prompts": one.prompts,
         "new_tokens": one.new_tokens, "longest_batch": {"rows": rows, "length": length},
@@ -172,10 +172,10 @@ def workload(prepared: Prepared, sequences: Any, seed: int, captured: bool, froz
 def hours(work: Workload, measured: Measured, loading: float = 0.0) -> dict[str, float]:
     """Hours by phase. loading: seconds of data and model."""
     train = work.training.total(measured.steps)
-    evaluate = sum(
-        one.times * (measured.start + one.batches.total(measured.prefills) + one.batches.steps_of(measured.tokens))
-        for one in work.evaluations
-    )
+    evaluate = 0.0
+    for one in work.evaluations:
+        decoding = one.batches.decoding_steps * measured.decoding_step
+        evaluate += one.times * (measured.start + one.batches.total(measured.prefills) + decoding)
     found = {"load": loading / 3600, "train": train / MS_PER_HOUR, "evaluate": evaluate / MS_PER_HOUR}
     return found | {"total": sum(found.values())}
 

@@ -13,7 +13,8 @@ import torch
 
 from ssm_tune.data.collator import pad_prompts
 from ssm_tune.data.tokenization import TokenizedExample
-from ssm_tune.generation.generate import BATCH_SIZE, generate
+from ssm_tune.generation.batches import PROMPTS_TOGETHER
+from ssm_tune.generation.generate import generate
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.mamba import Mamba
@@ -52,6 +53,11 @@ class Measured:
     peak: int | None = None
     said: str = ""
 
+    @property
+    def decoding_step(self) -> float:
+        """Milliseconds of a step of decoding: the mean of the batches that were timed."""
+        return statistics.fmean(self.tokens.values()) if self.tokens else 0.0
+
 
 def training_on_random_tokens(
     adapter: Adapter, shape: Shape, capture: Capture | None, micro_batch: int | None = None
@@ -87,10 +93,14 @@ def refused(training: Trainer) -> str:
 
 
 def measure(
-    adapter: Adapter, work: Workload, decode: DecodeSettings, capture: Callable[[], Capture | None],
-    known: Measured | None = None, micro_batch: int | None = None,
-) -> Measured:  # fmt: skip
-    """Times of a few of the work's shapes, the longest batches of both phases first.
+    adapter: Adapter,
+    work: Workload,
+    decode: DecodeSettings,
+    capture: Callable[[], Capture | None],
+    known: Measured | None = None,
+    micro_batch: int | None = None,
+) -> Measured:
+    """Times of the largest batches of both phases, which come first, and of a typical one of each.
 
     known: of the same adapter with other work; shapes that it has are not measured again.
 
@@ -114,10 +124,12 @@ def measure(
             "evaluation", shape, shape[0], fewer, lambda rows: _evaluate(model, work.mode, rows, shape, decode, found)
         )
 
-    for batches, probe in ((work.training.hardest(), train), (evaluated.hardest(), evaluate),
-                           (work.training.sample(), train), (evaluated.sample(), evaluate)):  # fmt: skip
-        for shape in batches:
-            probe(shape)
+    for shape in work.training.largest():
+        train(shape)
+    for shape in evaluated.largest():
+        evaluate(shape)
+    train(work.training.typical())
+    evaluate(evaluated.typical())
     if model.device.type == "cuda":
         found.peak = max(found.peak or 0, int(torch.cuda.max_memory_allocated()))
     return found
@@ -167,10 +179,10 @@ def _evaluate(model: Mamba, mode: str, rows: int, shape: Shape, decode: DecodeSe
         return
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(model.config.vocab_size, (rows, shape[1]), generator=generator).tolist()
-    size = rows if mode == "classify" else BATCH_SIZE
+    size = rows if mode == "classify" else PROMPTS_TOGETHER
     prefill, token = _seconds(lambda: _read_off(model, prompts, size)), 0.0
     if mode == "generate":
-        # no answer may end before: what is timed is a full batch
+        # no prediction may end before: what is timed is a full batch
         settings = replace(decode, min_length=10**6, batch_size=min(decode.batch_size or rows, rows))
         short, long = (
             _seconds(lambda: generate(model, prompts, replace(settings, max_new_tokens=tokens)))  # noqa: B023

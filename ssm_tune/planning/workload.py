@@ -1,4 +1,4 @@
-"""What a cell will compute, counted before anything runs: steps, tokens, and the shapes of all its batches."""
+"""What a run will compute, counted before anything runs: steps, tokens, and the shapes of all its batches."""
 
 from __future__ import annotations
 
@@ -12,19 +12,14 @@ from numpy.typing import NDArray
 
 from ssm_tune.data.collator import epoch_order, length_bucket
 from ssm_tune.data.tokenization import tokenize_prompts
-from ssm_tune.generation.generate import BATCH_SIZE
-from ssm_tune.generation.predict import MOST_PROMPTS, MOST_TOKENS, shortest_first
+from ssm_tune.generation.batches import batch_shapes
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Example, Roles, Task
 from ssm_tune.training.settings import TrainSettings, total_steps
 
 Shape = tuple[int, int, int]
-"""Rows, padded length, and label tokens of the batch (training) or new tokens that its decoding takes (evaluation)."""
-QUANTILES = (1.0, 0.8, 0.5, 0.2, 0.0)
-"""Of the batches by padded tokens: those that are tried."""
-BEAMS = 1280
-"""Beams that a GPU decodes at once where the settings leave it open (decode.batch_size)."""
+"""Rows, padded length, and label tokens of the batch (training) or steps that its decoding takes (evaluation)."""
 
 
 @dataclass(frozen=True)
@@ -49,31 +44,28 @@ class Batches:
         """Tokens of all, the padding included."""
         return int((self.sizes * self.counts).sum())
 
-    def hardest(self) -> list[Shape]:
-        """The batch with the most tokens, and the one with the most label or new tokens where that is another."""
+    def largest(self) -> list[Shape]:
+        """The batch with the most tokens, and the one with the most label tokens or decoding steps where that is
+        another: these show whether all fit into memory."""
         rows = [max(self._rows(), key=lambda s: (s[0] * s[1], s[2])), max(self._rows(), key=lambda s: (s[2], s[1]))]
         return list(dict.fromkeys(rows))
 
-    def sample(self) -> list[Shape]:
-        """A few shapes from the longest to the shortest."""
-        order = np.argsort(self.sizes, kind="stable")
-        reached = np.cumsum(self.counts[order]) / self.counts.sum()
-        rows = list(self._rows())
-        chosen = [rows[order[min(int(np.searchsorted(reached, q)), len(rows) - 1)]] for q in QUANTILES]
-        found: dict[int, Shape] = {}
-        for shape in [self.hardest()[0], *chosen]:
-            found.setdefault(shape[0] * shape[1], shape)
-        return list(found.values())
+    def typical(self) -> Shape:
+        """The batch whose padded tokens are nearest to the mean."""
+        mean = self.padded / self.counts.sum()
+        return min(self._rows(), key=lambda s: abs(s[0] * s[1] - mean))
 
-    def total(self, costs: dict[Shape, float]) -> float:
-        """The sum over all batches of a cost known for some: straight lines between them, by padded tokens."""
-        known = sorted((shape[0] * shape[1], cost) for shape, cost in costs.items())
-        each = np.interp(self.sizes, [size for size, _ in known], [cost for _, cost in known])
-        return float((each * self.counts).sum())
+    def total(self, times: dict[Shape, float]) -> float:
+        """The time of all batches, from the times of some shapes: a straight line by padded tokens through these, which
+        for all batches together is as many times the line's value at their mean."""
+        sizes = np.array([rows * length for rows, length, _ in times])
+        slope, level = np.polyfit(sizes, list(times.values()), 1) if len(set(sizes)) > 1 else (0.0, max(times.values()))
+        return float(level * self.counts.sum() + slope * self.padded)
 
-    def steps_of(self, costs: dict[Shape, float]) -> float:
-        """As ``total``, of a cost for each new token that a batch's decoding takes."""
-        return Batches(self.shapes, self.counts * self.shapes[:, 2]).total(costs)
+    @property
+    def decoding_steps(self) -> int:
+        """Steps that the decoding of all takes."""
+        return int((self.shapes[:, 2] * self.counts).sum())
 
     def _rows(self) -> Iterator[Shape]:
         yield from map(tuple, self.shapes.tolist())
@@ -81,7 +73,8 @@ class Batches:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One kind of evaluation. times: how often it comes; new_tokens: of all answers of one, as long as the targets."""
+    """One kind of evaluation. times: how often it comes; new_tokens: of all predictions of one, as long as the
+    targets."""
 
     what: Literal["selection", "report", "frozen"]
     split: str
@@ -93,7 +86,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Workload:
-    """A cell's work. steps: optimizer steps; tokens: of their inputs, without padding."""
+    """A run's work. steps: optimizer steps; tokens: of their inputs, without padding."""
 
     mode: Literal["classify", "generate"]
     steps: int
@@ -105,7 +98,7 @@ class Workload:
 def training_work(
     lengths: Sequence[int], labels: Sequence[int], settings: TrainSettings, buckets: bool
 ) -> tuple[int, Batches]:
-    """Tokens without padding, and the batches of all steps, as ``loop.Training`` takes them.
+    """Tokens without padding, and the batches of all steps of a training run.
 
     lengths: of the whole sequences, in tokens. buckets: whether batches are padded to the few extents of captured
     steps. Raises UserError for a batch larger than the training set.
@@ -130,38 +123,31 @@ def training_work(
 def evaluation_work(
     examples: Sequence[Example], task: Task, tokenizer: Tokenizer, settings: DecodeSettings, cuda: bool
 ) -> tuple[int, Batches]:
-    """New tokens of all answers, and the batches: as long as the targets would make them, for nothing else is known.
+    """New tokens of all predictions, and the batches, if each prediction is as long as its target.
 
-    cuda: whether a GPU decodes, which fills the place of an answer that is done (a batch takes its mean answer's
-    tokens); a CPU decodes batches to the end of their longest answers.
+    cuda: whether a GPU decodes.
     """
     prompts = [len(prompt) for prompt in tokenize_prompts(examples, tokenizer)]
     completions = tokenizer.encode_batch([task.completion(example) for example in examples])
-    answers = [min(len(completion), settings.max_new_tokens) for completion in completions]
+    new_tokens = [min(len(completion), settings.max_new_tokens) for completion in completions]
     if task.mode == "classify":
-        answers = [0] * len(prompts)
-        most = (MOST_PROMPTS, MOST_TOKENS) if cuda and settings.batch_size is None else (settings.batch_size, None)
-        chunks = shortest_first(prompts, most[0] or BATCH_SIZE, most[1])
-    else:
-        size = settings.batch_size or (max(1, BEAMS // settings.num_beams) if cuda else BATCH_SIZE)
-        order = sorted(range(len(prompts)), key=lambda at: prompts[at], reverse=True)
-        chunks = [order[start : start + size] for start in range(0, len(order), size)]
-    return sum(answers), Batches.of(np.array([_shape(chunk, prompts, answers, cuda) for chunk in chunks]))
-
-
-def _shape(chunk: list[int], prompts: list[int], answers: list[int], cuda: bool) -> Shape:
-    taken = [answers[at] for at in chunk]
-    steps = math.ceil(sum(taken) / len(taken)) if cuda else max(taken)
-    return len(chunk), max(prompts[at] for at in chunk), steps
+        new_tokens = [0] * len(prompts)
+    return sum(new_tokens), Batches.of(np.array(batch_shapes(task.mode, prompts, new_tokens, settings, cuda)))
 
 
 def evaluations(
-    splits: dict[str, list[Example]], roles: Roles, task: Task, tokenizer: Tokenizer, settings: DecodeSettings,
-    times: int, frozen: bool, cuda: bool,
-) -> tuple[Evaluation, ...]:  # fmt: skip
-    """Those of a run with ``times`` evaluations on the selection split; frozen: whether it scores the frozen model.
+    splits: dict[str, list[Example]],
+    roles: Roles,
+    task: Task,
+    tokenizer: Tokenizer,
+    settings: DecodeSettings,
+    times: int,
+    frozen: bool,
+    cuda: bool,
+) -> tuple[Evaluation, ...]:
+    """Those of a run with ``times`` evaluations on the selection split; frozen: whether it scores the base model.
 
-    Where another split is reported, the best and the last epoch answer it, which may be one and the same: two at most.
+    Where another split is reported, the best and the last epoch are scored on it, which may be the same: two at most.
     """
     asked: list[tuple[Literal["selection", "report", "frozen"], str, int]] = [("selection", roles.selection, times)]
     if not roles.selected_on_report and roles.report in splits:

@@ -186,7 +186,7 @@ def test_an_error_for_the_user_is_one_line_and_status_2(capsys: pytest.CaptureFi
 
 
 def test_decodings_row_holds_the_floor_and_stands_beside_the_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"seconds": 5.0, "prefill_seconds": 1.0, "tokens": 40_000, "steps": 400, "slots": 256, "peak_gb": 40.0,
+    found = {"seconds": 5.0, "prefill_seconds": 1.0, "tokens": 40_000, "steps": 400, "places": 256, "peak_gb": 40.0,
              "step_bytes": 20_000_000_000, "said": ""}  # fmt: skip
     monkeypatch.setattr(generate, "_measured", lambda case: found)
     row = generate.measured(generate.Case("mamba_1b4", 5, 1000), 4e12)
@@ -213,6 +213,6 @@ def test_decoding_is_timed_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     row = generate.measured(generate.Case("tiny", 2, 3), None)
     assert "failed" not in row
-    assert row["slots"] == 3
+    assert row["places"] == 3
     assert row["tokens"] == 3 * generate.NEW_TOKENS
     assert 0 < row["prefill_seconds"] < row["seconds"]

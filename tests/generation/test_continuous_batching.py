@@ -1,4 +1,4 @@
-"""Decoding through slots, on a CPU and without capture: the tokens of the searches in batches and of the reference."""
+"""Continuous batching, on a CPU and without capture: the tokens of decoding in batches and of the reference."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssm_tune.config.groups import names
-from ssm_tune.generation.beam_search import slots_of
-from ssm_tune.generation.continuous_batching import READ, Continuous
-from ssm_tune.generation.generate import generate, inference, longest_first
+from ssm_tune.generation.batches import length_batches
+from ssm_tune.generation.beam_search import new_search
+from ssm_tune.generation.continuous_batching import SYNC_EVERY, ContinuousBatching
+from ssm_tune.generation.generate import generate, inference
 from ssm_tune.generation.settings import DecodeSettings
 
 Problem = tuple[TableModel, list[list[int]], DecodeSettings]
 
 
-def through_slots(
+def decode_continuously(
     model: Any, prompts: list[list[int]], chosen: DecodeSettings, skip: Container[int] = (),
     poll: Callable[[], None] = lambda: None, limits: list[int] | None = None,
 ) -> list[list[int] | None]:  # fmt: skip
@@ -38,36 +39,36 @@ def through_slots(
             outputs[at] = output
 
     with inference(model):
-        continuous = Continuous(model, prompts, chosen, keep, poll, None, limits)
-        continuous.run(longest_first(prompts, chosen.batch_size or len(prompts)), skip)
+        batching = ContinuousBatching(model, prompts, chosen, keep, poll, None, limits)
+        batching.run(length_batches([len(prompt) for prompt in prompts], chosen.batch_size or len(prompts)), skip)
     return outputs
 
 
 @settings(deadline=None, max_examples=250)
 @given(problems())
-def test_slots_give_the_tokens_of_the_reference(problem: Problem) -> None:
+def test_continuous_batching_gives_the_tokens_of_the_reference(problem: Problem) -> None:
     model, prompts, chosen = problem
-    outputs = through_slots(model, prompts, chosen)
+    outputs = decode_continuously(model, prompts, chosen)
     assert outputs == [expected(model, prompt, chosen) for prompt in prompts]
     assert outputs == generate(model, prompts, chosen)
 
 
 def test_tokens_equal_the_official_scorer() -> None:
-    """The 400 cases of the search in batches, each in a slot of its own."""
+    """400 cases that ``make_beam_cases.py`` ran through the BeamSearchScorer of transformers 4.40.2."""
     for case in official_cases():
         dtype = getattr(torch, case["dtype"])
         logits = table(case["seed"], case["vocab"], case["eos_id"], case["boost"], dtype, case["levels"])
         options = ("num_beams", "min_length", "max_new_tokens", "length_penalty", "eos_id")
         chosen, limit = DecodeSettings(**{name: case[name] for name in options}), case["max_new_tokens"]
-        slots = slots_of([case["prompt_length"]], [limit], case["vocab"], chosen, limit, torch.device("cpu"))
+        search = new_search([case["prompt_length"]], [limit], case["vocab"], chosen, limit, torch.device("cpu"))
         histories: list[tuple[int, ...]] = [()]
         while True:
-            slots.advance(torch.stack([logits(history) for history in histories]))
-            if not slots.status()[0][0]:
+            search.advance(torch.stack([logits(history) for history in histories]))
+            if not search.status()[0][0]:
                 break
-            rows = zip(slots.source().tolist(), slots.tokens.flatten().tolist(), strict=True)
+            rows = zip(search.parent_rows().tolist(), search.tokens.flatten().tolist(), strict=True)
             histories = [(*histories[row], token) for row, token in rows]
-        assert slots.results([0]) == [case["tokens"]], case
+        assert search.results([0]) == [case["tokens"]], case
 
 
 class Offset(TableModel):
@@ -90,7 +91,7 @@ def test_what_is_done_already_changes_nothing_for_the_others(problem: Problem, d
     model, prompts, chosen = problem
     model.__class__ = Offset
     skip = {at for at in range(len(prompts)) if done >> at & 1}
-    whole, rest = through_slots(model, prompts, chosen), through_slots(model, prompts, chosen, skip)
+    whole, rest = decode_continuously(model, prompts, chosen), decode_continuously(model, prompts, chosen, skip)
     assert rest == [None if at in skip else output for at, output in enumerate(whole)]
 
 
@@ -101,11 +102,11 @@ def test_each_example_may_have_a_limit_of_its_own(problem: Problem, limits: list
     options = {name: getattr(chosen, name) for name in ("num_beams", "min_length", "length_penalty", "eos_id")}
     each = [DecodeSettings(max_new_tokens=limit, **options) for limit in limits[: len(prompts)]]
     wanted = [expected(model, prompt, own) for prompt, own in zip(prompts, each, strict=True)]
-    assert through_slots(model, prompts, chosen, limits=limits[: len(prompts)]) == wanted
+    assert decode_continuously(model, prompts, chosen, limits=limits[: len(prompts)]) == wanted
 
 
 @pytest.mark.parametrize("num_beams", [1, 4])
-def test_slots_are_filled_again_and_read_every_few_steps(num_beams: int) -> None:
+def test_places_are_filled_again_and_the_host_looks_every_few_steps(num_beams: int) -> None:
     model = TableModel(5, 30, eos_id=0, boost=6, dtype=torch.bfloat16)
     prompts = [[2 + at] * (1 + at % 6) for at in range(20)]
     chosen = DecodeSettings(num_beams=num_beams, max_new_tokens=15, batch_size=3)
@@ -117,19 +118,19 @@ def test_slots_are_filled_again_and_read_every_few_steps(num_beams: int) -> None
         return step(tokens, *more)
 
     model.step = counted
-    outputs = through_slots(model, prompts, chosen, poll=lambda: reads.append(len(rows)))
+    outputs = decode_continuously(model, prompts, chosen, poll=lambda: reads.append(len(rows)))
     assert set(rows) == {3 * num_beams}
-    assert reads == list(range(0, len(rows), 2 * READ))
+    assert reads == list(range(0, len(rows), SYNC_EVERY))
     needed = sum(len(output) for output in outputs)
-    assert len(rows) * 3 < 2 * needed + 20 * 2 * READ, "slots are meant to be busy"
+    assert len(rows) * 3 < 2 * needed + 20 * SYNC_EVERY, "places are meant to be busy"
 
 
 @pytest.mark.parametrize("name", names("method"))
 @pytest.mark.parametrize("num_beams", [1, 5])
-def test_with_every_method_slots_differ_from_alone_by_rounding_only(name: str, num_beams: int) -> None:
+def test_with_every_method_continuous_batching_differs_from_alone_by_rounding_only(name: str, num_beams: int) -> None:
     model = tuned_mamba(name)
     chosen = DecodeSettings(num_beams=num_beams, max_new_tokens=12, batch_size=5)
-    for result in compare(model, varied_prompts(48), chosen, through_slots):
+    for result in compare(model, varied_prompts(48), chosen, decode_continuously):
         assert result.logit_difference <= 1e-4 * result.logit_scale
         assert result.margin <= result.change
 
@@ -151,4 +152,4 @@ def test_logits_that_are_not_finite_are_refused_with_the_prompts_number(num_beam
     setattr(spoilt, method, spoil)
     token = {"prompt": 1, "step": 2}[when]
     with pytest.raises(FloatingPointError, match=f"not finite at generated token {token} of prompt 1"):
-        through_slots(model, [[1], [2, 2], [3]], chosen)
+        decode_continuously(model, [[1], [2, 2], [3]], chosen)

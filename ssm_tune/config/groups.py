@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from ssm_tune.utils.errors import UserError, nearest
+
+FAMILIES = ("mamba", "mamba2")
+"""The families of models, the usual one first."""
+COMMON = ("_target_", "name", "published", "learning_rate")
+"""What all methods' sections hold, beside their own options."""
 
 
 def conf_dir() -> Path:
@@ -33,14 +39,58 @@ def model_label(section: Mapping[str, Any]) -> str:
     return str(section["name"] or Path(str(section["path"])).expanduser().resolve().name)
 
 
-def method_section(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """conf/method/NAME.yaml with some options changed. Raises UserError for an unknown method or option."""
+def method_section(name: str, options: dict[str, Any] | None = None, family: str = FAMILIES[0]) -> dict[str, Any]:
+    """conf/method/NAME.yaml with some options changed, for models of a ``family``.
+
+    Raises UserError for an unknown method or option.
+    """
     if name not in names("method"):
         raise UserError(f"there is no method {name!r}: {nearest(name, names('method'))}")
     loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / "method" / f"{name}.yaml"))
     assert isinstance(loaded, dict)
-    section = {str(key): value for key, value in loaded.items()}
+    section = of_family({str(key): value for key, value in loaded.items()}, family)
     for option in options or {}:
         if option not in section:
             raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
     return section | (options or {})
+
+
+def of_family(section: dict[str, Any], family: str, given: Collection[str] = ()) -> dict[str, Any]:
+    """A method's section with the values that stand below ``families`` for this family, but for options in ``given``,
+    which were asked for."""
+    found = {key: value for key, value in section.items() if key != "families"}
+    own = (section.get("families") or {}).get(family, {})
+    return found | {key: value for key, value in own.items() if key not in given}
+
+
+def changed_options(section: dict[str, Any]) -> dict[str, Any]:
+    """Of a method's section the options that are not the defaults, of whichever family has most of them as defaults."""
+    changes = []
+    for family in FAMILIES:
+        usual = method_section(section["name"], family=family)
+        changes.append({k: v for k, v in sorted(section.items()) if k not in COMMON and usual.get(k) != v})
+    return min(changes, key=len)
+
+
+def family_of(model: dict[str, Any]) -> str:
+    """The family of a ``model`` section's model, read off without loading it: what the section says, else what the
+    config.json of its folder says, else Mamba-1."""
+    if model.get("family"):
+        return str(model["family"])
+    if model.get("source") == "folder" and isinstance(model.get("path"), str):
+        try:
+            content = json.loads((Path(model["path"]).expanduser() / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # whoever loads it says what is wrong
+            content = None
+        return family_in(content)
+    return FAMILIES[0]
+
+
+def family_in(content: Any) -> str:
+    """The family that a checkpoint's config.json is of, in the original layout or transformers'."""
+    if not isinstance(content, dict):
+        return FAMILIES[0]
+    if "model_type" in content:
+        return "mamba2" if content["model_type"] == "mamba2" else "mamba"
+    ssm = content.get("ssm_cfg")
+    return "mamba2" if isinstance(ssm, dict) and ssm.get("layer") == "Mamba2" else "mamba"

@@ -6,6 +6,7 @@ Hydra checks names and types against these dataclasses; ``__post_init__`` checks
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ssm_tune.config.decoding import DecodeConfig
-from ssm_tune.config.groups import names
+from ssm_tune.config.groups import family_of, names, of_family
 from ssm_tune.utils.errors import UserError, nearest
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -225,9 +226,11 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def checked(composed: DictConfig) -> Config:
+def checked(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     """The composed configuration as checked dataclasses; model, task, method and tuned as plain dicts.
 
+    overrides: the settings it was composed of. An option of the method that none of them names has the value that is
+    usual for the model's family.
     Raises UserError for a value out of its range, OmegaConf's errors for a wrong type.
     """
     plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -251,4 +254,6 @@ def checked(composed: DictConfig) -> Config:
         for key in values[name].keys() - set(options):
             raise UserError(f"there is no setting '{name}.{key}': {nearest(key, options)}")
         values[name] = section(**values[name])
+    given = [text.partition("=")[0].lstrip("+").removeprefix("method.") for text in overrides]
+    values["method"] = of_family(values["method"], family_of(values["model"]), given)
     return Config(**values)

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ssm_tune.config.groups import method_section
+from ssm_tune.config.groups import changed_options
 from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
@@ -58,9 +58,7 @@ def batch_size_of(config: Config, model: str) -> int:
 
 def variant(method: dict[str, Any]) -> str:
     """A method's name with those of its options that are not the defaults: ``state_offset,rank=4``."""
-    own = ("_target_", "name", "published", "learning_rate")
-    usual = method_section(method["name"])
-    changed = {key: value for key, value in sorted(method.items()) if key not in own and usual.get(key) != value}
+    changed = changed_options(method)
     return ",".join([method["name"], *(f"{key}={spelled(value)}" for key, value in changed.items())])
 
 

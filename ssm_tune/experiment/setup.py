@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from ssm_tune.config.groups import method_section
+from ssm_tune.config.groups import changed_options, family_of
 from ssm_tune.config.protocol import resolved_protocol
 from ssm_tune.config.schema import Config
 from ssm_tune.data.selection import examples_of_run, within_token_limit
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Method, load_method
+from ssm_tune.models.config import FAMILIES
 from ssm_tune.models.load import choose_device, choose_dtype, load_model, name_of
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import model_hash
@@ -116,9 +117,8 @@ class Prepared:
 
     @property
     def folder(self) -> Path:
-        defaults = method_section(self.method.name)
-        options = {name: value for name, value in self.method.options.items() if value != defaults.get(name)}
-        cell = {**self.cell, "method_options": options}
+        changed = changed_options({"name": self.method.name, **self.method.options})
+        cell = {**self.cell, "method_options": changed}
         return Path(self.config.output_dir) / self.config.kept_in / self.task.name / folder_name(cell, self.key)
 
 
@@ -129,6 +129,7 @@ def prepare(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Prepared:
     Raises UserError for whatever the user can mend.
     """
     task, method = load_task(config.task), load_method(config.method)
+    method.check_family(FAMILIES[family_of(config.model)])
     device = choose_device(config.device)
     dtype = choose_dtype(config.model["dtype"], device)
     if config.backend == "mamba_ssm" and method.sets_initial_state:

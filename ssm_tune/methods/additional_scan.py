@@ -5,22 +5,24 @@ Yoshimura et al. (2024), "MambaPEFT", arXiv 2411.03855, as configured by the off
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
-from ssm_tune.methods.base import Method, kaiming
-from ssm_tune.models.adapter_slots import ExtraStates
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.methods.base import Method
+from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdditionalScan(Method):
-    """``states`` new rows of x_proj for B (Kaiming-uniform) and for C (zero), and as many columns of A_log.
+    """``states`` new states a channel: rows of the projection for B (Kaiming-uniform) and for C (zero).
 
-    a_init: what the new A_log entries start as.
+    In a Mamba-1 these are rows of x_proj, and A_log gets as many columns. In a Mamba-2 they are rows of in_proj for
+    each group of heads, with convolution channels of their own; A is a head's, and holds for its new states as well.
+
+    a_init: what the new A_log entries of a Mamba-1 start as; None for a Mamba-2, which has none.
         "official": 16.0, as the official code has it. A = -e^16 forgets everything within one step, and A_log
         gets next to no gradient: the new states are memoryless, wherever the step size is not tiny. Most likely a
         slip (16 for log 16), yet the published numbers were made with it, so it is the default.
@@ -28,14 +30,24 @@ class AdditionalScan(Method):
     """
 
     states: int
-    a_init: str
+    a_init: str | None
 
-    moves_from_step_2 = ("*.extra_states.B", "*.extra_states.A_log")  # no gradient while the C rows are zero
+    # no gradient while the C rows are zero, and with them what the convolution makes of these
+    moves_from_step_2 = tuple(f"*.extra_states.{name}" for name in ("B", "A_log", "conv_B", "bias_B", "conv_C"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_count("states")
-        self.require("a_init", str, lambda start: start in ("official", "s4d"), "official or s4d")
+        if self.a_init is not None:
+            self.require("a_init", str, lambda start: start in ("official", "s4d"), "official or s4d")
+
+    def check_family(self, family: type[ModelConfig]) -> None:
+        if family.has_state_decays and self.a_init is None:
+            raise UserError(f"method.a_init must be official or s4d for {family.title}, got null")
+        if self.a_init is not None and not family.has_state_decays:
+            raise UserError(
+                f"method.a_init={self.a_init}: {family.title} has one A a head, none for a state; leave it out"
+            )
 
     @property
     def may_stay_fixed(self) -> tuple[str, ...]:
@@ -44,14 +56,8 @@ class AdditionalScan(Method):
     unmergeable_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
-        D, N = model.config.d_inner, model.config.d_state
-        if self.a_init == "official":
-            start = torch.full((self.states,), 16.0)
-        else:
-            start = torch.tensor([math.log(N + 1 + extra) for extra in range(self.states)])
         for mixer in model.mixers:
-            B, C = kaiming(generator, self.states, D), torch.zeros(self.states, D)
-            mixer.injection.extra_states = ExtraStates(B, C, start.repeat(D, 1))
+            mixer.injection.extra_states = mixer.new_states(self.states, self.a_init, generator)
 
-    def num_trainable_params(self, config: MambaConfig) -> int:
-        return config.n_layer * 3 * self.states * config.d_inner
+    def num_trainable_params(self, config: ModelConfig) -> int:
+        return config.n_layer * config.num_extra_state_params(self.states)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ssm_tune.methods.adapter_files import read_adapter_files, write_adapter
-from ssm_tune.models.config import MambaConfig, param_dtype
+from ssm_tune.models.config import ModelConfig, param_dtype
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.utils.errors import UserError, first_line
 from ssm_tune.utils.instantiate import instantiate
@@ -62,11 +61,19 @@ class Method(ABC):
         """Name patterns of parameters that may keep their values: their gradient is zero, or nearly."""
         return ()
 
+    later_options: ClassVar[tuple[str, ...]] = ()
+    """Options that older runs do not have: left out of ``options`` where they are None, so that those keep their
+    names."""
+
+    def check_family(self, family: type[ModelConfig]) -> None:  # noqa: B027  most methods have no such option
+        """Raise UserError for an option that models of the family lack."""
+
     @property
     def options(self) -> dict[str, Any]:
         """The method's own options, without what all methods share."""
         shared = {field.name for field in fields(Method)}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
+        return {name: value for name, value in own.items() if name not in self.later_options or value is not None}
 
     @abstractmethod
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
@@ -76,7 +83,7 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def num_trainable_params(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: ModelConfig) -> int:
         """Number of trained scalars in closed form; ``attach`` checks it."""
 
     def require(self, option: str, kind: type, valid: Callable[[Any], bool], wanted: str) -> None:
@@ -151,15 +158,16 @@ class Adapter:
 def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype | None = None) -> Adapter:
     """Freeze the model, apply the method to it, and give the adapter.
 
-    seed: of the adapter's initial values. dtype: of the trained tensors (A_log and D stay in float32); that of
+    seed: of the adapter's initial values. dtype: of the trained tensors (A_log, D and dt_bias stay in float32); that of
     the model where None. Activations keep the model's dtype, and added modules take the model's mode (training or
     evaluation).
 
     Raises:
-        UserError: the model has a method already.
+        UserError: the model has a method already, or the method has an option that the model's family lacks.
     """
     if getattr(model, "adapter", None) is not None:
         raise UserError("the model carries a method already: load a fresh one to attach another")
+    method.check_family(type(model.config))
     model.set_compute_dtype(model.dtype)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -204,13 +212,15 @@ def load_adapter(model: Mamba, folder: Path) -> Adapter:
     """
     description, tensors = read_adapter(folder)
     method = load_method(description["method"])
+    method.check_family(type(model.config))
     size, expected = sum(tensor.numel() for tensor in tensors.values()), method.num_trainable_params(model.config)
     if size != expected:  # before anything of that size is made
         raise UserError(
             f"{folder} does not fit the model: it holds {size:,} numbers, and {method.name} with its options trains "
             f"{expected:,} of this model"
         )
-    dtypes = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(("A_log", ".D"))}
+    narrow = torch.bfloat16
+    dtypes = {tensor.dtype for name, tensor in tensors.items() if param_dtype(name, narrow) == narrow}
     if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
         raise UserError(
             f"{folder}: its tensors must have one floating dtype, got {', '.join(sorted(map(str, dtypes)))}"
@@ -218,13 +228,3 @@ def load_adapter(model: Mamba, folder: Path) -> Adapter:
     adapter = attach(model, method, dtype=next(iter(dtypes), None))
     adapter.load_tensors(tensors, str(folder))
     return adapter
-
-
-def uniform(generator: torch.Generator, *shape: int, bound: float) -> Tensor:
-    """U(-bound, bound) in float32."""
-    return (torch.rand(shape, generator=generator) * 2 - 1) * bound
-
-
-def kaiming(generator: torch.Generator, rows: int, columns: int) -> Tensor:
-    """What ``kaiming_uniform_(a=sqrt(5))`` draws for a (rows, columns) weight: U(-1/sqrt(columns), ...)."""
-    return uniform(generator, rows, columns, bound=1 / math.sqrt(columns))

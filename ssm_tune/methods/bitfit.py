@@ -1,4 +1,6 @@
-"""BitFit: the biases alone. Ben Zaken et al. (2021), arXiv 2106.10199. A Mamba block has two: conv1d and dt_proj."""
+"""BitFit: the biases alone. Ben Zaken et al. (2021), arXiv 2106.10199. A block has two: the
+convolution's, and the step size's (dt_proj's in a Mamba-1, dt_bias in a Mamba-2).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,20 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.mamba import Mamba
 
 
 @dataclass(frozen=True, kw_only=True)
 class BitFit(Method):
-    """conv1d.bias and dt_proj.bias of every layer."""
+    """The biases of every layer: conv1d.bias, and dt_proj.bias or dt_bias."""
 
     unmergeable_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:
-            assert mixer.conv1d.bias is not None
-            mixer.conv1d.bias.requires_grad_(True)
-            mixer.dt_proj.bias.requires_grad_(True)
+            for bias in mixer.biases():
+                bias.requires_grad_(True)
 
-    def num_trainable_params(self, config: MambaConfig) -> int:
-        return config.n_layer * 2 * config.d_inner
+    def num_trainable_params(self, config: ModelConfig) -> int:
+        return config.n_layer * config.num_biases

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.mamba import Mamba
-
-S6 = ("x_proj", "dt_proj", "A_log", "D")  # the selective scan's own weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Full(Method):
-    """scope: "all" for every parameter, "s6" for x_proj, dt_proj, A_log and D of every layer."""
+    """scope: "all" for every parameter; "s6" for what the scan of every layer has for itself.
+
+    That is x_proj, dt_proj, A_log and D in a Mamba-1, and dt_bias, A_log and D in a Mamba-2, where B, C and dt are rows
+    of in_proj beside those of z and x.
+    """
 
     scope: str
 
@@ -30,14 +32,8 @@ class Full(Method):
             model.requires_grad_(True)
             return
         for mixer in model.mixers:
-            for name, parameter in mixer.named_parameters():
-                parameter.requires_grad_(name.partition(".")[0] in S6)
+            for parameter in mixer.scan_params():
+                parameter.requires_grad_(True)
 
-    def num_trainable_params(self, config: MambaConfig) -> int:
-        D, N, rank, K = config.d_inner, config.d_state, config.dt_rank, config.d_conv
-        s6 = D * (rank + 2 * N) + (rank * D + D) + D * N + D
-        if self.scope == "s6":
-            return config.n_layer * s6
-        block = s6 + config.d_model * 2 * D + (D * K + D) + D * config.d_model + config.d_model
-        tables = 1 if config.tie_embeddings else 2
-        return config.n_layer * block + config.d_model + tables * config.vocab_size * config.d_model
+    def num_trainable_params(self, config: ModelConfig) -> int:
+        return config.n_layer * config.num_scan_params if self.scope == "s6" else config.num_params

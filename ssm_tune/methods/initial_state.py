@@ -8,7 +8,7 @@ import torch
 
 from ssm_tune.methods.base import Method
 from ssm_tune.models.adapter_slots import LearnedTensor
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -23,5 +23,5 @@ class InitialState(Method):
         for mixer in model.mixers:
             mixer.injection.initial_state = LearnedTensor(torch.zeros(model.config.d_inner, model.config.d_state))
 
-    def num_trainable_params(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: ModelConfig) -> int:
         return config.n_layer * config.d_inner * config.d_state

@@ -8,33 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ssm_tune.methods.base import Method, kaiming
+from ssm_tune.methods.base import Method
 from ssm_tune.models.adapter_slots import Randomness
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import ModelConfig
+from ssm_tune.models.initial_values import kaiming
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.selective_recompute import SelectiveRecompute
 from ssm_tune.ops.fused_linear import add_low_rank, batched_linear, linear_with_input
 from ssm_tune.ops.keyed_dropout import column_bits, keyed_dropout
 from ssm_tune.utils.errors import UserError
-
-TARGETS = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")
-
-
-def _targets(config: MambaConfig) -> dict[str, tuple[str, int, int, int]]:
-    """Every target that exists: its projection, the projection's input width, and the rows of the output it covers.
-
-    x_proj holds three maps in one matrix; the official code splits it, so each part is a target of its own.
-    """
-    D, N, rank = config.d_inner, config.d_state, config.dt_rank
-    return {
-        "in_proj": ("in_proj", config.d_model, 0, 2 * D),
-        "x_proj": ("x_proj", D, 0, rank + 2 * N),
-        "x_proj.dt": ("x_proj", D, 0, rank),
-        "x_proj.B": ("x_proj", D, rank, rank + N),
-        "x_proj.C": ("x_proj", D, rank + N, rank + 2 * N),
-        "dt_proj": ("dt_proj", rank, 0, D),
-        "out_proj": ("out_proj", D, 0, config.d_model),
-    }
 
 
 class LowRankUpdate(nn.Module):
@@ -128,15 +110,20 @@ class LoRA(Method):
         if not isinstance(self.targets, list) or not self.targets or len(set(self.targets)) != len(self.targets):
             raise UserError(f"method.targets must be a list of at least one projection, each once, got {self.targets}")
         for name in self.targets:
-            if name not in TARGETS:
-                raise UserError(f"method.targets: {name!r} matches no projection; there are {', '.join(TARGETS)}")
-        if "x_proj" in self.targets and any(name.startswith("x_proj.") for name in self.targets):
-            raise UserError("method.targets names x_proj and a part of it: take the whole or its parts")
+            whole = name.partition(".")[0]
+            if whole != name and whole in self.targets:
+                raise UserError(f"method.targets names {whole} and a part of it: take the whole or its parts")
+
+    def check_family(self, family: type[ModelConfig]) -> None:
+        for name in self.targets:
+            if name not in family.map_names:
+                there = ", ".join(family.map_names)
+                raise UserError(f"method.targets: {name!r} matches no projection of {family.title}; there are {there}")
 
     unmergeable_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
-        known = _targets(model.config)
+        known = model.config.linear_maps
         places = itertools.count()
         for mixer in model.mixers:
             drawn: dict[str, list[tuple[str, LowRankUpdate, Tensor]]] = {}
@@ -155,7 +142,7 @@ class LoRA(Method):
                     model.selective_recompute,
                 )
 
-    def num_trainable_params(self, config: MambaConfig) -> int:
-        known = _targets(config)
-        sizes = [known[name][1] + known[name][3] - known[name][2] for name in self.targets]
+    def num_trainable_params(self, config: ModelConfig) -> int:
+        known = config.linear_maps
+        sizes = [known[name].width + known[name].end - known[name].start for name in self.targets]
         return config.n_layer * self.rank * sum(sizes)

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from ssm_tune.methods.base import Adapter
-from ssm_tune.models.config import MambaConfig
-from ssm_tune.models.mamba1 import MambaMixer
+from ssm_tune.models.config import ModelConfig
 from ssm_tune.utils.errors import UserError
 
 
 @torch.no_grad()
-def merge_and_unload(adapter: Adapter) -> tuple[MambaConfig, dict[str, Tensor]]:
+def merge_and_unload(adapter: Adapter) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Sizes and weights of a plain model that computes what the tuned one does, by the names in ``Mamba``.
 
-    Copies on the CPU, in the dtypes of the weights that they change. Further states become rows of x_proj and columns
-    of A_log, so the sizes may differ. Raises UserError for a method that no weight can hold, with the reason.
+    Copies on the CPU, in the dtypes of the weights that they change. Further states become rows of the projections,
+    so the sizes may differ. Raises UserError for a method that no weight can hold, with the reason.
     """
     model, reason = adapter.model, adapter.method.unmergeable_reason
     if reason is not None:
@@ -33,7 +32,11 @@ def merge_and_unload(adapter: Adapter) -> tuple[MambaConfig, dict[str, Tensor]]:
         within = f"backbone.layers.{index}.mixer."
         for projection, update in mixer.injection.updates.items():
             _add(weights[f"{within}{projection}.weight"], update)
-        states = _widen(weights, within, mixer)
+        if mixer.injection.extra_states is not None:
+            own = {name.removeprefix(within): weights[name] for name in weights if name.startswith(within)}
+            mixer.merge_states(own)
+            weights.update({within + name: value for name, value in own.items()})
+            states = model.config.d_state + mixer.injection.extra_states.count
     return dataclasses.replace(model.config, d_state=states), weights
 
 
@@ -45,14 +48,3 @@ def _add(weight: Tensor, update: torch.nn.Module) -> None:
         A, B = part.A.cpu().double(), part.B.cpu().double()
         rows = slice(part.start, part.end)
         weight[rows] = (weight[rows].double() + part.scale * (B @ A)).to(weight.dtype)  # type: ignore[operator]
-
-
-def _widen(weights: dict[str, Tensor], within: str, mixer: MambaMixer) -> int:
-    """Give x_proj and A_log the block's further states, if it has any; the number of states a channel."""
-    config, extra = mixer.config, mixer.injection.extra_states
-    if extra is None:
-        return config.d_state
-    names = f"{within}x_proj.weight", f"{within}A_log"
-    rows, A_log = extra.widened(*(weights[name] for name in names))
-    weights.update(zip(names, (torch.cat(rows), A_log), strict=True))
-    return config.d_state + extra.count

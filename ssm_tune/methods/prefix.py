@@ -12,7 +12,7 @@ import torch
 
 from ssm_tune.methods.base import Method
 from ssm_tune.models.adapter_slots import LearnedTensor
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -38,5 +38,5 @@ class Prefix(Method):
             drawn = torch.randn(self.tokens, model.config.d_model, generator=generator)
             mixer.injection.prefix = LearnedTensor(drawn * self.init_std)
 
-    def num_trainable_params(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: ModelConfig) -> int:
         return config.n_layer * self.tokens * config.d_model

@@ -8,7 +8,7 @@ import torch
 
 from ssm_tune.methods.base import Method
 from ssm_tune.models.adapter_slots import LearnedTensor
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.mamba import Mamba
 
 
@@ -32,5 +32,5 @@ class Prompt(Method):
         rows = torch.randint(table.shape[0], (self.tokens,), generator=generator)
         model.prompt = LearnedTensor(table.detach()[rows.to(table.device)].float().clone())
 
-    def num_trainable_params(self, config: MambaConfig) -> int:
+    def num_trainable_params(self, config: ModelConfig) -> int:
         return self.tokens * config.d_model

@@ -6,6 +6,7 @@ model's code. Letters as in ``ops``; d_model is the width of the residual stream
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,14 +28,15 @@ class LearnedTensor(nn.Module):
 
 
 class LowRank(nn.Module):
-    """A (rows, columns) tensor kept as the product U V of rank r. Called with no arguments, it gives the product."""
+    """A (rows, columns) tensor kept as ``scale`` times the product U V of rank r. Called with no arguments."""
 
-    def __init__(self, U: Tensor, V: Tensor) -> None:
+    def __init__(self, U: Tensor, V: Tensor, scale: float | None = None) -> None:
         super().__init__()
-        self.U, self.V = nn.Parameter(U), nn.Parameter(V)
+        self.U, self.V, self.scale = nn.Parameter(U), nn.Parameter(V), scale
 
     def forward(self) -> Tensor:
-        return self.U @ self.V
+        product = self.U @ self.V
+        return product if self.scale is None else self.scale * product
 
 
 class Randomness:
@@ -66,24 +68,13 @@ class Randomness:
         return self._bits
 
 
-class ExtraStates(nn.Module):
-    """E further states a channel: rows of x_proj for B and C (E, D), and columns of A_log (D, E)."""
-
-    def __init__(self, B: Tensor, C: Tensor, A_log: Tensor) -> None:
-        super().__init__()
-        self.B, self.C, self.A_log = nn.Parameter(B), nn.Parameter(C), nn.Parameter(A_log)
+class ExtraStates(nn.Module, ABC):
+    """Further states a channel beside those of the model; what they are made of is the mixer's."""
 
     @property
+    @abstractmethod
     def count(self) -> int:
-        return self.A_log.shape[1]
-
-    def widened(self, x_proj: Tensor, A_log: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """x_proj's weight (rank + 2 N, D) as rows to stack, these states' behind those of B and of C, and A_log (D, N)
-        with their columns; each in its own dtype and on its device."""
-        N = A_log.shape[1]
-        kept_B, kept_C = x_proj.split([x_proj.shape[0] - N, N])
-        rows = kept_B, self.B.to(x_proj), kept_C, self.C.to(x_proj)
-        return rows, torch.cat([A_log, self.A_log.to(A_log)], dim=1)
+        """States a channel."""
 
 
 class AdapterSlots(nn.Module):
@@ -94,8 +85,9 @@ class AdapterSlots(nn.Module):
     initial_state: -> (D, N), the state before the first position.
     prefix: -> (M, d_model), virtual tokens that run through the block before the sequence; their outputs are
         dropped, so they only set the convolution's and the scan's initial state.
-    extra_states: further states. Beside them nothing may update x_proj: both make its output.
-    updates: for a projection's name (in_proj, x_proj, dt_proj, out_proj) a module that takes the projection's input
+    extra_states: further states. Beside them nothing may update the projection that makes B and C: both
+        make its output.
+    updates: for a projection's name (in_proj, out_proj, ...) a module that takes the projection's input
         and output, and gives the output with what it adds, and the input for its other reader (ops/fused_linear.py).
     """
 

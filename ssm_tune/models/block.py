@@ -1,32 +1,29 @@
-"""A block: a norm and a mixer beside the residual stream.
-
-A mixer is a module with
-
-    forward(hidden (B, L, d_model), lengths (B,) or None) -> output, and with lengths the states after each row's end
-    step(hidden (R, d_model), conv, ssm, source, into)    -> output and the states after one position
-    injection                                             the slots that methods fill (adapter_slots.py)
-    selective_recompute                                   what it registers tensors with (selective_recompute.py)
-
-and a second kind of mixer is chosen in ``Block``, by its configuration, and nowhere else.
-"""
+"""A block: a norm and a mixer beside the residual stream. A family is chosen here, by its sizes, and nowhere else."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.layers import RMSNorm
-from ssm_tune.models.mamba1 import MambaMixer, States
+from ssm_tune.models.mamba1 import MambaMixer
+from ssm_tune.models.mamba2 import Mamba2Mixer
+from ssm_tune.models.mixer import Mixer, States
+
+MIXERS: dict[str, type[Mixer[Any]]] = {"mamba": MambaMixer, "mamba2": Mamba2Mixer}
+"""By family."""
 
 
 class Block(nn.Module):
     """Norm and mixer; the residual stream passes through."""
 
-    def __init__(self, config: MambaConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.mixer = MambaMixer(config)
+        self.mixer: Mixer[Any] = MIXERS[config.family](config)
 
     def forward(
         self, residual: Tensor, added: Tensor | None, dtype: torch.dtype, lengths: Tensor | None

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import FAMILIES
 from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import DTYPES, from_pretrained, resolve_model
@@ -57,6 +57,9 @@ def load_model(
     else:
         tokenizer = load_tokenizer(source)
     model = from_pretrained(source, dtype, device)
+    if section.get("family") not in (None, model.config.family):
+        found = model.config.title
+        raise UserError(f"model.family={section['family']}: the checkpoint of {source.name} is {found}; leave it out")
     tokenizer.check_fits(model.config.vocab_size)
     return model, tokenizer, source.revision
 
@@ -68,6 +71,10 @@ def _random_model(section: dict[str, Any], device: torch.device, dtype: torch.dt
     for name, least in (("d_model", 1), ("n_layer", 1), ("seed", 0)):
         if type(section[name]) is not int or section[name] < least:
             raise UserError(f"model.{name} must be a whole number of at least {least}, got {section[name]!r}")
-    model = init_weights(Mamba(MambaConfig(section["d_model"], section["n_layer"], rows)), section["seed"]).to(device)
+    try:
+        config = FAMILIES[section.get("family") or "mamba"](section["d_model"], section["n_layer"], rows)
+    except ValueError as error:  # sizes that do not belong together
+        raise UserError(f"model=random: {error}") from error
+    model = init_weights(Mamba(config), section["seed"]).to(device)
     model.cast_params(dtype)
     return model.eval(), tokenizer

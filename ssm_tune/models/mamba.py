@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ssm_tune.models.adapter_slots import Randomness, slot_value
 from ssm_tune.models.block import Block
-from ssm_tune.models.config import MambaConfig, param_dtype
+from ssm_tune.models.config import ModelConfig, param_dtype
 from ssm_tune.models.layers import Projection, RMSNorm
-from ssm_tune.models.mamba1 import MambaMixer
+from ssm_tune.models.mixer import Mixer
 from ssm_tune.models.selective_recompute import SelectiveRecompute
 from ssm_tune.ops.selective_scan import state_dtype
 
@@ -27,7 +28,7 @@ from ssm_tune.ops.selective_scan import state_dtype
 class Cache:
     """What decoding carries from token to token, for R rows.
 
-    conv: per layer, the convolution's last K-1 inputs, oldest first, (R, K-1, D), in the model's dtype.
+    conv: per layer, the convolution's last K-1 inputs, oldest first, (R, K-1, channels), in the model's dtype.
     ssm: per layer, the state (R, D, N), in the state's dtype.
     """
 
@@ -71,7 +72,7 @@ def recomputed_blocks(layers: int, number: int) -> frozenset[int]:
 
 
 class Backbone(nn.Module):
-    def __init__(self, config: MambaConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -83,10 +84,10 @@ class Backbone(nn.Module):
 
 
 class Mamba(nn.Module):
-    """A Mamba-1 language model. ``prompt`` is the one slot that belongs to the whole model: virtual tokens
+    """A language model of either family. ``prompt`` is the one slot that belongs to the whole model: virtual tokens
     (P, d_model) before the input, whose outputs are dropped."""
 
-    def __init__(self, config: MambaConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config)
@@ -100,7 +101,7 @@ class Mamba(nn.Module):
             mixer.selective_recompute = self.selective_recompute
 
     @property
-    def mixers(self) -> list[MambaMixer]:
+    def mixers(self) -> list[Mixer[Any]]:
         return [block.mixer for block in self.backbone.blocks]
 
     @property

@@ -9,29 +9,47 @@ Gu and Dao (2023), "Mamba: Linear-Time Sequence Modeling with Selective State Sp
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssm_tune.models.adapter_slots import AdapterSlots, slot_value
+from ssm_tune.models.adapter_slots import ExtraStates, slot_value
 from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.initial_values import kaiming, step_bias, uniform_
 from ssm_tune.models.layers import Projection
-from ssm_tune.models.selective_recompute import SelectiveRecompute
+from ssm_tune.models.mixer import Mixer, States
 from ssm_tune.ops.causal_conv1d import causal_conv1d_update, split_conv1d
 from ssm_tune.ops.fused_linear import linear_with_input, split_linear
 from ssm_tune.ops.selective_scan import selective_scan, selective_state_update
 
-States = tuple[Tensor, Tensor]
-"""What a row carries from position to position: the convolution's last K-1 inputs (B, K-1, D), oldest first, and the
-scan's state (B, D, N)."""
+
+class ChannelStates(ExtraStates):
+    """E further states a channel of a Mamba-1: rows of x_proj for B and C (E, D), and columns of A_log (D, E)."""
+
+    def __init__(self, B: Tensor, C: Tensor, A_log: Tensor) -> None:
+        super().__init__()
+        self.B, self.C, self.A_log = nn.Parameter(B), nn.Parameter(C), nn.Parameter(A_log)
+
+    @property
+    def count(self) -> int:
+        return self.A_log.shape[1]
+
+    def widened(self, x_proj: Tensor, A_log: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """x_proj's weight (rank + 2 N, D) as rows to stack, these states' behind those of B and of C, and A_log (D, N)
+        with their columns; each in its own dtype and on its device."""
+        N = A_log.shape[1]
+        kept_B, kept_C = x_proj.split([x_proj.shape[0] - N, N])
+        rows = kept_B, self.B.to(x_proj), kept_C, self.C.to(x_proj)
+        return rows, torch.cat([A_log, self.A_log.to(A_log)], dim=1)
 
 
-class MambaMixer(nn.Module):
+class MambaMixer(Mixer[MambaConfig]):
     """The block without norm and residual stream."""
 
     def __init__(self, config: MambaConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         D, N, K, rank = config.d_inner, config.d_state, config.d_conv, config.dt_rank
         self.in_proj = Projection(config.d_model, 2 * D, bias=False)
         self.conv1d = nn.Conv1d(D, D, K, groups=D, padding=K - 1, bias=True)  # holds the weights, is never called
@@ -40,28 +58,6 @@ class MambaMixer(nn.Module):
         self.A_log = nn.Parameter(torch.arange(1, N + 1, dtype=torch.float32).log().repeat(D, 1))
         self.D = nn.Parameter(torch.ones(D))
         self.out_proj = Projection(D, config.d_model, bias=False)
-        self.injection = AdapterSlots()
-        self.selective_recompute = SelectiveRecompute()
-
-    def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, States | None]:
-        """(B, L, d_model) -> the same shape, and, with lengths, the states after each row's last real position.
-
-        lengths: (B,) real positions of right-padded rows; the states ignore what follows them.
-        """
-        conv, ssm = self._initial_states(hidden.shape[0])
-        return self._run(hidden, conv, ssm, lengths, keep=lengths is not None)
-
-    def _project(self, name: str, input: Tensor) -> tuple[Tensor, Tensor]:
-        """A projection's output, and its input for its other reader."""
-        out, input = linear_with_input(input, getattr(self, name).weight.to(input.dtype))
-        return self._updated(name, input, out)
-
-    def _updated(self, name: str, input: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """A projection's output with what a method adds, and its input for its other reader."""
-        if name not in self.injection.updates:
-            return out, input
-        updated, same = self.injection.updates[name](input, out)
-        return updated, same
 
     def _scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """dt (before bias and softplus), A_log, B, C for the convolved x (..., D), extra states included; and x for the
@@ -76,6 +72,7 @@ class MambaMixer(nn.Module):
         else:  # one product with all rows, in an order in which B and C need no copies
             if "x_proj" in self.injection.updates:
                 raise ValueError("a block takes extra states or an update of x_proj, not both")
+            assert isinstance(extra, ChannelStates)
             rows, A_log = extra.widened(self.x_proj.weight.to(x.dtype), A_log)
             projected, x = linear_with_input(x, *rows)
             N = N + extra.count
@@ -85,20 +82,9 @@ class MambaMixer(nn.Module):
         self.selective_recompute.register(dt, lambda: F.linear(low.detach(), weight))
         return self._updated("dt_proj", low, dt)[0], A_log, B, C, x
 
-    def _initial_states(self, rows: int) -> tuple[Tensor | None, Tensor | None]:
-        """The convolution's and the scan's state before the first position, where a method sets them."""
-        virtual = slot_value(self.injection.prefix)
-        if virtual is None:
-            return None, slot_value(self.injection.initial_state)
-        tokens = virtual.to(self.in_proj.weight.dtype).unsqueeze(0)
-        _, states = self._run(tokens, None, None, None, keep=True)
-        assert states is not None
-        return states[0].expand(rows, -1, -1), states[1].expand(rows, -1, -1)
-
-    def _run(
+    def scan_sequence(
         self, hidden: Tensor, conv: Tensor | None, ssm: Tensor | None, lengths: Tensor | None, keep: bool
     ) -> tuple[Tensor, States | None]:
-        """The mixer from given states on; keep: also give the states at each row's end."""
         joined, _ = self._project("in_proj", hidden)
         conv_after = self._last_inputs(joined.chunk(2, dim=-1)[0], conv, lengths) if keep else None
         taps, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
@@ -131,25 +117,6 @@ class MambaMixer(nn.Module):
         y, ssm_after = scanned
         return self._project("out_proj", y)[0], (conv_after, ssm_after)
 
-    def _with_extra(self, state: Tensor | None) -> Tensor | None:
-        """A (..., D, N) tensor widened by zeros for extra states, unless it has them already."""
-        extra = self.injection.extra_states
-        if state is None or extra is None or state.shape[-1] != self.config.d_state:
-            return state
-        return F.pad(state, (0, extra.count))
-
-    def _last_inputs(self, x: Tensor, before: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """The last K-1 inputs of the convolution up to each row's end, (B, K-1, D)."""
-        rows, length, channels = x.shape
-        width = self.config.d_conv - 1
-        if before is None:
-            before = x.new_zeros(rows, width, channels)
-        padded = torch.cat([before.to(x.dtype), x], dim=1)
-        if lengths is None:
-            return padded[:, length:]
-        index = lengths.unsqueeze(1) + torch.arange(width, device=x.device)
-        return padded.gather(1, index.unsqueeze(2).expand(-1, -1, channels))
-
     def step(
         self,
         hidden: Tensor,
@@ -158,10 +125,6 @@ class MambaMixer(nn.Module):
         source: Tensor | None = None,
         into: States | tuple[None, None] = (None, None),
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One position: (R, d_model) and the two states, which it may change -> output and the states after it.
-
-        source, into: as ``selective_state_update`` takes them.
-        """
         x, z = self._project("in_proj", hidden)[0].chunk(2, dim=-1)
         assert self.conv1d.bias is not None
         x, conv = causal_conv1d_update(x, conv, self.conv1d.weight.squeeze(1), self.conv1d.bias, source, into[0])
@@ -183,3 +146,36 @@ class MambaMixer(nn.Module):
             log_A=True,
         )
         return self._project("out_proj", y)[0], conv, ssm
+
+    def biases(self) -> list[nn.Parameter]:
+        assert isinstance(self.conv1d.bias, nn.Parameter)
+        return [self.conv1d.bias, self.dt_proj.bias]
+
+    def scan_params(self) -> list[nn.Parameter]:
+        return [*self.x_proj.parameters(), *self.dt_proj.parameters(), self.A_log, self.D]
+
+    def new_states(self, count: int, a_init: str | None, generator: torch.Generator) -> ChannelStates:
+        D, N = self.config.d_inner, self.config.d_state
+        if a_init == "official":
+            start = torch.full((count,), 16.0)
+        else:
+            start = torch.tensor([math.log(N + 1 + extra) for extra in range(count)])
+        return ChannelStates(kaiming(generator, count, D), torch.zeros(count, D), start.repeat(D, 1))
+
+    def merge_states(self, weights: dict[str, Tensor]) -> None:
+        extra = self.injection.extra_states
+        assert isinstance(extra, ChannelStates)
+        rows, A_log = extra.widened(weights["x_proj.weight"], weights["A_log"])
+        weights.update({"x_proj.weight": torch.cat(rows), "A_log": A_log})
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """A_log and D keep the S4D-real start."""
+        config = self.config
+        for projection in (self.in_proj, self.x_proj, self.out_proj):
+            uniform_(projection.weight, 1 / math.sqrt(projection.in_features), generator)
+        self.out_proj.weight /= math.sqrt(config.n_layer)  # one addition to the residual stream a layer
+        assert self.conv1d.bias is not None
+        for tensor in (self.conv1d.weight, self.conv1d.bias):
+            uniform_(tensor, 1 / math.sqrt(config.d_conv), generator)
+        uniform_(self.dt_proj.weight, config.dt_rank**-0.5, generator)
+        self.dt_proj.bias.copy_(step_bias(config.d_inner, generator))

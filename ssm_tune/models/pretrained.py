@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import safetensors.torch
@@ -12,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssm_tune.models.checkpoint import WEIGHTS, read_config, read_tensors
-from ssm_tune.models.config import MambaConfig, param_dtype
+from ssm_tune.models.checkpoint import WEIGHTS, read_tensors
+from ssm_tune.models.checkpoint_config import original_layout, read_config, transformers_layout
+from ssm_tune.models.config import FAMILIES, ModelConfig, param_dtype
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.source import PretrainedSource, resolve
 from ssm_tune.models.tokenizer import EOS, Tokenizer
@@ -46,11 +46,11 @@ def from_pretrained(
     device: torch.device | str = "cpu",
     revision: str | None = None,
 ) -> Mamba:
-    """A pretrained Mamba-1, in evaluation mode.
+    """A pretrained model of either family, in evaluation mode.
 
-    path_or_name: a folder in the layout of ``state-spaces/mamba-*`` or of transformers' ``-hf``, the name of
+    path_or_name: a folder in the layout of ``state-spaces/mamba-*`` and ``mamba2-*`` or in transformers', the name of
         an embedded model ("tiny"), a hub id, or what ``resolve_model`` gave.
-    dtype: float32, bfloat16, float16 or float64. A_log and D stay in float32 where it is narrower, as in the
+    dtype: float32, bfloat16, float16 or float64. A_log, D and dt_bias stay in float32 where it is narrower, as in the
         original implementation.
     revision: the hub's branch, tag or commit.
     Raises UserError: nothing of that name, hub unreachable, unsupported config, damaged or unfitting weights,
@@ -66,7 +66,7 @@ def from_pretrained(
     return model
 
 
-def load_checkpoint(folder: str | Path) -> tuple[MambaConfig, dict[str, Tensor]]:
+def load_checkpoint(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Sizes and tensors of a checkpoint's folder, complete and of the right shapes, in the file's dtypes.
 
     A tied head is left out, in whichever form the file has it. Raises UserError as ``from_pretrained``.
@@ -80,6 +80,9 @@ def load_checkpoint(folder: str | Path) -> tuple[MambaConfig, dict[str, Tensor]]
             raise UserError(f"{file}: {_HEAD} differs from {_EMBEDDING}, but config.json ties them")
     shapes = {name: tuple(parameter.shape) for name, parameter in _skeleton(config).named_parameters()}
     weights = next(folder / name for name in WEIGHTS if (folder / name).is_file())
+    other = next(sizes for sizes in FAMILIES.values() if sizes is not type(config))
+    if any(name.endswith(other.marker) for name in tensors) and not any(n.endswith(config.marker) for n in tensors):
+        raise UserError(f"{weights}: the weights are those of {other.title}, but config.json is that of {config.title}")
     for name in shapes:
         if name not in tensors:
             missing = len(shapes.keys() - tensors.keys())
@@ -99,40 +102,18 @@ def save_pretrained(model: Mamba, folder: str | Path) -> None:
     """Write config.json and model.safetensors in the ``state-spaces`` layout, without what a method added."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = asdict(model.config)
-    ssm_cfg = {key: sizes.pop(key) for key in ("d_state", "d_conv", "expand", "dt_rank")}
-    norm_eps = sizes.pop("norm_eps")
-    layout = {**sizes, "ssm_cfg": ssm_cfg, "rms_norm": True, "pad_vocab_size_multiple": 1}
-    if norm_eps != 1e-5:  # the one value that the original implementation has
-        layout["norm_epsilon"] = norm_eps
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _canonical(model).items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(layout, indent=1) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(original_layout(model.config), indent=1) + "\n", encoding="utf-8")
 
 
-def save_transformers(config: MambaConfig, weights: dict[str, Tensor], tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config.json, model.safetensors and the tokenizer in the layout that transformers' MambaForCausalLM reads.
+def save_transformers(config: ModelConfig, weights: dict[str, Tensor], tokenizer: Tokenizer, folder: Path) -> None:
+    """Write config.json, model.safetensors and the tokenizer in the layout that transformers reads.
 
     weights: by the names in ``Mamba``, without a tied head. Raises UserError where a file cannot be written.
     """
     layout = {
-        "architectures": ["MambaForCausalLM"],
-        "model_type": "mamba",
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_inner,
-        "num_hidden_layers": config.n_layer,
-        "vocab_size": config.vocab_size,
-        "state_size": config.d_state,
-        "conv_kernel": config.d_conv,
-        "expand": config.expand,
-        "time_step_rank": config.dt_rank,
-        "layer_norm_epsilon": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-        "residual_in_fp32": config.residual_in_fp32,
-        "hidden_act": "silu",
-        "use_bias": False,
-        "use_conv_bias": True,
-        "rms_norm": True,
+        **transformers_layout(config),
         "torch_dtype": str(weights["backbone.layers.0.mixer.in_proj.weight"].dtype).removeprefix("torch."),
         **{f"{kind}_token_id": tokenizer.eos_id for kind in ("bos", "eos", "pad")},
     }
@@ -172,12 +153,12 @@ def _canonical(model: Mamba) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in own if not name.startswith("prompt.")}
 
 
-def _skeleton(config: MambaConfig) -> Mamba:
+def _skeleton(config: ModelConfig) -> Mamba:
     with torch.device("meta"):  # names and shapes without memory or initial values
         return Mamba(config)
 
 
-def _build(config: MambaConfig, tensors: dict[str, Tensor]) -> Mamba:
+def _build(config: ModelConfig, tensors: dict[str, Tensor]) -> Mamba:
     model = _skeleton(config)
     for name, tensor in tensors.items():
         owner, _, attribute = name.rpartition(".")

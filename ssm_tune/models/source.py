@@ -20,7 +20,19 @@ EMBEDDED = Path(__file__).parent
 """Each folder here that holds a config.json is a model that comes with the package."""
 
 MODEL_KEYS = frozenset(
-    ("name", "source", "path", "revision", "tokenizer", "tokenizer_revision", "dtype", "d_model", "n_layer", "seed")
+    (
+        "name",
+        "source",
+        "path",
+        "family",
+        "revision",
+        "tokenizer",
+        "tokenizer_revision",
+        "dtype",
+        "d_model",
+        "n_layer",
+        "seed",
+    )
 )
 """The keys that a ``model`` section may have."""
 

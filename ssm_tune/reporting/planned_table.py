@@ -99,8 +99,8 @@ def _of_row(row: MethodRow, records: Iterable[Record], notes: list[str]) -> list
 
     def fits(record: Record) -> bool:
         run = record["cell"]
-        options = {**row.options, **run["method_options"]}
-        return run["method"] == row.method and options == dict(row.options) and _has(record, row.overrides)
+        fitting = any({**options, **run["method_options"]} == options for options in row.options)
+        return run["method"] == row.method and fitting and _has(record, row.overrides)
 
     variants = grouped(filter(fits, records), variant)
     if not variants:

@@ -36,7 +36,7 @@ def _table(key: Key, records: list[Record]) -> Table:
         for runs, label in zip(variants, labels, strict=True):
             newest = newest_per_seed(runs)
             options = newest[0]["cell"]["method_options"]
-            plans.append(MethodRow(label, method, "", options, options))
+            plans.append(MethodRow(label, method, "", (options,), options))
             shares = {key.model: newest[0]["parameters"]["share"]}
             rows.append(Row(label, method, "", options, {"": row_values(head, [newest])}, shares))
             picked[label, ""] = tuple(newest)

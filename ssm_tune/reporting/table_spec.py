@@ -69,12 +69,15 @@ class Column:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method with all of its ``options``. overrides: as of a column, for rows that differ in more than options."""
+    """A method with all of its ``options``, for each family of models, which may have defaults of their own.
+
+    overrides: as of a column, for rows that differ in more than options.
+    """
 
     label: str
     method: str
     group: str
-    options: Mapping[str, Any]
+    options: tuple[Mapping[str, Any], ...]
     changed: Mapping[str, Any]
     """those of ``options`` that are not the defaults"""
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -197,16 +200,14 @@ def _rows(given: Any) -> list[MethodRow]:
 
 
 def _row(part: Any, group: str) -> MethodRow:
-    from ssm_tune.config.groups import method_section
+    from ssm_tune.config.groups import COMMON, FAMILIES, method_section
 
     part = _section({"method": part} if isinstance(part, str) else part, ROW_KEYS, "a row")
     method, options = part.get("method"), part.get("options") or {}
     if not isinstance(method, str):
         raise ValueError(f"a row has method: NAME, got {part!r}")
-    section = method_section(method, options)
-    kept = {
-        key: value for key, value in section.items() if key not in ("_target_", "name", "published", "learning_rate")
-    }
+    sections = [method_section(method, options, family) for family in FAMILIES]
+    kept = tuple({key: value for key, value in section.items() if key not in COMMON} for section in sections)
     changed = {key: value for key, value in options.items() if value != method_section(method)[key]}
     overrides = part.get("overrides") or {}
     shown = {**changed, **{key.rpartition(".")[2]: value for key, value in overrides.items()}}

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import Mamba2Config, MambaConfig, ModelConfig
 from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba
 
+SIZES: dict[str, ModelConfig] = {
+    "mamba": MambaConfig(d_model=16, n_layer=2, vocab_size=64, d_state=4),
+    "mamba2": Mamba2Config(d_model=16, n_layer=2, vocab_size=64, d_state=4, headdim=8, ngroups=2),
+}
 
-def small_model(dtype: torch.dtype = torch.float32, vocab_size: int = 64, n_layer: int = 2, seed: int = 0) -> Mamba:
+
+def small_model(
+    dtype: torch.dtype = torch.float32,
+    vocab_size: int = 64,
+    n_layer: int = 2,
+    seed: int = 0,
+    family: str = "mamba",
+) -> Mamba:
     """Two layers of width 16 with 4 states a channel."""
-    config = MambaConfig(d_model=16, n_layer=n_layer, vocab_size=vocab_size, d_state=4)
+    config = dataclasses.replace(SIZES[family], n_layer=n_layer, vocab_size=vocab_size)
     return init_weights(Mamba(config), seed).to(dtype)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.small_models import Silent, small_model
 
-from ssm_tune.config.groups import method_section, names
+from ssm_tune.config.groups import FAMILIES, method_section, names
 from ssm_tune.data.collator import TokenizedExample
 from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
 from ssm_tune.models.mamba import Mamba
@@ -17,24 +17,27 @@ from ssm_tune.training.settings import TrainSettings
 from ssm_tune.training.trainer import Trainer
 
 METHODS = names("method")
-VARIANTS = [(name, {}) for name in METHODS] + [
-    ("state_offset", {"rank": 2}),
-    ("additional_scan", {"a_init": "s4d"}),
-    ("full", {"scope": "s6"}),
-    ("lora", {"targets": ["in_proj", "out_proj", "x_proj.C"], "dropout": 0.0}),
+VARIANTS = [(family, name, {}) for family in FAMILIES for name in METHODS] + [
+    *((family, "state_offset", {"rank": 2}) for family in FAMILIES),
+    ("mamba2", "state_offset", {"rank": 2, "scale": 4.0}),
+    ("mamba", "additional_scan", {"a_init": "s4d"}),
+    *((family, "full", {"scope": "s6"}) for family in FAMILIES),
+    ("mamba", "lora", {"targets": ["in_proj", "out_proj", "x_proj.C"], "dropout": 0.0}),
+    ("mamba2", "lora", {"targets": ["in_proj.z", "in_proj.C", "out_proj", "in_proj.x"], "dropout": 0.0}),
+    ("mamba2", "lora", {"targets": ["in_proj"]}),
 ]
-IDS = ["-".join([name, *(f"{key}={value}" for key, value in options.items())]) for name, options in VARIANTS]
-every_variant = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+IDS = ["-".join([*names, *(f"{key}={value}" for key, value in options.items())]) for *names, options in VARIANTS]
+every_variant = pytest.mark.parametrize(("family", "name", "options"), VARIANTS, ids=IDS)
 
 
-def attached(name: str, options: dict, dtype: torch.dtype = torch.float32, seed: int = 1) -> Adapter:  # type: ignore[type-arg]
-    model = small_model(dtype)
-    return attach(model, load_method(method_section(name, options)), seed=seed, dtype=dtype)
+def attached(family: str, name: str, options: dict, dtype: torch.dtype = torch.float32, seed: int = 1) -> Adapter:  # type: ignore[type-arg]
+    model = small_model(dtype, family=family)
+    return attach(model, load_method(method_section(name, options, family)), seed=seed, dtype=dtype)
 
 
-def trained(name: str, options: dict, dtype: torch.dtype = torch.float32, steps: int = 5) -> Adapter:  # type: ignore[type-arg]
+def trained(family: str, name: str, options: dict, dtype: torch.dtype = torch.float32, steps: int = 5) -> Adapter:  # type: ignore[type-arg]
     """An adapter after a few steps, which the trainability check has passed."""
-    adapter = attached(name, options, dtype)
+    adapter = attached(family, name, options, dtype)
     generator = torch.Generator().manual_seed(0)
     sequences = [TokenizedExample(torch.randint(1, 64, (9,), generator=generator).tolist(), 4) for _ in range(8)]
     settings = TrainSettings(epochs=10, batch_size=4, learning_rate=1e-2, seed=1, max_steps=steps)
@@ -50,9 +53,9 @@ def logits_of(model: Mamba) -> torch.Tensor:
 
 
 @every_variant
-def test_declared_parameters_move_and_frozen_ones_stay(name: str, options: dict) -> None:  # type: ignore[type-arg]
-    before = {key: fingerprint(value) for key, value in attached(name, options).model.named_parameters()}
-    adapter = trained(name, options)  # the gate raises where the first steps break the rule
+def test_declared_parameters_move_and_frozen_ones_stay(family: str, name: str, options: dict) -> None:  # type: ignore[type-arg]
+    before = {key: fingerprint(value) for key, value in attached(family, name, options).model.named_parameters()}
+    adapter = trained(family, name, options)  # the gate raises where the first steps break the rule
     for key, value in adapter.model.named_parameters():
         moved = fingerprint(value) != before[key]
         expected = key in adapter.parameters and not adapter.matches(key, adapter.method.may_stay_fixed)
@@ -60,39 +63,40 @@ def test_declared_parameters_move_and_frozen_ones_stay(name: str, options: dict)
 
 
 @every_variant
-def test_identity_at_the_start_where_declared(name: str, options: dict) -> None:  # type: ignore[type-arg]
-    frozen, adapter = logits_of(small_model()), attached(name, options)
+def test_identity_at_the_start_where_declared(family: str, name: str, options: dict) -> None:  # type: ignore[type-arg]
+    frozen, adapter = logits_of(small_model(family=family)), attached(family, name, options)
     rounding = 1e-6 if name == "additional_scan" else 0.0  # its rows share a product with x_proj's
     same = bool((logits_of(adapter.model) - frozen).abs().max() <= rounding * frozen.abs().max())
     assert same == adapter.method.identity_at_start
 
 
 @every_variant
-def test_count_in_closed_form(name: str, options: dict) -> None:  # type: ignore[type-arg]
-    adapter = attached(name, options)
+def test_count_in_closed_form(family: str, name: str, options: dict) -> None:  # type: ignore[type-arg]
+    adapter = attached(family, name, options)
     assert adapter.method.num_trainable_params(adapter.model.config) == adapter.trainable > 0
 
 
 @every_variant
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_saved_and_loaded_onto_a_fresh_model_gives_the_same_logits(
+    family: str,
     name: str,
     options: dict,
     dtype: torch.dtype,
     tmp_path: Path,  # type: ignore[type-arg]
 ) -> None:
-    adapter = trained(name, options, dtype)
+    adapter = trained(family, name, options, dtype)
     adapter.save(tmp_path, {})
     description, tensors = read_adapter(tmp_path)
-    fresh = attach(small_model(dtype), load_method(description["method"]), seed=99, dtype=dtype)
+    fresh = attach(small_model(dtype, family=family), load_method(description["method"]), seed=99, dtype=dtype)
     fresh.load_tensors(tensors)
     assert torch.equal(logits_of(fresh.model), logits_of(adapter.model))
-    assert not torch.equal(logits_of(adapter.model), logits_of(small_model(dtype)))
+    assert not torch.equal(logits_of(adapter.model), logits_of(small_model(dtype, family=family)))
 
 
 @every_variant
-def test_full_scan_equals_step_by_step_decoding(name: str, options: dict) -> None:  # type: ignore[type-arg]
-    model = trained(name, options, torch.float64).model
+def test_full_scan_equals_step_by_step_decoding(family: str, name: str, options: dict) -> None:  # type: ignore[type-arg]
+    model = trained(family, name, options, torch.float64).model
     tokens = torch.randint(64, (3, 12), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         whole = model(tokens)
@@ -106,8 +110,8 @@ def test_full_scan_equals_step_by_step_decoding(name: str, options: dict) -> Non
 
 
 @every_variant
-def test_initialisation_follows_the_seed(name: str, options: dict) -> None:  # type: ignore[type-arg]
-    one, same, other = (attached(name, options, seed=seed).tensors() for seed in (1, 1, 2))
+def test_initialisation_follows_the_seed(family: str, name: str, options: dict) -> None:  # type: ignore[type-arg]
+    one, same, other = (attached(family, name, options, seed=seed).tensors() for seed in (1, 1, 2))
     assert all(torch.equal(one[key], same[key]) for key in one)
     drawn = any(not torch.equal(one[key], other[key]) for key in one)
     constant = all(bool((value == value.flatten()[0]).all()) for value in one.values())
@@ -115,10 +119,10 @@ def test_initialisation_follows_the_seed(name: str, options: dict) -> None:  # t
 
 
 @every_variant
-def test_restoring_what_does_not_fit_is_refused(name: str, options: dict) -> None:  # type: ignore[type-arg]
+def test_restoring_what_does_not_fit_is_refused(family: str, name: str, options: dict) -> None:  # type: ignore[type-arg]
     from ssm_tune.utils.errors import UserError
 
-    adapter = attached(name, options)
+    adapter = attached(family, name, options)
     tensors = adapter.tensors()
     first = next(iter(tensors))
     with pytest.raises(UserError, match="lacks"):

@@ -60,7 +60,6 @@ def plain(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model_type", "mamba2"),
         ("model_type", "falcon_mamba"),
         ("hidden_act", "gelu"),
         ("use_bias", True),
@@ -89,7 +88,7 @@ def test_a_config_of_transformers_is_refused_by_name(key: str, value: Any, hf: P
 @pytest.mark.parametrize(
     ("key", "value", "names"),
     [
-        ("ssm_cfg", {"layer": "Mamba2"}, ("ssm_cfg.layer", "Mamba2")),
+        ("ssm_cfg", {"layer": "Mamba3"}, ("ssm_cfg.layer", "Mamba3")),
         ("ssm_cfg", {"bias": True}, ("ssm_cfg.bias",)),
         ("ssm_cfg", {"conv_bias": False}, ("ssm_cfg.conv_bias",)),
         ("ssm_cfg", {"headdim": 64}, ("ssm_cfg.headdim",)),

@@ -1,4 +1,4 @@
-"""ssm-tune plan: what cells will cost in steps, tokens, hours and memory, before anything runs."""
+"""ssm-tune plan: what runs will cost in steps, tokens, hours and memory, before anything runs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from ssm_tune.planning.estimate import Planned
 
 ASSUMED = (
-    "hours are an estimate: a few steps and batches were timed, the rest lies on straight lines between them by padded "
-    "tokens; answers are taken to be as long as their targets; scoring, checkpoints and compilation are not counted"
+    "hours are an estimate: the largest batches and a typical one were timed, the others follow from a straight line "
+    "by padded tokens; predictions are assumed to be as long as their targets; scoring, checkpoints and compilation "
+    "are not counted"
 )
 _ROW = "{:<{width}}  {:>9} {:>14} {:>11} {:>9} {:>9} {:>9} {:>8}"
 _TITLES = ("steps", "tokens", "longest", "ms/step", "train h", "eval h", "peak GB")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the plan; 0 if every cell fits. Raises UserError as a run would, and where a cell does not fit."""
+    """Print the plan; 0 if every run fits. Raises UserError as a run would, and where a run does not fit."""
     if "--paper" in (sys.argv[1:] if argv is None else argv):
         raise UserError("the paper's grid is a benchmark now: python -m benchmarks.paper_grid, from a checkout")
     options = _parser().parse_args(argv)
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(_details(planned[0]) if len(planned) == 1 else _table(planned)), flush=True)
     bad = [one for one in planned if one.status in ("does not fit", "failed")]
     if bad:
-        more = f" ({len(bad)} of {len(planned)} cells)" if len(planned) > 1 else ""
+        more = f" ({len(bad)} of {len(planned)} runs)" if len(planned) > 1 else ""
         raise UserError(f"{bad[0].cell}: {bad[0].detail}{more}")
     return 0
 
@@ -48,20 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune plan",
-        description="Before anything runs: optimizer steps, tokens, evaluations, hours and memory of a cell or of all "
-        "cells of a sweep, from a few steps and batches timed here, the longest first, so that what does not fit into "
-        "memory shows at once. Cells that are done cost nothing; nothing is trained or recorded. "
-        "Exit status 2 if a cell does not fit, with what would.",
+        description="Before anything runs: optimizer steps, tokens, evaluations, hours and memory of a run or of all "
+        "runs of a sweep, from a few steps and batches timed here, the largest first, so that what does not fit into "
+        "memory shows at once. Runs that are done cost nothing; nothing is trained or recorded. "
+        "Exit status 2 if a run does not fit, with what would.",
         epilog="examples: ssm-tune plan method=state_offset task=samsum; ssm-tune plan +sweep=main",
     )
-    parser.add_argument("settings", nargs="*", metavar="SWEEP_OR_SETTING",
-                        help="settings of a cell or of many as behind -m, or a sweep's name")  # fmt: skip
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="SWEEP_OR_SETTING",
+        help="settings of a run or of many as behind -m, or a sweep's name",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def _details(one: Planned) -> list[str]:
-    """One cell, a line a thing."""
+    """One run in detail."""
     if one.workload is None:
         return [f"{one.cell}: {one.status}{', nothing to do' if one.status in ('done', 'diverged') else ''}"]
     found = one.plain()
@@ -92,9 +97,9 @@ def _details(one: Planned) -> list[str]:
 
 
 def _table(planned: Sequence[Planned]) -> list[str]:
-    """A line a cell, and the sum."""
+    """A line for each run, and the sum."""
     width = max(len(one.cell) for one in planned)
-    lines = [_ROW.format("cell", *_TITLES, width=width)]
+    lines = [_ROW.format("run", *_TITLES, width=width)]
     total = 0.0
     for one in planned:
         if one.workload is None or one.measured is None or one.hours is None:
@@ -105,15 +110,21 @@ def _table(planned: Sequence[Planned]) -> list[str]:
         longest = found["longest_batch"]
         step = 3.6e6 * hours["train"] / found["steps"]
         total += hours["total"]
-        lines.append(_ROW.format(
-            one.cell, f"{found['steps']:,}", f"{found['tokens']:,}", f"{longest['rows']} x {longest['length']}",
-            f"{step:.2f}", f"{hours['train']:.3f}", f"{hours['evaluate']:.3f}", _gb(found), width=width,
-        ))  # fmt: skip
+        row = (
+            f"{found['steps']:,}",
+            f"{found['tokens']:,}",
+            f"{longest['rows']} x {longest['length']}",
+            f"{step:.2f}",
+            f"{hours['train']:.3f}",
+            f"{hours['evaluate']:.3f}",
+            _gb(found),
+        )
+        lines.append(_ROW.format(one.cell, *row, width=width))
     counts: dict[str, int] = {}
     for one in planned:
         counts[one.status] = counts.get(one.status, 0) + 1
     said = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return [*lines, f"{len(planned)} cells: {said}; {total:.2f} hours for one process at a time", ASSUMED]
+    return [*lines, f"{len(planned)} runs: {said}; {total:.2f} hours for one process at a time", ASSUMED]
 
 
 def _gb(found: dict[str, Any]) -> str:

@@ -136,3 +136,9 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     """
     generator = torch.Generator().manual_seed(seed + epoch)
     return torch.randperm(count, generator=generator).tolist()
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Numbers of the examples of an epoch's batches, in ``epoch_order``; an incomplete last batch is dropped."""
+    order = epoch_order(count, seed, epoch)
+    return [order[start : start + batch_size] for start in range(0, count - batch_size + 1, batch_size)]

@@ -1,4 +1,4 @@
-"""What cells will cost, before they run: counted from the data, timed on a few of their own shapes."""
+"""What runs will cost, before they run: counted from the data, timed on a few shapes of their own batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MS_PER_HOUR = 3.6e6
 
 @dataclass
 class Planned:
-    """A cell's plan. status: planned, done or diverged (both cost nothing more), does not fit, or failed.
+    """A run's plan. status: planned, done or diverged (both cost nothing more), does not fit, or failed.
 
     hours: load, train, evaluate and their total. peak: bytes, on CUDA alone. detail: why, and what to do.
     """
@@ -51,27 +51,35 @@ class Planned:
             return found
         rows, length, labels = work.training.largest()[0]
         found |= {
-            "steps": work.steps, "tokens": work.tokens, "padded_tokens": work.training.padded,
+            "steps": work.steps,
+            "tokens": work.tokens,
+            "padded_tokens": work.training.padded,
             "longest_batch": {"rows": rows, "length": length, "labels": labels},
             "evaluations": [_plain_evaluation(one) for one in work.evaluations],
-        }  # fmt: skip
+        }
         if measured is not None:
             found |= {
                 "milliseconds": {
-                    "step": _by_shape(measured.steps), "prefill": _by_shape(measured.prefills),
+                    "step": _by_shape(measured.steps),
+                    "prefill": _by_shape(measured.prefills),
                     "new_token": _by_shape(measured.tokens),
                 },
-                "peak_memory_bytes": measured.peak, "said": measured.said,
-            }  # fmt: skip
+                "peak_memory_bytes": measured.peak,
+                "said": measured.said,
+            }
         return found
 
 
 def _plain_evaluation(one: Any) -> dict[str, Any]:
     rows, length, _ = one.batches.largest()[0]
     return {
-        "what": one.what, "split": one.split, "times": one.times, "prompts": one.prompts,
-        "new_tokens": one.new_tokens, "longest_batch": {"rows": rows, "length": length},
-    }  # fmt: skip
+        "what": one.what,
+        "split": one.split,
+        "times": one.times,
+        "prompts": one.prompts,
+        "new_tokens": one.new_tokens,
+        "longest_batch": {"rows": rows, "length": length},
+    }
 
 
 def _by_shape(times: dict[tuple[int, int, int], float]) -> list[dict[str, float]]:
@@ -79,7 +87,7 @@ def _by_shape(times: dict[tuple[int, int, int], float]) -> list[dict[str, float]
 
 
 class Planner:
-    """Plans cells in order. Those that differ in seed alone share what was measured."""
+    """Plans runs in order. Those that differ in seed alone share what was measured."""
 
     def __init__(self) -> None:
         self._composer = Composer()
@@ -89,8 +97,8 @@ class Planner:
         self._found: dict[int, Planned] = {}
 
     def plan(self, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Planned]:
-        """A plan for each cell. say: told what is being measured. Raises UserError for a cell that cannot be composed,
-        and where every cell fails."""
+        """A plan for each run. say: called with what is being measured. Raises UserError for settings that cannot be
+        composed, and where every run fails."""
         for number, cell in enumerate(cells):
             try:
                 config = self._composer.config(cell.overrides)
@@ -120,7 +128,7 @@ class Planner:
         return planned
 
     def _plan_group(self, group: list[tuple[int, Cell, Config]]) -> None:
-        """Cells that differ in seed alone."""
+        """Plan runs that differ in seed alone."""
         begun = time.perf_counter()
         prepared = prepare(group[0][2])
         sequences = tokenized_training_set(
@@ -148,7 +156,7 @@ class Planner:
             self._found[number] = found
 
     def _scores_frozen(self, prepared: Prepared) -> bool:
-        """Whether the next cell scores the frozen model: once for all cells that share its answers."""
+        """Whether the next run scores the base model: once for all runs that share its predictions."""
         path = frozen_path(prepared)
         if not prepared.config.frozen or path in self._frozen or path.exists():
             return False
@@ -157,15 +165,20 @@ class Planner:
 
 
 def workload(prepared: Prepared, sequences: Any, seed: int, captured: bool, frozen: bool) -> Workload:
-    """A prepared cell's work with another seed, which orders the examples."""
-    settings = dataclasses.replace(prepared.train, seed=seed)
+    """A prepared run's work with another seed, which orders the examples."""
+    settings, every = dataclasses.replace(prepared.train, seed=seed), prepared.config.train.evaluate_every
     tokens, batches = training_work(sequences.lengths(), sequences.labels.tolist(), settings, captured)
     per_epoch, last = total_steps(len(sequences), settings)
     evaluated = evaluations(
-        prepared.dataset.splits, prepared.roles, prepared.task, prepared.tokenizer, prepared.decode,
-        (math.ceil(last / per_epoch) - 1) // prepared.config.train.evaluate_every + 1, frozen,
-        prepared.model.device.type == "cuda",
-    )  # fmt: skip
+        prepared.dataset.splits,
+        prepared.roles,
+        prepared.task,
+        prepared.tokenizer,
+        prepared.decode,
+        times=(math.ceil(last / per_epoch) - 1) // every + 1,
+        frozen=frozen,
+        cuda=prepared.model.device.type == "cuda",
+    )
     return Workload(prepared.task.mode, last, tokens, batches, evaluated)
 
 

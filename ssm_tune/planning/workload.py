@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssm_tune.data.collator import epoch_order, length_bucket
+from ssm_tune.data.collator import epoch_batches, length_bucket
 from ssm_tune.data.tokenization import tokenize_prompts
 from ssm_tune.generation.batches import batch_shapes
 from ssm_tune.generation.settings import DecodeSettings
@@ -56,10 +55,14 @@ class Batches:
         return min(self._rows(), key=lambda s: abs(s[0] * s[1] - mean))
 
     def total(self, times: dict[Shape, float]) -> float:
-        """The time of all batches, from the times of some shapes: a straight line by padded tokens through these, which
-        for all batches together is as many times the line's value at their mean."""
-        sizes = np.array([rows * length for rows, length, _ in times])
-        slope, level = np.polyfit(sizes, list(times.values()), 1) if len(set(sizes)) > 1 else (0.0, max(times.values()))
+        """The time of all batches, from the times of some shapes: by a straight line over padded tokens, fitted to this
+        object's own shapes, or to all where its typical one was not timed."""
+        if (typical := self.typical()) in times:
+            times = {shape: times[shape] for shape in (*self.largest(), typical) if shape in times}
+        sizes = [rows * length for rows, length, _ in times]
+        slope, level = 0.0, max(times.values())
+        if len(set(sizes)) > 1:
+            slope, level = np.polyfit(sizes, list(times.values()), 1)
         return float(level * self.counts.sum() + slope * self.padded)
 
     @property
@@ -105,14 +108,13 @@ def training_work(
     """
     _, last = total_steps(len(lengths), settings)
     inputs, marked = np.asarray(lengths, np.int64) - 1, np.asarray(labels, np.int64)
-    size, per_pass = settings.batch_size, len(lengths) // settings.batch_size
-    tokens, found = 0, []
-    for epoch in range(math.ceil(last / per_pass)):
-        order = np.asarray(epoch_order(len(lengths), settings.seed, epoch))[: per_pass * size].reshape(-1, size)
-        order = order[: last - epoch * per_pass]
-        tokens += int(inputs[order].sum())
-        rows = np.full(len(order), size)
-        found.append(np.stack([rows, inputs[order].max(1), marked[order].sum(1)], axis=1))
+    tokens, steps, epoch, found = 0, 0, 0, []
+    while steps < last:
+        taken = np.array(epoch_batches(len(lengths), settings.batch_size, settings.seed, epoch)[: last - steps])
+        tokens += int(inputs[taken].sum())
+        rows = np.full(len(taken), settings.batch_size)
+        found.append(np.stack([rows, inputs[taken].max(1), marked[taken].sum(1)], axis=1))
+        steps, epoch = steps + len(taken), epoch + 1
     batches = Batches.of(np.concatenate(found))
     if buckets:
         shapes = np.array([(rows, *length_bucket(length, marks)) for rows, length, marks in batches.shapes.tolist()])

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ssm_tune.data.collator import Batch, batch_extent, collate, epoch_order, length_bucket
+from ssm_tune.data.collator import Batch, batch_extent, collate, epoch_batches, length_bucket
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import Adapter
 from ssm_tune.ops.cuda.graph import Capture
@@ -104,7 +104,7 @@ class Trainer:
         self.current_shape: Shape | None = None  # while steps run: that of their largest micro batch
         self.position, self.result = Position(), TrainResult()
         self.check = TrainabilityCheck(adapter) if check else None
-        self._order: tuple[int, list[int]] | None = None
+        self._batches: tuple[int, list[list[int]]] | None = None
         self._unread: list[tuple[Position, float, int]] = []  # of each step: position, learning rate, tokens
 
     @property
@@ -208,14 +208,14 @@ class Trainer:
 
     def _next_batch(self) -> list[int]:
         """Numbers of the next batch's examples. An epoch's incomplete last batch is dropped."""
-        position, size = self.position, self.settings.batch_size
-        if position.batch == len(self.sequences) // size:
+        position, settings, examples = self.position, self.settings, len(self.sequences)
+        if position.batch == examples // settings.batch_size:
             position.epoch, position.batch = position.epoch + 1, 0
-        if self._order is None or self._order[0] != position.epoch:
-            self._order = position.epoch, epoch_order(len(self.sequences), self.settings.seed, position.epoch)
-        start = position.batch * size
+        if self._batches is None or self._batches[0] != position.epoch:
+            batches = epoch_batches(examples, settings.batch_size, settings.seed, position.epoch)
+            self._batches = position.epoch, batches
         position.batch += 1
-        return self._order[1][start : start + size]
+        return self._batches[1][position.batch - 1]
 
     def state(self) -> dict[str, Any]:
         """Position and result, as JSON holds them (losses may be NaN or infinite)."""

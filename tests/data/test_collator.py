@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssm_tune.data.collator import batch_extent, collate, epoch_order, length_bucket
+from ssm_tune.data.collator import batch_extent, collate, epoch_batches, epoch_order, length_bucket
 from ssm_tune.data.tokenization import TokenizedExample, tokenize_prompts, tokenize_training
 from ssm_tune.models.tokenizer import load_tokenizer
 from ssm_tune.ops.cross_entropy import IGNORE
@@ -20,6 +20,13 @@ def test_epoch_order_is_the_official_permutation() -> None:
     # ten items, seed 42: as transformers 4.40.2 with accelerate 0.29.3 ordered them
     assert epoch_order(10, 42, 0) == [2, 6, 1, 8, 4, 5, 0, 9, 3, 7]
     assert epoch_order(10, 42, 1) == epoch_order(10, 43, 0)
+
+
+def test_an_epochs_batches_take_its_order_and_drop_an_incomplete_one() -> None:
+    order = epoch_order(10, 42, 0)
+    assert epoch_batches(10, 4, 42, 0) == [order[:4], order[4:8]]
+    assert epoch_batches(10, 5, 42, 0) == [order[:5], order[5:]]
+    assert epoch_batches(3, 4, 42, 0) == []
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=5)

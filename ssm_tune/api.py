@@ -14,6 +14,7 @@ from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods import base
 from ssm_tune.methods.adapter_files import DESCRIPTION, read_adapter_files
 from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.peft_format import is_peft_adapter, read_peft_adapter
 from ssm_tune.models.load import choose_device, choose_dtype, load_model
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import model_hash
@@ -39,14 +40,18 @@ def attach(model: Mamba, method: str, *, seed: int = 42, dtype: torch.dtype | No
 
 
 def load_adapter(model: Mamba, folder: str | Path) -> Adapter:
-    """Attach what ``Adapter.save`` or a run wrote (its adapter/ folder) to a fresh model of the same sizes.
+    """Attach what ``Adapter.save``, a run (its adapter/ folder) or ``ssm_tune.peft`` wrote to a fresh model.
 
     The files are data: no code that they name runs, but for that of ssm-tune's own methods. Added modules take the
     model's mode, which is evaluation for a model that ``from_pretrained`` gave.
 
     Raises UserError for files that are missing or damaged, or a model that they do not fit.
     """
-    return base.load_adapter(model, Path(folder))
+    folder = Path(folder)
+    if not is_peft_adapter(folder):
+        return base.load_adapter(model, folder)
+    name, options, tensors, _ = read_peft_adapter(folder)
+    return base.put_adapter(model, method_section(name, options, model.config.family), tensors, str(folder))
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,15 @@ class Tuned:
 def load_tuned(folder: Path, device: str = "auto") -> Tuned:
     """Load the model that an adapter was trained on, and put the adapter on it.
 
+    An adapter of ``ssm_tune.peft`` names its model without a hash of the weights, which is then not checked.
     Raises UserError where a file is missing or damaged, or the model is not the one of the training run.
     """
-    description = read_adapter_files(folder).description
+    if is_peft_adapter(folder):
+        description: dict[str, Any] = {"model": read_peft_adapter(folder)[3] | {"hash": None}, "decode": {}}
+        if not description["model"]["path"]:
+            raise UserError(f"{folder}/adapter_config.json names no base model: set base_model_name_or_path")
+    else:
+        description = read_adapter_files(folder).description
     section, decode = description.get("model"), description.get("decode")
     if not isinstance(section, dict) or not isinstance(decode, dict):
         raise UserError(f"{folder / DESCRIPTION} lacks the model or the decode settings: it was not written by a run")
@@ -77,7 +88,7 @@ def load_tuned(folder: Path, device: str = "auto") -> Tuned:
         model, tokenizer, _ = load_model(own, place, dtype)
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / DESCRIPTION} was not written by a run: {first_line(error)}") from error
-    if (model.checkpoint_hash or model_hash(model)) != expected:
+    if expected is not None and (model.checkpoint_hash or model_hash(model)) != expected:
         raise UserError(f"{folder} was trained on another {section['name']}: the weights' hash differs")
     adapter = load_adapter(model, folder)
     return Tuned(model, adapter, tokenizer, decode)

@@ -25,6 +25,12 @@ def main(arguments: Sequence[str]) -> int:
         tuned = load_tuned(source, "cpu")
         save_transformers(*merge_and_unload(tuned.adapter), tuned.tokenizer, target)
         print(f"merged checkpoint: {target} (transformers' layout; here: model=local model.path={target})")
+    elif options.peft:
+        from ssm_tune.methods.base import read_adapter
+        from ssm_tune.methods.peft_format import write_peft_adapter
+
+        write_peft_adapter(*read_adapter(source), target)
+        print(f'adapter for peft: {target} (import ssm_tune.peft; PeftModel.from_pretrained(model, "{target}"))')
     else:
         from ssm_tune.methods.adapter_files import DESCRIPTION, WEIGHTS
         from ssm_tune.methods.base import read_adapter
@@ -41,13 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune export",
         description="Take the adapter out of a run's folder: as a folder with adapter.safetensors and adapter.json, "
-        "which ssm_tune.load_adapter reads; or, with --merge, as a whole checkpoint in transformers' layout "
-        "(config.json, model.safetensors, tokenizer.json), which transformers and model=local read without "
-        "ssm-tune's methods. lora, bitfit, full and additional_scan merge; the other methods act on states or virtual "
-        "tokens, and are refused.",
+        "which ssm_tune.load_adapter reads; with --peft, as a folder that Hugging Face peft loads where ssm_tune.peft "
+        "is imported (docs/peft.md); or, with --merge, as a whole checkpoint in transformers' layout (config.json, "
+        "model.safetensors, tokenizer.json), which transformers and model=local read without ssm-tune's methods. lora, "
+        "bitfit, full and additional_scan merge; the other methods act on states or virtual tokens, and are refused.",
         epilog="example: ssm-tune export results/runs/samsum/sample-tiny-lora-... --merge --to my-model",
     )
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="a run's folder, or the adapter/ folder in it")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write; new or empty")
-    parser.add_argument("--merge", action="store_true", help="write plain weights instead of the adapter")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--merge", action="store_true", help="write plain weights instead of the adapter")
+    form.add_argument("--peft", action="store_true", help="write the adapter in Hugging Face peft's format")
     return parser

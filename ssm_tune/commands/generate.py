@@ -19,7 +19,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: ssm-tune generate --adapter results/runs/samsum/... --prompt 'Anna: Shall we go on Friday?'",
     )
     parser.add_argument(
-        "--adapter", required=True, type=Path, metavar="DIR", help="a run's folder, or the adapter/ folder in it"
+        "--adapter",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="a run's folder, the adapter/ folder in it, or one that peft wrote",
     )
     parser.add_argument("--prompt", required=True, help="the text to answer; - reads it from standard input")
     parser.add_argument("--num-beams", type=int, help="1 is greedy (default: as the run decoded)")

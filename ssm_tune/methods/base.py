@@ -211,7 +211,15 @@ def load_adapter(model: Mamba, folder: Path) -> Adapter:
     Raises UserError for files that are missing or damaged, or a model that they do not fit.
     """
     description, tensors = read_adapter(folder)
-    method = load_method(description["method"])
+    return put_adapter(model, description["method"], tensors, str(folder))
+
+
+def put_adapter(model: Mamba, section: dict[str, Any], tensors: dict[str, Tensor], folder: str) -> Adapter:
+    """Attach the method of a ``method`` section with given tensors; ``folder`` is where they come from, for messages.
+
+    Raises UserError for tensors or a model that they do not fit.
+    """
+    method = load_method(section)
     method.check_family(type(model.config))
     size, expected = sum(tensor.numel() for tensor in tensors.values()), method.num_trainable_params(model.config)
     if size != expected:  # before anything of that size is made
@@ -226,5 +234,5 @@ def load_adapter(model: Mamba, folder: Path) -> Adapter:
             f"{folder}: its tensors must have one floating dtype, got {', '.join(sorted(map(str, dtypes)))}"
         )
     adapter = attach(model, method, dtype=next(iter(dtypes), None))
-    adapter.load_tensors(tensors, str(folder))
+    adapter.load_tensors(tensors, folder)
     return adapter

@@ -53,6 +53,8 @@ def write_peft_adapter(description: dict[str, Any], tensors: dict[str, Tensor], 
     named = {}
     for name, tensor in tensors.items():
         block, dot, slot = name.partition(".mixer.")
+        if slot not in TENSORS:
+            raise UserError(f"ssm_tune.peft has no place for {name}: it has no additional_scan on Mamba-2")
         named[f"{_PREFIX}{block}{dot}{TENSORS[slot]}"] = tensor.contiguous()
     atomic_write(folder / WEIGHTS, [safetensors.torch.save(named, metadata={"format": "pt"})])
     atomic_write(folder / CONFIG, [encode_json(config, indent=2), b"\n"])

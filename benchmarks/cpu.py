@@ -18,6 +18,7 @@ from benchmarks.models import SIZES
 from benchmarks.table import Row, Table
 from benchmarks.train_step import LABELS
 from ssm_tune.config.groups import method_section
+from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.generation.generate import generate
 from ssm_tune.methods.base import attach, load_method
@@ -197,7 +198,7 @@ def _steps(case: Case, model: Mamba, theirs: Any) -> tuple[Step, Step]:
 
 def _our_step(model: Mamba, method: str, rows: list[list[int]]) -> Step:
     sequences = [TokenizedExample(tokens, min(LABELS, len(tokens) - 1)) for tokens in rows]
-    settings = TrainSettings(epochs=10**6, batch_size=len(rows), learning_rate=RATE, seed=0)
+    settings = TrainSettings.of(TrainConfig(epochs=10**6), RATE, len(rows), seed=0)
     section = method_section(method, LORA if method == "lora" else {})
     training = Trainer(attach(model, load_method(section)), sequences, settings, 0, check=False)
     model.train()

@@ -196,7 +196,7 @@ def test_ctrl_c_saves_the_state_and_leaves_nothing_that_looks_complete(tmp_path:
     child.send_signal(signal.SIGINT)
     rest = child.stderr.read()
     assert child.wait(60) == 130
-    assert "the same command goes on from there" in rest
+    assert "the same command resumes from there" in rest
     assert "Traceback" not in rest
     assert not list(tmp_path.rglob("record.json"))
     assert not list(tmp_path.rglob("predictions*"))

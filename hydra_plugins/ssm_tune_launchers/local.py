@@ -56,7 +56,7 @@ class LocalLauncher(CellLauncher):
         self.threads = threads or max(1, cores // self.n_jobs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
-        from ssm_tune.experiment.signals import stopping
+        from ssm_tune.experiment.signals import raise_stopped
         from ssm_tune.records.run_id import labels_of
         from ssm_tune.sweeps.run_sweep import returned
         from ssm_tune.sweeps.worker import Outcome
@@ -71,7 +71,7 @@ class LocalLauncher(CellLauncher):
         tell(f"{self.n_jobs} processes on {where}, {self.threads} threads each; logs in {self.make_folder()}")
         while self.waiting or self.workers:
             try:
-                with stopping():
+                with raise_stopped():
                     self._turn()
             except KeyboardInterrupt:
                 self._stop(signal.SIGINT)

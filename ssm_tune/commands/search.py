@@ -10,7 +10,7 @@ from typing import Any
 
 from ssm_tune.config.groups import conf_dir, model_label, names
 from ssm_tune.config.tuned import merge, read_tuned, write_tuned
-from ssm_tune.experiment.run_lock import turn
+from ssm_tune.experiment.run_lock import file_lock
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.trial import Trial
 from ssm_tune.sweeps.lr_search import Choice, Search, choose, provenance, rate_of, read_search, same_kind, score_of
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if world_size() > 1:
         raise UserError("torchrun's processes train one cell together: a search is started without it")
     outcomes = run_sweep(search.sweep)
-    with turn(Path(search.configs[0].output_dir) / "trials" / path.name):  # parts of a search may end at once
+    with file_lock(Path(search.configs[0].output_dir) / "trials" / path.name):  # parts of a search may end at once
         _write(search, path)
     unfinished = any(outcome.status in ("held", "not run") for outcome in outcomes)
     return max([outcome.exit for outcome in outcomes if outcome.status != "diverged"] + [int(unfinished)])

@@ -184,7 +184,7 @@ class Config:
     trial: bool = False
     """train and score the selection split alone, as ``ssm-tune search`` does; it leaves a trial and no record"""
     frozen: bool = True
-    """also score the frozen model (once per model, data, task and decoding; then cached)"""
+    """also score the base model (once per model, data, task and decoding; then cached)"""
     force: bool = False
     """run a cell again although its record exists, and from its start although a checkpoint does"""
     output_dir: str = "results"
@@ -213,7 +213,7 @@ class Config:
                     f"splits.{role}={split}: a search scores the selection split of protocol=standard and never sees "
                     "the reported one; leave the setting out"
                 )
-        self.frozen = False  # the frozen model is scored on the reported split
+        self.frozen = False  # the base model is scored on the reported split
 
     @property
     def kept_in(self) -> str:

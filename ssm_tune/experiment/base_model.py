@@ -1,4 +1,4 @@
-"""The frozen model's answers: decoded once per model, data, task and decoding, then kept."""
+"""The base model's predictions: made once for a model, data set, task and decode settings, then kept."""
 
 from __future__ import annotations
 
@@ -6,60 +6,65 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.experiment.run_lock import turn
-from ssm_tune.experiment.setup import Prepared
+from ssm_tune.experiment.lock_file import STALE_SECONDS
+from ssm_tune.experiment.run_lock import file_lock
+from ssm_tune.experiment.setup import Experiment
 from ssm_tune.records.run_id import digest
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.files import atomic_write, decode_json, encode_json, read_bytes
+from ssm_tune.utils.files import atomic_write, decode_json, encode_json, read_bytes, remove_temporary_files
 
 
-def frozen_outputs(
-    prepared: Prepared, decode: Callable[[], list[str]], poll: Callable[[], None]
+def base_model_predictions(
+    experiment: Experiment,
+    predict: Callable[[], list[str]],
+    poll: Callable[[], None],
+    say: Callable[[str], None],
 ) -> tuple[list[str], bool]:
-    """The frozen model's outputs on the report split, and whether they came from the cache.
+    """The base model's outputs on the reported split, and whether they were kept from an earlier run.
 
-    ``poll`` is called while another process decodes them, and may raise to end the wait.
-
-    Outputs are kept, not scores, so that a change of a metric needs no decoding. Raises UserError where the
-    cache cannot be written or is damaged.
+    Outputs are kept rather than scores, so that a changed metric needs no new predictions. A damaged file is made
+    again, with a warning. predict: makes them. poll: called while another process makes them; may raise to end the
+    wait. say: called with a line for whoever waits. Raises UserError where the file cannot be written.
     """
-    asked, path = _place(prepared)
-    count = len(prepared.dataset.splits[prepared.roles.report])
-    if path.exists():
-        return _read(path, asked, count), True
-    with turn(path, poll):  # cells that begin together want the same answers: one makes them, the others wait
+    request, path = _request(experiment), base_model_path(experiment)
+    count = len(experiment.dataset.splits[experiment.roles.report])
+    if (kept := _read(path, request, count)) is not None:
+        return kept, True
+    with file_lock(path, poll, say):  # runs that start together need the same predictions: one process makes them
+        if (kept := _read(path, request, count)) is not None:
+            return kept, True
         if path.exists():
-            return _read(path, asked, count), True
-        outputs = decode()
-        atomic_write(path, [encode_json({"asked": asked, "outputs": outputs})])
+            say(f"warning: {path} is damaged; the base model is scored again")
+        outputs = predict()
+        remove_temporary_files(path.parent, STALE_SECONDS)
+        atomic_write(path, [encode_json({"asked": request, "outputs": outputs, "sha256": digest(outputs)})])
     return outputs, False
 
 
-def frozen_path(prepared: Prepared) -> Path:
-    """Where the frozen model's answers lie once they are made; cells that share them share the path."""
-    return _place(prepared)[1]
+def base_model_path(experiment: Experiment) -> Path:
+    """Where the base model's predictions are kept; runs that share them have the same path."""
+    return Path(experiment.config.output_dir) / "frozen" / f"{digest(_request(experiment))[:16]}.json"
 
 
-def _place(prepared: Prepared) -> tuple[dict[str, Any], Path]:
-    asked = {
-        "task": prepared.task.name,
-        "version": prepared.task.version,
-        "split": prepared.roles.report,
-        "protocol": prepared.protocol,
-        "decode": prepared.decoding,
-        "hashes": prepared.hashes,
-        "backend": {name: prepared.backend[name] for name in ("device", "scan", "dtype")},
+def _request(experiment: Experiment) -> dict[str, Any]:
+    """What determines the predictions."""
+    return {
+        "task": experiment.task.name,
+        "version": experiment.task.version,
+        "split": experiment.roles.report,
+        "protocol": experiment.protocol,
+        "decode": experiment.decoding,
+        "hashes": experiment.hashes,
+        "backend": {name: experiment.backend[name] for name in ("device", "scan", "dtype")},
     }
-    return asked, Path(prepared.config.output_dir) / "frozen" / f"{digest(asked)[:16]}.json"
 
 
-def _read(path: Path, asked: dict[str, Any], count: int) -> list[str]:
+def _read(path: Path, request: dict[str, Any], count: int) -> list[str] | None:
+    """The outputs in the file; None where there is none, or it is damaged or has no digest."""
     try:
         kept = decode_json(read_bytes(path))
         outputs = kept["outputs"]
-        good = kept["asked"] == asked and len(outputs) == count
-    except (ValueError, KeyError, TypeError):
-        good = False
-    if not good:
-        raise UserError(f"{path} is damaged: delete it, and the frozen model is scored again")
-    return [str(output) for output in outputs]
+        valid = kept["asked"] == request and len(outputs) == count and kept["sha256"] == digest(outputs)
+    except (UserError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return outputs if valid and all(isinstance(output, str) for output in outputs) else None

@@ -1,13 +1,14 @@
-"""Answers of the frozen and of the tuned model to a split, shared by the processes, scored by the leading one."""
+"""ScoredPredictions of the base model and of the tuned one: made by all processes, scored by rank 0."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ssm_tune.experiment.base_model import frozen_outputs
-from ssm_tune.experiment.run_checkpointer import Session
-from ssm_tune.experiment.setup import Prepared
-from ssm_tune.experiment.state import Answers
+from ssm_tune.experiment.base_model import base_model_predictions
+from ssm_tune.experiment.run_checkpointer import RunCheckpointer
+from ssm_tune.experiment.run_folder import BASE_PREDICTIONS_NAME
+from ssm_tune.experiment.setup import Experiment
+from ssm_tune.experiment.state import ScoredPredictions
 from ssm_tune.generation.predict import Predictions, predict
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import references_sha256
@@ -17,94 +18,106 @@ from ssm_tune.utils.files import write_jsonl
 from ssm_tune.utils.progress import Display
 
 
-def score_frozen(session: Session, ui: Display) -> None:
-    """The untrained model's score on the report split, decoded or from the cache, by the leading process alone."""
-    if session.world.is_rank_zero:
-        _score_frozen(session, ui)
-    session.state.frozen = session.world.broadcast(session.state.frozen, session.poll)
-    session.milestone()
+def score_base_model(checkpointer: RunCheckpointer, ui: Display) -> None:
+    """Score the base model on the reported split, with kept or new predictions; done by rank 0 alone.
+
+    Does nothing where an earlier session has done it.
+    """
+    group, state = checkpointer.group, checkpointer.state
+    if group.is_rank_zero:
+        written = (checkpointer.folder / BASE_PREDICTIONS_NAME).exists()
+        if state.base_model is None or not written:
+            _score_base_model(checkpointer, ui)
+    state.base_model = group.broadcast(state.base_model, checkpointer.poll)
+    checkpointer.maybe_save()
 
 
-def _score_frozen(session: Session, ui: Display) -> None:
-    prepared, state, split = session.prepared, session.state, session.prepared.roles.report
-    label = f"frozen model: {split}"
+def _score_base_model(checkpointer: RunCheckpointer, ui: Display) -> None:
+    experiment, state = checkpointer.experiment, checkpointer.state
+    split = experiment.roles.report
+    label = f"base model: {split}"
 
-    def fresh() -> list[str]:
+    def new_predictions() -> list[str]:
         try:
-            return _outputs(session, prepared.dataset.splits[split], ui, label, "frozen")
+            return _predict(checkpointer, experiment.dataset.splits[split], ui, label, "frozen")
         except Diverged as error:
-            raise UserError(f"the frozen {prepared.model_name} cannot be used: {error}") from error
+            raise UserError(f"the base model {experiment.model_name} cannot be used: {error}") from error
 
-    outputs, cached = frozen_outputs(prepared, fresh, session.poll)
-    answers = _scored(session, outputs, split)
-    write_predictions(session.folder / "predictions-frozen.jsonl.gz", prepared, answers)
-    state.frozen = {"split": split, "values": answers.scored.values}
-    state.answered.pop(label, None)
-    scores = points(answers.scored.values, prepared.dataset.headline)
-    ui.say(f"frozen model  {split}: {scores}{'  (kept)' if cached else ''}")
+    outputs, kept = base_model_predictions(experiment, new_predictions, checkpointer.poll, ui.say)
+    predictions = _scored(checkpointer, outputs, split)
+    write_predictions(checkpointer.folder / BASE_PREDICTIONS_NAME, experiment, predictions)
+    state.base_model = {"split": split, "values": predictions.scored.values}
+    state.predicting.pop(label, None)
+    scores = points(predictions.scored.values, experiment.dataset.headline)
+    ui.say(f"base model  {split}: {scores}{'  (kept)' if kept else ''}")
 
 
-def answers_of(session: Session, split: str, ui: Display, label: str) -> Answers:
-    """The tuned model's answers to a split, each process giving its share of them, scored by the leading one.
+def predict_split(checkpointer: RunCheckpointer, split: str, ui: Display, label: str) -> ScoredPredictions:
+    """The tuned model's predictions on a split, of which each process makes its share; scored by rank 0.
 
     Raises Diverged, in all processes, where one finds logits that are not finite.
     """
-    world, state, examples = session.world, session.state, session.prepared.dataset.splits[split]
-    if world.size > 1:
-        label = f"{label}, share {world.rank + 1} of {world.size}"
+    group, state = checkpointer.group, checkpointer.state
+    examples = checkpointer.experiment.dataset.splits[split]
+    if group.size > 1:
+        label = f"{label}, share {group.rank + 1} of {group.size}"
     found: tuple[list[str], int] | Diverged
     try:
-        mine = examples[world.rank :: world.size]
-        outputs = _outputs(session, mine, ui, label, "evaluate") if mine else []
-        found = outputs, state.answered[label].tokens if mine else 0
+        share = examples[group.rank :: group.size]
+        outputs = _predict(checkpointer, share, ui, label, "evaluate") if share else []
+        found = outputs, state.predicting[label].tokens if share else 0
     except Diverged as error:
         found = error
     outputs, tokens = [""] * len(examples), 0
-    for rank, theirs in enumerate(world.all_gather(found, session.poll)):
-        if isinstance(theirs, Diverged):
-            raise theirs
-        outputs[rank :: world.size], given = theirs
-        tokens += given
-    scored = _scored(session, outputs, split) if world.is_rank_zero else None
-    answers = world.broadcast(scored, session.poll)
-    assert answers is not None
+    for rank, result in enumerate(group.all_gather(found, checkpointer.poll)):
+        if isinstance(result, Diverged):
+            raise result
+        outputs[rank :: group.size], generated = result
+        tokens += generated
+    scored = _scored(checkpointer, outputs, split) if group.is_rank_zero else None
+    predictions = group.broadcast(scored, checkpointer.poll)
+    assert predictions is not None
     state.generated += tokens
-    state.answered.clear()
-    return answers
+    state.predicting.clear()
+    return predictions
 
 
-def _outputs(session: Session, examples: list[Example], ui: Display, label: str, phase: str) -> list[str]:
-    """The model's answer to every example, as the task's mode has it; those given already are kept."""
-    prepared, task = session.prepared, session.prepared.task
-    done = session.state.answered.setdefault(label, Predictions())
-    with session.timed(phase):
+def _predict(checkpointer: RunCheckpointer, examples: list[Example], ui: Display, label: str, phase: str) -> list[str]:
+    """The model's output for every example, in the task's mode; those that a checkpoint has are not made again."""
+    experiment, task = checkpointer.experiment, checkpointer.experiment.task
+    done = checkpointer.state.predicting.setdefault(label, Predictions())
+    with checkpointer.timed(phase):
         return predict(
-            prepared.model,
+            experiment.model,
             examples,
-            prepared.tokenizer,
+            experiment.tokenizer,
             task.mode,
-            prepared.decode,
+            experiment.decode,
             ui,
             label,
             task.clean_up,
             done,
-            session,
+            checkpointer,
         )
 
 
-def _scored(session: Session, outputs: list[str], split: str) -> Answers:
-    """Outputs and what they score. Scoring may be long and cannot be polled, and a signal may have ended its helpers:
-    a request to stop is met with the outputs saved, and the scores dropped."""
-    with session.interruption.at_once(session.save):
-        scored = session.prepared.task.score(outputs, session.prepared.dataset.splits[split])
-    session.poll()
-    return Answers(outputs, scored)
+def _scored(checkpointer: RunCheckpointer, outputs: list[str], split: str) -> ScoredPredictions:
+    """Outputs with their scores.
+
+    Scoring may take long and cannot poll, and a signal may have ended its helper processes: when a signal asks to stop,
+    the outputs are saved at once, and the scores dropped.
+    """
+    with checkpointer.stop_request.save_at_once(checkpointer.save):
+        scored = checkpointer.experiment.task.score(outputs, checkpointer.experiment.dataset.splits[split])
+    checkpointer.poll()
+    return ScoredPredictions(outputs, scored)
 
 
-def write_predictions(path: Path, prepared: Prepared, answers: Answers | None) -> None:
-    """A line an example of the report split: its id, the output, its scores; of the data only a hash."""
-    assert answers is not None  # both epochs that are kept have answered the report split
-    examples = prepared.dataset.splits[prepared.roles.report]
+def write_predictions(path: Path, experiment: Experiment, predictions: ScoredPredictions | None) -> None:
+    """One line for each example of the reported split: its id, the output, its scores; of the data only a hash."""
+    assert predictions is not None  # both epochs that are kept have predictions
+    examples = experiment.dataset.splits[experiment.roles.report]
+    scored = zip(examples, predictions.outputs, predictions.scored.statistics, strict=True)
     write_jsonl(
         path,
         (
@@ -114,11 +127,12 @@ def write_predictions(path: Path, prepared: Prepared, answers: Answers | None) -
                 "statistics": statistics,
                 "references_sha256": references_sha256(example.references),
             }
-            for example, output, statistics in zip(examples, answers.outputs, answers.scored.statistics, strict=True)
+            for example, output, statistics in scored
         ),
     )
 
 
 def points(scores: dict[str, float], names: tuple[str, ...]) -> str:
+    """The scores in percent, in one line."""
     # a split may lack a metric: the part of train that selects has no matched and mismatched half
     return "  ".join(f"{heading(name)} {100 * scores[name]:.2f}" for name in names if name in scores)

@@ -24,16 +24,16 @@ SETTINGS = {"silent": True, "init_timeout": 30.0, "finish_timeout": 120.0}
 """Of wandb, those that the installed release knows; seconds. A server that hangs must not hold a finished run."""
 
 
-class Logger(Protocol):
-    """What a run tells on its way."""
+class MetricLogger(Protocol):
+    """Where a run's rows go."""
 
     def start(self, steps: Sequence[Mapping[str, Any]], epochs: Sequence[Mapping[str, Any]]) -> None:
         """Training begins; the rows of an earlier part of the same run, where it was resumed."""
 
-    def step(self, row: Mapping[str, Any]) -> None:
+    def log_step(self, row: Mapping[str, Any]) -> None:
         """An optimizer step, as steps.jsonl keeps it."""
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
         """An evaluation, as the record's metrics.epochs keeps it."""
 
     def finish(self, record: Mapping[str, Any] | None) -> None:
@@ -44,18 +44,18 @@ class NoLogger:
     """``logger=none``."""
 
     def start(self, steps: Sequence[Mapping[str, Any]], epochs: Sequence[Mapping[str, Any]]) -> None: ...
-    def step(self, row: Mapping[str, Any]) -> None: ...
-    def epoch(self, row: Mapping[str, Any]) -> None: ...
+    def log_step(self, row: Mapping[str, Any]) -> None: ...
+    def log_epoch(self, row: Mapping[str, Any]) -> None: ...
     def finish(self, record: Mapping[str, Any] | None) -> None: ...
 
 
 class WandbLogger:
-    """``logger=wandb``: one wandb run a cell, under an id made of the cell's key, the same when it is resumed.
+    """``logger=wandb``: one wandb run for each of ours, under an id made of its hash, the same when it is resumed.
 
-    Whatever wandb raises is told in one line, once, and the run goes on without it. Offline runs are whole in each
-    part: a resumed one writes the earlier rows again, since wandb cannot append to an offline run.
+    The first error of wandb is printed in one line, and the run continues without it. An offline run is complete in
+    each session: a resumed one writes the earlier rows again, since wandb cannot append to an offline run.
 
-    folder: where wandb puts its own folder ``wandb``. key: of the cell. config: what wandb shows beside the curves.
+    folder: where wandb puts its own folder ``wandb``. key: the run's hash. config: what wandb shows beside the curves.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class WandbLogger:
         self._guarded(lambda: self._init(resumed=bool(steps)))
         at = {row["step"]: row for row in epochs}
         for row in steps:
-            self.step(row)
+            self.log_step(row)
             if row["step"] in at:
-                self.epoch(at[row["step"]])
+                self.log_epoch(at[row["step"]])
 
     def _init(self, resumed: bool) -> None:
         mode = mode_here()
@@ -90,11 +90,11 @@ class WandbLogger:
             settings=self.wandb.Settings(**{name: one for name, one in SETTINGS.items() if name in known}),
         )
 
-    def step(self, row: Mapping[str, Any]) -> None:
+    def log_step(self, row: Mapping[str, Any]) -> None:
         values = {f"train/{name}": value for name, value in row.items() if name not in ("step", "epoch")}
         self._log(row, values | {"epoch": row["epoch"]})
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
         self._log(row, {f"selection/{name}": value for name, value in row["selection"].items()})
 
     def _log(self, row: Mapping[str, Any], values: dict[str, Any]) -> None:
@@ -112,19 +112,19 @@ class WandbLogger:
         self.run = None
 
     def _guarded(self, work: Callable[[], Any]) -> None:
-        """Do it, unless wandb failed before; the first failure is told."""
+        """Do it, unless wandb failed before; the first failure is printed."""
         if self.failed:
             return
         try:
             work()
         except Exception as error:  # wandb's errors have no common base, and none may end a run
             self.failed = True
-            self.say(f"warning: wandb failed ({first_line(error)}); the run goes on without it")
+            self.say(f"warning: wandb failed ({first_line(error)}); the run continues without it")
 
 
 def make_logger(
     wanted: str, folder: Path, key: str, name: str, config: Mapping[str, Any], say: Callable[[str], None]
-) -> Logger:
+) -> MetricLogger:
     """The logger that the configuration names. Raises UserError where its package is missing."""
     if wanted == "none":
         return NoLogger()

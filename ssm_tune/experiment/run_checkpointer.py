@@ -1,225 +1,165 @@
-"""One process's part of a run: what the run has gathered, saved in time and when a signal asks to stop."""
+"""Saves a run's state in time, and ends the run when a signal has asked for it."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-
-from ssm_tune.experiment.setup import Prepared
-from ssm_tune.experiment.signals import Interruption
-from ssm_tune.experiment.state import Answers, Evaluated, State
-from ssm_tune.generation.predict import Predictions
+from ssm_tune.experiment.setup import Experiment
+from ssm_tune.experiment.signals import StopRequest
+from ssm_tune.experiment.state import RunState, pack, unpack
 from ssm_tune.records.provenance import peak_memory_bytes
-from ssm_tune.tasks.base import Scored
 from ssm_tune.training.checkpoint import Checkpoint, Checkpoints
 from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup
-from ssm_tune.training.recompute_plan import RecomputePlan
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Stopped
 
 SHARE = 20
-"""Checkpoints at intervals and epochs take at most one part in so many of the time."""
-_PLAIN = ("frozen", "epochs", "seconds", "generated", "diverged", "trained", "sessions", "elapsed", "peak_memory")
+"""Checkpoints at intervals and after epochs take at most one part in so many of the time."""
 
 
-class Session:
-    """An ``answering.Watch``: saves ``state`` and ``training`` when it is time to, and ends the run when asked to.
+class RunCheckpointer:
+    """Holds a run's ``state`` and, once it is attached, its trainer, and saves both.
 
-    begun: when this process began with the cell, by time.perf_counter. world: the processes that have the same state;
-    the leading one alone saves it.
+    Evaluations call ``poll`` and ``on_batch_end``, training ``on_step_end``, and the run ``maybe_save`` where a part of
+    it is done. started: when this process began with the run, by time.perf_counter. group: the processes that have the
+    same state, of which rank 0 alone saves it.
     """
 
     def __init__(
         self,
-        prepared: Prepared,
+        experiment: Experiment,
         folder: Path,
-        interruption: Interruption,
-        begun: float,
-        world: ProcessGroup = SINGLE_PROCESS,
+        stop_request: StopRequest,
+        started: float,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.prepared, self.folder, self.interruption, self.world = prepared, folder, interruption, world
-        self.checkpoints = Checkpoints(folder, {"cell": prepared.key, "device": prepared.backend["device"]})
-        self.state = State()
-        self.training: Trainer | None = None
-        self.plan: RecomputePlan | None = None
-        self._waiting: Checkpoint | None = None  # what the training that is yet to be made goes on from
-        self._begun = begun
+        self.experiment, self.folder, self.stop_request, self.group = experiment, folder, stop_request, group
+        identity = {"cell": experiment.key, "device": experiment.backend["device"]}
+        self.checkpoints = Checkpoints(folder, identity)
+        self.state = RunState()
+        self.trainer: Trainer | None = None
+        self._pending: Checkpoint | None = None  # resumed from by the trainer, once it is attached
+        self._started = started
         self._phase: tuple[str, float] | None = None
-        self._units, self._written, self._cost = 0, time.monotonic(), 0.0
+        self._units = 0  # steps and batches since the last checkpoint
+        self._saved = time.monotonic()
+        self._cost = 0.0  # seconds that the last checkpoint took
 
-    def resume(self, checkpoint: Checkpoint) -> str:
-        """Go on from a checkpoint; a line that says from where."""
-        self.state = _state(checkpoint)
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint; the trainer does when it is attached."""
+        self.state = unpack(checkpoint)
         self.state.sessions += 1
-        self._begun -= self.state.elapsed
-        self._waiting = checkpoint
-        return f"resuming this cell ({self.where()})"
+        self._started -= self.state.elapsed
+        self._pending = checkpoint
 
-    def adopt(self, training: Trainer) -> None:
-        """Take the run's training under watch, where it was left if it had begun."""
-        if self._waiting is not None and "training" in self._waiting.values:
+    def attach_trainer(self, trainer: Trainer) -> None:
+        """Save the trainer's state from now on, after loading what the checkpoint has of it."""
+        if self._pending is not None and "training" in self._pending.values:
             parts = ("parameters/", "optimizer/")
-            tensors = {name: value for name, value in self._waiting.tensors.items() if name.startswith(parts)}
-            training.load(self._waiting.values["training"], tensors)
-        self.training, self._waiting = training, None
+            tensors = {name: value for name, value in self._pending.tensors.items() if name.startswith(parts)}
+            trainer.load(self._pending.values["training"], tensors)
+        self.trainer, self._pending = trainer, None
 
     def poll(self) -> None:
-        """Raise Stopped, with the state saved, if a signal has asked for it."""
-        self._stop(self.world.stop_requested(self.interruption.signal))
+        """Save and raise Stopped if a signal has asked for it."""
+        self._stop(self.group.stop_requested(self.stop_request.signal))
 
-    def tick(self) -> None:
-        """An evaluation's batch is done: save if it is time."""
+    def on_batch_end(self) -> None:
+        """After an evaluation's batch: save if it is time."""
         self.poll()
         self._count(1)
 
-    def stepped(self, steps: int) -> None:
-        """So many training steps are done, in every process: save if it is time."""
-        self._stop(self.world.stop_agreed(self.interruption.signal))
+    def on_step_end(self, steps: int) -> None:
+        """After so many training steps, in every process: save if it is time."""
+        self._stop(self.group.stop_agreed(self.stop_request.signal))
         self._count(steps)
+
+    def maybe_save(self) -> None:
+        """After an evaluation or the whole training, in every process: save, unless that takes too much time."""
+        self._stop(self.group.stop_agreed(self.stop_request.signal))
+        if time.monotonic() - self._saved >= SHARE * self._cost:
+            self.save()
 
     def _stop(self, signal: int | None) -> None:
         if signal is not None:
             self.save()
-            raise Stopped(f"stopped, and saved ({self.where()}): the same command goes on from there", signal)
+            raise Stopped(f"stopped, and saved ({self.progress()}): the same command resumes from there", signal)
 
     def _count(self, units: int) -> None:
         self._units += units
-        wanted = self.prepared.config.checkpoint
-        due = time.monotonic() - self._written >= max(60 * wanted.minutes, SHARE * self._cost)
-        if due or (wanted.steps is not None and self._units >= wanted.steps):
-            self.save()
-
-    def milestone(self) -> None:
-        """An evaluation or the whole training is done, in every process: save, unless that would take too large a share
-        of the time."""
-        self._stop(self.world.stop_agreed(self.interruption.signal))
-        if time.monotonic() - self._written >= SHARE * self._cost:
+        settings = self.experiment.config.checkpoint
+        due = time.monotonic() - self._saved >= max(60 * settings.minutes, SHARE * self._cost)
+        if due or (settings.steps is not None and self._units >= settings.steps):
             self.save()
 
     def save(self) -> None:
         """Write a checkpoint. Raises UserError where it cannot be written."""
-        self._settle()
-        if not self.world.is_rank_zero:
+        self._add_phase_time()
+        if not self.group.is_rank_zero:
             return
         before = time.monotonic()
         self.state.elapsed = self.elapsed()
         self.state.peak_memory = self.peak_memory()
         self.checkpoints.save(self._checkpoint())
-        self._written = time.monotonic()
-        self._cost = self._written - before
+        self._saved = time.monotonic()
+        self._cost = self._saved - before
         self._units = 0
-        if self._phase is not None:  # what was just spent is not the phase's
+        if self._phase is not None:  # the time of the checkpoint is not the phase's
             self._phase = (self._phase[0], time.perf_counter())
 
-    def how(self) -> dict[str, Any]:
-        """How the cell is trained here: what changes its numbers by rounding at most."""
-        train = self.prepared.config.train
-        return {
-            "processes": self.world.size, "micro_batch": train.micro_batch, "deterministic": train.deterministic,
-            "recomputed_blocks": 0 if self.plan is None else self.plan.recompute.whole,
-            "partly_recomputed_blocks": 0 if self.plan is None else self.plan.recompute.partly,
-        }  # fmt: skip
+    def _checkpoint(self) -> Checkpoint:
+        checkpoint = pack(self.state)
+        if self.trainer is not None:
+            checkpoint.values["training"] = self.trainer.state()
+            if not self.state.trained:
+                checkpoint.tensors |= self.trainer.tensors()
+        elif self._pending is not None and "training" in self._pending.values:
+            checkpoint.values["training"] = self._pending.values["training"]
+            checkpoint.tensors = self._pending.tensors | checkpoint.tensors
+        return checkpoint
 
     def elapsed(self) -> float:
         """Seconds that the run has taken so far, in all its sessions."""
-        return time.perf_counter() - self._begun
+        return time.perf_counter() - self._started
 
     def peak_memory(self) -> int | None:
-        """As ``provenance.peak_memory_bytes`` has it, over all sessions."""
-        here = peak_memory_bytes(self.prepared.model.device)
+        """As ``provenance.peak_memory_bytes``, over all sessions."""
+        here = peak_memory_bytes(self.experiment.model.device)
         known = [one for one in (here, self.state.peak_memory) if one is not None]
         return max(known, default=None)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the time inside to the state's seconds of a phase."""
+        """Add the time inside the block to the state's seconds of a phase."""
         self._phase = (phase, time.perf_counter())
         try:
             yield
         finally:
-            self._settle()
+            self._add_phase_time()
             self._phase = None
 
-    def where(self) -> str:
-        """How far the run is, in words."""
-        parts = []
-        if self.state.trained:
-            parts.append("training done")
-        elif (step := self._step()) is not None:
-            parts.append(f"step {step}")
-        parts += [f"{label}: {len(one.texts)} answered" for label, one in self.state.answered.items()]
-        return ", ".join(parts) or "before the first step"
-
-    def _step(self) -> int | None:
-        if self.training is not None:
-            return self.training.position.step
-        waiting = self._waiting.values.get("training") if self._waiting else None
-        return waiting["position"]["step"] if waiting else None
-
-    def _settle(self) -> None:
+    def _add_phase_time(self) -> None:
         if self._phase is not None:
             name, since = self._phase
             now = time.perf_counter()
             self.state.seconds[name] = (self.state.seconds[name] or 0.0) + now - since
             self._phase = (name, now)
 
-    def _checkpoint(self) -> Checkpoint:
-        values, tensors = _packed(self.state)
-        if self.training is not None:
-            values["training"] = self.training.state()
-            if not self.state.trained:
-                tensors |= self.training.tensors()
-        elif self._waiting is not None and "training" in self._waiting.values:
-            values["training"] = self._waiting.values["training"]
-            tensors = self._waiting.tensors | tensors
-        return Checkpoint(values, tensors)
+    def progress(self) -> str:
+        """How far the run is, in words."""
+        parts = []
+        if self.state.trained:
+            parts.append("training done")
+        elif (step := self._step()) is not None:
+            parts.append(f"step {step}")
+        parts += [f"{label}: {len(one.texts)} predictions" for label, one in self.state.predicting.items()]
+        return ", ".join(parts) or "before the first step"
 
-
-def _packed(state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The state as JSON values and tensors. While training lasts, the last evaluation is not worth keeping."""
-    values: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
-    values["started"] = state.started.isoformat()
-    values["answered"] = {
-        label: {"outputs": list(one.texts.items()), "tokens": one.tokens} for label, one in state.answered.items()
-    }
-    values["last_is_best"] = state.last is state.best
-    tensors: dict[str, Tensor] = {}
-    kept = {"best": state.best}
-    if state.trained and state.last is not state.best:
-        kept["last"] = state.last
-    for which, evaluated in kept.items():
-        values[which] = None
-        if evaluated is not None:
-            plain = {field.name: getattr(evaluated, field.name) for field in dataclasses.fields(evaluated)}
-            tensors |= {f"{which}/{name}": tensor for name, tensor in plain.pop("tensors").items()}
-            values[which] = plain | {"report": evaluated.report and dataclasses.asdict(evaluated.report)}
-    return values, tensors
-
-
-def _state(checkpoint: Checkpoint) -> State:
-    """What ``_packed`` has packed."""
-    values = checkpoint.values
-    state = State(started=datetime.fromisoformat(values["started"]), **{name: values[name] for name in _PLAIN})
-    for label, one in values["answered"].items():
-        state.answered[label] = Predictions(dict(one["outputs"]), one["tokens"])
-    state.best = _evaluated(checkpoint, "best")
-    state.last = state.best if values["last_is_best"] else _evaluated(checkpoint, "last")
-    return state
-
-
-def _evaluated(checkpoint: Checkpoint, which: str) -> Evaluated | None:
-    plain = checkpoint.values.get(which)
-    if plain is None:
-        return None
-    mark = f"{which}/"
-    tensors = {name.removeprefix(mark): t for name, t in checkpoint.tensors.items() if name.startswith(mark)}
-    report = plain.pop("report")
-    answers = report and Answers(report["outputs"], Scored(**report["scored"]))
-    return Evaluated(**plain, tensors=tensors, report=answers)
+    def _step(self) -> int | None:
+        if self.trainer is not None:
+            return self.trainer.position.step
+        pending = self._pending.values.get("training") if self._pending else None
+        return pending["position"]["step"] if pending else None

@@ -1,4 +1,4 @@
-"""From a checked configuration to everything a run needs, cheap and refusable things first."""
+"""The second part of a run's setup: the model, and with it everything that the run needs."""
 
 from __future__ import annotations
 
@@ -11,35 +11,33 @@ from typing import Any
 import torch
 
 from ssm_tune.config.groups import changed_options, family_of
-from ssm_tune.config.protocol import resolved_protocol
 from ssm_tune.config.schema import Config
-from ssm_tune.data.selection import examples_of_run, within_token_limit
+from ssm_tune.data.selection import within_token_limit
+from ssm_tune.experiment.load_data import LoadedData, load_data
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Method, load_method
 from ssm_tune.models.config import FAMILIES
 from ssm_tune.models.load import choose_device, choose_dtype, load_model, name_of
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import model_hash
-from ssm_tune.models.source import model_name
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.ops.backend import Choice, choose
 from ssm_tune.records.record import RECORD_NAME
 from ssm_tune.records.run_id import digest, folder_name
 from ssm_tune.records.trial import TRIAL_NAME
-from ssm_tune.tasks.base import Dataset, Roles, Task, load_task
-from ssm_tune.tasks.splits import hold_out_validation
-from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup, micro_batches
-from ssm_tune.training.settings import TrainSettings, adapter_dtype, total_steps, train_settings
+from ssm_tune.tasks.base import Dataset, Roles, Task
+from ssm_tune.training.settings import TrainSettings, adapter_dtype, total_steps
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.files import decode_json, read_bytes, require_writable
+from ssm_tune.utils.files import decode_json, read_bytes
 
 
 @dataclass
-class Prepared:
-    """A cell, ready to run.
+class Experiment:
+    """Everything that a run needs, resolved: nothing is left to ``auto`` or null.
 
-    revision: the hub commit of the weights, if they come from there. left_out: by split, the ids of examples that the
-    protocol finds too long. notes: what the record's reader must know.
+    reported_split: as in ``LoadedData``. revision: the hub commit of the weights, if they come from there. hashes: of
+    data, model and tokenizer. left_out: by split, the ids of examples that the protocol finds too long. notes: what the
+    record's reader must know.
     """
 
     config: Config
@@ -47,6 +45,7 @@ class Prepared:
     method: Method
     dataset: Dataset
     roles: Roles
+    reported_split: str | None
     protocol: str
     model: Mamba
     model_name: str
@@ -63,6 +62,7 @@ class Prepared:
 
     @property
     def cell(self) -> dict[str, Any]:
+        """What the run is, in names: the record's section of that name."""
         return {
             "model": self.model_name,
             "data": self.dataset.name,
@@ -74,9 +74,9 @@ class Prepared:
         }
 
     @property
-    def scored(self) -> str:
-        """The split whose scores are what the run is for."""
-        return self.roles.selection if self.config.trial else self.roles.report
+    def scored_split(self) -> str:
+        """The split whose scores the run is for."""
+        return self.reported_split or self.roles.selection
 
     @property
     def backend(self) -> dict[str, str]:
@@ -117,56 +117,59 @@ class Prepared:
 
     @property
     def folder(self) -> Path:
+        """Where the run writes its files."""
         changed = changed_options({"name": self.method.name, **self.method.options})
         cell = {**self.cell, "method_options": changed}
         return Path(self.config.output_dir) / self.config.kept_in / self.task.name / folder_name(cell, self.key)
 
 
-def prepare(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Prepared:
-    """Resolve everything that ``auto`` and null leave open, load data, tokenizer and model.
-
-    world: the processes that share each batch.
-    Raises UserError for whatever the user can mend.
-    """
-    task, method = load_task(config.task), load_method(config.method)
+def build_experiment(config: Config, data: LoadedData | None = None) -> Experiment:
+    """Load the model, and the data unless they are given. Raises UserError."""
+    data = data or load_data(config)
+    method = load_method(config.method)
     method.check_family(FAMILIES[family_of(config.model)])
     device = choose_device(config.device)
     dtype = choose_dtype(config.model["dtype"], device)
     if config.backend == "mamba_ssm" and method.sets_initial_state:
         raise UserError(f"method={method.name}: mamba-ssm's scan takes no initial state; leave backend=auto")
     kernels = choose(config.backend, device, dtype)
-    require_writable(Path(config.output_dir), "output_dir")
-    data = dataclasses.asdict(config.data)
-    protocol = resolved_protocol(config.protocol, data)
-    dataset = task.load(data, protocol)
-    roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
-    if roles.selection == "carved":
-        dataset = hold_out_validation(dataset)
-    dataset = examples_of_run(dataset, roles, config.splits.selection_examples, config.trial)
-    task.check_scoring(dataset.splits[roles.selection if config.trial else roles.report])  # a trial has no reported one
-    name = model_name(config.model)
-    train, source = train_settings(config, protocol, name)
-    micro_batches(train.batch_size, config.train.micro_batch, world)  # refuses what does not divide
-    total_steps(len(dataset.splits[roles.train]), train)  # refuses a batch larger than the training set
     model, tokenizer, revision = load_model(config.model, device, dtype)
-    dataset, left_out, notes = within_token_limit(dataset, task, protocol, tokenizer)
-    total_steps(len(dataset.splits[roles.train]), train)
-    decode = DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id)
-    return Prepared(
-        config, task, method, dataset, roles, protocol, model, name, tokenizer, revision, train, decode, source,
-        adapter_dtype(config, source, dtype),
-        {"data": dataset.hash, "model": model.checkpoint_hash or model_hash(model), "tokenizer": tokenizer.hash},
-        left_out, [*task.notes, *notes], kernels,
-    )  # fmt: skip
+    dataset, left_out, notes = within_token_limit(data.dataset, data.task, data.protocol, tokenizer)
+    total_steps(len(dataset.splits[data.roles.train]), data.train)  # a batch larger than what is left is refused
+    return Experiment(
+        config=config,
+        task=data.task,
+        method=method,
+        dataset=dataset,
+        roles=data.roles,
+        reported_split=data.reported_split,
+        protocol=data.protocol,
+        model=model,
+        model_name=data.model_name,
+        tokenizer=tokenizer,
+        revision=revision,
+        train=data.train,
+        decode=DecodeSettings(**dataclasses.asdict(config.decode), eos_id=tokenizer.eos_id),
+        learning_rate_source=data.learning_rate_source,
+        adapter_dtype=adapter_dtype(config, data.learning_rate_source, dtype),
+        hashes={
+            "data": dataset.hash,
+            "model": model.checkpoint_hash or model_hash(model),
+            "tokenizer": tokenizer.hash,
+        },
+        left_out=left_out,
+        notes=[*data.task.notes, *notes],
+        kernels=kernels,
+    )
 
 
-def check_model(prepared: Prepared) -> None:
+def check_same_checkpoint(experiment: Experiment) -> None:
     """Raise UserError where the results folder has a run of another checkpoint or tokenizer under this model's name.
 
-    It looks at one such run: that one was held against those before it. Checkpoint folders alone change unnoticed;
-    a hub's have revisions, an embedded model comes with the package.
+    One such run is looked at: it was compared with those before it. Only checkpoint folders can change unnoticed: a
+    model of the hub has revisions, an embedded one comes with the package.
     """
-    section, output = prepared.config.model, Path(prepared.config.output_dir)
+    section, output = experiment.config.model, Path(experiment.config.output_dir)
     if section["source"] != "folder":
         return
     paths = chain((output / "runs").rglob(RECORD_NAME), (output / "trials").rglob(TRIAL_NAME))
@@ -175,14 +178,14 @@ def check_model(prepared: Prepared) -> None:
             run = decode_json(read_bytes(path))
             name, hashes = run["cell"]["model"], run["hashes"]
         except (UserError, ValueError, KeyError, TypeError):
-            continue  # damaged: whoever reads all records says so
-        if name != prepared.model_name:
+            continue  # damaged: reported where all records are read
+        if name != experiment.model_name:
             continue
         for what, part in (("checkpoint", "model"), ("tokenizer", "tokenizer")):
-            if hashes[part] not in (None, prepared.hashes[part]):
+            if hashes[part] not in (None, experiment.hashes[part]):
                 raise UserError(
                     f"model.path={section['path']}: the {what} of {name} has changed: {path.parent} ran with "
-                    f"{str(hashes[part])[:12]}, this is {str(prepared.hashes[part])[:12]}; call it by another name "
+                    f"{str(hashes[part])[:12]}, this is {str(experiment.hashes[part])[:12]}; call it by another name "
                     "(model.name=NAME), or keep its results apart (output_dir=DIR)"
                 )
         return

@@ -34,7 +34,7 @@ class Watch(Protocol):
     def poll(self) -> None:
         """Called for every token that is decoded, or every few; there is nothing new to save."""
 
-    def tick(self) -> None:
+    def on_batch_end(self) -> None:
         """Called after every batch, whose predictions are in ``Predictions``."""
 
 
@@ -42,7 +42,7 @@ class Unwatched:
     """A ``Watch`` that does nothing."""
 
     def poll(self) -> None: ...
-    def tick(self) -> None: ...
+    def on_batch_end(self) -> None: ...
 
 
 def predict(
@@ -82,7 +82,7 @@ def predict(
             predictions.texts[at] = tokenizer.decode(tokens, clean_up)
         if mode == "classify":
             report(len(predictions.texts), len(examples))
-        watching.tick()
+        watching.on_batch_end()
 
     skip = set(predictions.texts)
     try:

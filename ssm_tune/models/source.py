@@ -71,7 +71,7 @@ def resolve(
     if isinstance(path_or_name, PretrainedSource):
         return path_or_name
     name = str(path_or_name)
-    local = _at_hand(path_or_name)
+    local = folder_at_hand(path_or_name)
     if local is None:
         return PretrainedSource(name, *model_folder(name, revision, wanted))
     if revision is not None:
@@ -79,7 +79,7 @@ def resolve(
     return PretrainedSource(name, local)
 
 
-def _at_hand(path_or_name: str | Path) -> Path | None:
+def folder_at_hand(path_or_name: str | Path) -> Path | None:
     """The folder that a name stands for without the hub; None for a hub id."""
     name = str(path_or_name)
     if isinstance(path_or_name, str) and name in embedded_models():

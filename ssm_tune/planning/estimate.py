@@ -12,9 +12,9 @@ from typing import Any
 from ssm_tune.config.compose import Composer
 from ssm_tune.config.schema import Config
 from ssm_tune.data.token_cache import tokenized_training_set
-from ssm_tune.experiment.base_model import frozen_path
-from ssm_tune.experiment.run import captures, memory_plan
-from ssm_tune.experiment.setup import Prepared, prepare
+from ssm_tune.experiment.base_model import base_model_path
+from ssm_tune.experiment.memory_plan import plan_memory, uses_cuda_graphs
+from ssm_tune.experiment.setup import Experiment, build_experiment
 from ssm_tune.methods.base import attach
 from ssm_tune.ops.cuda.graph import Capture, CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
@@ -130,56 +130,58 @@ class Planner:
     def _plan_group(self, group: list[tuple[int, Cell, Config]]) -> None:
         """Plan runs that differ in seed alone."""
         begun = time.perf_counter()
-        prepared = prepare(group[0][2])
+        experiment = build_experiment(group[0][2])
         sequences = tokenized_training_set(
-            prepared.dataset.splits[prepared.roles.train], prepared.task, prepared.tokenizer
+            experiment.dataset.splits[experiment.roles.train], experiment.task, experiment.tokenizer
         )
         loading = time.perf_counter() - begun
-        adapter = attach(prepared.model, prepared.method, seed=prepared.config.seed, dtype=prepared.adapter_dtype)
-        captured = captures(prepared)
-        memory_plan(prepared, sequences).apply(prepared.model)
-        micro_batch = prepared.config.train.micro_batch
+        adapter = attach(
+            experiment.model, experiment.method, seed=experiment.config.seed, dtype=experiment.adapter_dtype
+        )
+        captured = uses_cuda_graphs(experiment)
+        plan_memory(experiment, sequences).apply(experiment.model)
+        micro_batch = experiment.config.train.micro_batch
 
         def capture() -> Capture | None:
-            return CudaCapture(prepared.model.device) if captured else None
+            return CudaCapture(experiment.model.device) if captured else None
 
         measured: Measured | None = None
         for number, cell, config in group:
-            work = workload(prepared, sequences, config.seed, captured, self._scores_frozen(prepared))
+            work = workload(experiment, sequences, config.seed, captured, self._scores_frozen(experiment))
             label = label_of(cell.overrides)
             try:
-                measured = measure(adapter, work, prepared.decode, capture, measured, micro_batch)
+                measured = measure(adapter, work, experiment.decode, capture, measured, micro_batch)
             except DoesNotFit as failure:
-                found = Planned(label, "does not fit", advice(failure, prepared), work)
+                found = Planned(label, "does not fit", advice(failure, experiment), work)
             else:
                 found = Planned(label, "planned", "", work, measured, hours(work, measured, loading))
             self._found[number] = found
 
-    def _scores_frozen(self, prepared: Prepared) -> bool:
+    def _scores_frozen(self, experiment: Experiment) -> bool:
         """Whether the next run scores the base model: once for all runs that share its predictions."""
-        path = frozen_path(prepared)
-        if not prepared.config.frozen or path in self._frozen or path.exists():
+        path = base_model_path(experiment)
+        if not experiment.config.frozen or path in self._frozen or path.exists():
             return False
         self._frozen.add(path)
         return True
 
 
-def workload(prepared: Prepared, sequences: Any, seed: int, captured: bool, frozen: bool) -> Workload:
-    """A prepared run's work with another seed, which orders the examples."""
-    settings, every = dataclasses.replace(prepared.train, seed=seed), prepared.config.train.evaluate_every
+def workload(experiment: Experiment, sequences: Any, seed: int, captured: bool, frozen: bool) -> Workload:
+    """A run's work with another seed, which orders the examples."""
+    settings, every = dataclasses.replace(experiment.train, seed=seed), experiment.config.train.evaluate_every
     tokens, batches = training_work(sequences.lengths(), sequences.labels.tolist(), settings, captured)
     per_epoch, last = total_steps(len(sequences), settings)
     evaluated = evaluations(
-        prepared.dataset.splits,
-        prepared.roles,
-        prepared.task,
-        prepared.tokenizer,
-        prepared.decode,
+        experiment.dataset.splits,
+        experiment.roles,
+        experiment.task,
+        experiment.tokenizer,
+        experiment.decode,
         times=(math.ceil(last / per_epoch) - 1) // every + 1,
         frozen=frozen,
-        cuda=prepared.model.device.type == "cuda",
+        cuda=experiment.model.device.type == "cuda",
     )
-    return Workload(prepared.task.mode, last, tokens, batches, evaluated)
+    return Workload(experiment.task.mode, last, tokens, batches, evaluated)
 
 
 def hours(work: Workload, measured: Measured, loading: float = 0.0) -> dict[str, float]:
@@ -193,10 +195,10 @@ def hours(work: Workload, measured: Measured, loading: float = 0.0) -> dict[str,
     return found | {"total": sum(found.values())}
 
 
-def advice(failure: DoesNotFit, prepared: Prepared) -> str:
+def advice(failure: DoesNotFit, experiment: Experiment) -> str:
     """One line: the phase, the batch, its length, and what would fit."""
     what = f"out of memory in {failure.phase}: {failure.rows} x {failure.length} tokens at a time do not fit"
-    name = prepared.model_name
+    name = experiment.model_name
     if not failure.fits:
         return f"{what}, nor does a single example of that length: take a smaller model than {name}, or a larger GPU"
     setting = "train.micro_batch" if failure.phase == "training" else "decode.batch_size"

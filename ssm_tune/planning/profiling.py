@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.collator import pad_prompts
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.generation.batches import PROMPTS_TOGETHER
@@ -67,7 +68,7 @@ def training_on_random_tokens(
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(adapter.model.config.vocab_size, (2 * READ_EVERY * rows, length + 1), generator=generator)
     sequences = [TokenizedExample(tokens, min(-(-labels // rows), length)) for tokens in drawn.tolist()]
-    settings = TrainSettings(epochs=10**6, batch_size=rows, learning_rate=RATE, seed=0)
+    settings = TrainSettings.of(TrainConfig(epochs=10**6), RATE, rows, seed=0)
     training = Trainer(adapter, sequences, settings, 0, capture, micro_batch, check=False)
     adapter.model.train()
     return training

@@ -14,7 +14,7 @@ def summary(record: Any) -> str:
     split = record["splits"]["report"]
     lines = [f"{'scores on ' + split:<26}" + "".join(f"{heading(name):>{_width(name)}}" for name in names)]
     if metrics["frozen"]:
-        lines.append(_row("frozen model", metrics["frozen"]["values"], names))
+        lines.append(_row("base model", metrics["frozen"]["values"], names))
     cell = record["cell"]
     lines.append(_row(f"{cell['method']}, epoch {metrics['best']['epoch']}", metrics["best"]["report"], names))
     if metrics["last"]["epoch"] != metrics["best"]["epoch"]:

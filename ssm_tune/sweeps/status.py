@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.config.schema import Config
-from ssm_tune.experiment.run_lock import CLAIMS_NAME, Attempt, alive, last_attempt
+from ssm_tune.experiment.lock_file import LockFile, is_held, newest_lock_file, read_lock_file
+from ssm_tune.experiment.run_lock import LOCKS_NAME
 from ssm_tune.records.record import RECORD_NAME, find_records, why_diverged
 from ssm_tune.records.run_id import request_hash
 from ssm_tune.records.trial import TRIAL_NAME, find_trials
 from ssm_tune.sweeps.older_records import ran_as_asked
-from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.files import decode_json, read_bytes
 
 STATUSES = ("done", "diverged", "running", "stale", "stopped", "failed", "missing")
 
@@ -47,21 +46,21 @@ class Results:
         for path, record in found:
             cell = record["cell"]
             self.records.setdefault((cell["task"], cell["method"], cell["seed"]), []).append((path, record))
-        self.attempts: dict[str, Attempt] = {}
+        self.attempts: dict[str, LockFile] = {}
         self.spent: dict[str, float] = {}
-        for claims in sorted(self.runs.glob(f"*/{CLAIMS_NAME}/*/")):
-            self._note(last_attempt(claims))
-        for path in sorted(self.runs.glob(f"*/{CLAIMS_NAME}/unprepared-*.json")):
-            self._note(_unprepared(path))
+        for claims in sorted(self.runs.glob(f"*/{LOCKS_NAME}/*/")):
+            self._note(newest_lock_file(claims))
+        for path in sorted(self.runs.glob(f"*/{LOCKS_NAME}/unprepared-*.json")):
+            self._note(read_lock_file(path))
 
-    def _note(self, attempt: Attempt | None) -> None:
+    def _note(self, attempt: LockFile | None) -> None:
         """Keep the latest attempt at what was asked for."""
-        if attempt is None or not (key := attempt.said.get("asked")):
+        if attempt is None or not (key := attempt.contents.get("asked")):
             return
         known = self.attempts.get(key)
-        if known is None or known.beat < attempt.beat:
+        if known is None or known.heartbeat < attempt.heartbeat:
             self.attempts[key] = attempt
-        self.spent[key] = self.spent.get(key, 0.0) + float(attempt.said.get("seconds") or 0.0)
+        self.spent[key] = self.spent.get(key, 0.0) + attempt.contents.get("seconds", 0.0)
 
     def state(self, config: Config) -> State:
         """The status of the run that ``config`` asks for."""
@@ -79,11 +78,11 @@ class Results:
     def folders(self) -> list[tuple[str, State]]:
         """Every run folder, by its path under runs/, with its status."""
         states = {}
-        for claims in self.runs.glob(f"*/{CLAIMS_NAME}/*/"):
+        for claims in self.runs.glob(f"*/{LOCKS_NAME}/*/"):
             folder = claims.parent.parent / claims.name
-            attempt = last_attempt(claims)
+            attempt = newest_lock_file(claims)
             if attempt is not None and folder.is_dir():
-                states[folder] = state_of(attempt, float(attempt.said.get("seconds") or 0.0))
+                states[folder] = state_of(attempt, attempt.contents.get("seconds", 0.0))
         for found in self.records.values():
             for path, record in found:
                 status = "done" if record["status"] == "completed" else "diverged"
@@ -91,24 +90,16 @@ class Results:
         return [(str(folder.relative_to(self.runs)), states[folder]) for folder in sorted(states)]
 
 
-def state_of(attempt: Attempt, spent: float) -> State:
+def state_of(attempt: LockFile, spent: float) -> State:
     """What the last attempt at a run without a record says."""
-    said, claims = attempt.said, attempt.path.parent
-    folder = claims.parent.parent / claims.name
+    contents, locks = attempt.contents, attempt.path.parent
+    folder = locks.parent.parent / locks.name
     if not attempt.ended:
-        status = "running" if alive(attempt) else "stale"
-        return State(status, attempt.who(), spent, folder)
-    outcome, error = str(said["outcome"]), str(said.get("error") or "")
-    if outcome == "done":  # its record is gone, or is another one's
+        status = "running" if is_held(attempt) else "stale"
+        return State(status, attempt.holder(), spent, folder)
+    if contents["outcome"] == "done":  # its record is gone, or is another one's
         return State("missing", "", spent)
-    return State(outcome, error, spent, folder)
-
-
-def _unprepared(path: Path) -> Attempt | None:
-    try:
-        return Attempt(path, decode_json(read_bytes(path)), path.stat().st_mtime)
-    except (UserError, ValueError, OSError):
-        return None
+    return State(contents["outcome"], contents.get("error", ""), spent, folder)
 
 
 def record_path(state: State) -> Path:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.config.schema import Config
-from ssm_tune.experiment.run_lock import ASKED, CLAIMS_NAME, Asked, Held, note_failure
-from ssm_tune.experiment.signals import interruptible, stopped_early, stopping
+from ssm_tune.experiment.load_data import load_data
+from ssm_tune.experiment.run_lock import LOCKS_NAME, Locked, Request, write_early_failure
+from ssm_tune.experiment.signals import note_signals, raise_stopped, stopped_early
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import why_diverged
 from ssm_tune.records.run_id import label_of, request_hash
 from ssm_tune.reporting.summary import summary
-from ssm_tune.training.distributed import is_rank_zero
+from ssm_tune.training.distributed import is_rank_zero, rank_zero_reports
 from ssm_tune.utils.errors import Stopped, UserError, first_line
 from ssm_tune.utils.files import atomic_write, encode_json
 
@@ -42,43 +43,42 @@ class Outcome:
     exit: int = 0
 
 
-def unprepared_path(config: Config) -> Path:
-    """Where a failure is noted that comes before the cell's folder is known."""
-    claims = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / CLAIMS_NAME
+def early_failure_path(config: Config) -> Path:
+    """Where a failure is noted that comes before the run's folder is known."""
+    claims = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / LOCKS_NAME
     return claims / f"unprepared-{request_hash(config)[:16]}.json"
 
 
 def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     """Run the cell and print what came of it. Raises what ends it: UserError, Stopped, anything."""
-    asked, unprepared = Asked(request_hash(config), label_of(overrides)), unprepared_path(config)
-    token = ASKED.set(asked)
+    request, early_failure = Request(request_hash(config), label_of(overrides)), early_failure_path(config)
     try:
-        with stopping():
-            # what a handler raises within torch's import is lost there, or aborts the process
-            with interruptible() as interruption:
-                from ssm_tune.experiment.run import run  # torch: not before the configuration is known to be good
-            if interruption.signal is not None:
-                raise stopped_early(interruption.signal)
-            finished = run(config)
-    except (Held, Stopped):
+        with raise_stopped():
+            with rank_zero_reports():
+                data = load_data(config)
+            # an exception raised by a signal's handler within torch's import is lost there, or aborts the process
+            with note_signals() as stop_request:
+                from ssm_tune.experiment.run import run  # torch: not before configuration and data are known to be good
+            if stop_request.signal is not None:
+                raise stopped_early(stop_request.signal)
+            result = run(config, data, request)
+    except (Locked, Stopped):
         raise
     except Exception as error:
-        if asked.claims is None and is_rank_zero():
-            note_failure(unprepared, asked, _line(error))
+        if not request.locked and is_rank_zero():
+            write_early_failure(early_failure, request, _line(error))
         raise
-    finally:
-        ASKED.reset(token)
     with suppress(OSError):
-        unprepared.unlink(missing_ok=True)
+        early_failure.unlink(missing_ok=True)
     if not is_rank_zero():
-        return outcome_of(finished.record, finished.path, finished.fresh)
-    return told(finished.record, finished.path, finished.fresh)
+        return outcome_of(result.record, result.path, result.is_new)
+    return told(result.record, result.path, result.is_new)
 
 
 def told(record: Any, path: Path, fresh: bool) -> Outcome:
     """The outcome of a cell that has its record, printed as it is made."""
     if not fresh:
-        print("this cell is done already (force=true runs it again)", file=sys.stderr)
+        print("this run is done already (force=true runs it again)", file=sys.stderr)
     outcome = outcome_of(record, path, fresh)
     if outcome.status == "diverged":
         print(f"ssm-tune: the run {outcome.line}", file=sys.stderr)
@@ -105,9 +105,9 @@ def run_cell(overrides: Sequence[str]) -> Outcome:
     from ssm_tune.config.compose import compose
 
     try:
-        with stopping():
+        with raise_stopped():
             return run_config(compose(overrides), overrides)
-    except Held as error:
+    except Locked as error:
         return Outcome("held", str(error))
     except Stopped as error:
         return Outcome("stopped", str(error), exit=128 + error.signal)

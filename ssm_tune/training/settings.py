@@ -4,29 +4,52 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from ssm_tune.config.schema import Config
+from ssm_tune.config.schema import Config, TrainConfig
 from ssm_tune.config.tuned import batch_size_of, learning_rate_of
-from ssm_tune.models.pretrained import DTYPES
 from ssm_tune.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """batch_size in examples; max_steps in optimizer steps (None: all epochs); saturation: stop when saturated."""
+    """What training depends on. Defaults and checks are those of ``config.schema.TrainConfig``.
+
+    epochs; max_steps: optimizer steps, None: all epochs. batch_size: examples. max_grad_norm: gradients are clipped to.
+    weight_decay, betas, eps: AdamW's. stop_when_saturated: end where the loss stays near 0, as the official code does.
+    """
 
     epochs: int
     batch_size: int
     learning_rate: float
     seed: int
-    max_steps: int | None = None
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    stop_when_saturated: bool = False
+    max_steps: int | None
+    max_grad_norm: float
+    weight_decay: float
+    betas: tuple[float, float]
+    eps: float
+    stop_when_saturated: bool
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, learning_rate: float, batch_size: int, seed: int, stop_when_saturated: bool = False
+    ) -> TrainSettings:
+        """The settings of a ``train`` section with what it leaves open."""
+        return cls(
+            epochs=config.epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            max_steps=config.max_steps,
+            max_grad_norm=config.max_grad_norm,
+            weight_decay=config.weight_decay,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            stop_when_saturated=stop_when_saturated,
+        )
 
 
 def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
@@ -42,28 +65,19 @@ def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
 
 
 def train_settings(config: Config, protocol: str, model: str) -> tuple[TrainSettings, str]:
-    """The settings of the optimizer, and where the learning rate comes from."""
-    wanted = config.train
+    """The settings for one run, and where the learning rate comes from. model: its name."""
     rate, source = learning_rate_of(config, model)
-    settings = TrainSettings(
-        epochs=wanted.epochs,
-        batch_size=batch_size_of(config, model),
-        learning_rate=rate,
-        seed=config.seed,
-        max_steps=wanted.max_steps,
-        max_grad_norm=wanted.max_grad_norm,
-        weight_decay=wanted.weight_decay,
-        betas=(wanted.beta1, wanted.beta2),
-        eps=wanted.eps,
-        stop_when_saturated=protocol == "paper",
-    )
-    return settings, source
+    batch_size = batch_size_of(config, model)
+    return TrainSettings.of(config.train, rate, batch_size, config.seed, protocol == "paper"), source
 
 
 def adapter_dtype(config: Config, source: str, model: torch.dtype) -> torch.dtype:
+    """The dtype of the trained parameters. source: where the learning rate comes from; model: its dtype."""
+    import torch
+
     wanted, tuned = config.train.adapter_dtype, config.tuned
     if wanted == "auto":
-        # rates that were found with bfloat16 adapters and moments (the paper's) belong to those: they differ in kind
+        # learning rates that were found with bfloat16 adapters and moments (the paper's) belong to those
         narrow = source == tuned["source"] and tuned["adapter_dtype"] == "bfloat16" and model == torch.bfloat16
-        return torch.bfloat16 if narrow else torch.float32
-    return DTYPES[wanted]
+        wanted = "bfloat16" if narrow else "float32"
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[wanted]

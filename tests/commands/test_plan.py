@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssm_tune.cli import main
+from ssm_tune.config.schema import TrainConfig
 from ssm_tune.planning import profiling as probe
 from ssm_tune.planning.workload import Batches, training_work
 from ssm_tune.records.record import read_record
@@ -62,7 +63,7 @@ def test_the_run_records_what_was_planned(settings: list[str], capsys: pytest.Ca
     # it has its record now, and costs nothing more
     [done] = planned(capsys, *CELL, *settings)
     assert (done["status"], done["hours"]) == ("done", None)
-    # the frozen model's answers are kept: another seed's run needs none
+    # the base model's answers are kept: another seed's run needs none
     [other] = planned(capsys, *CELL, *settings, "seed=1042")
     assert "frozen" not in {row["what"] for row in other["evaluations"]}
 
@@ -81,7 +82,7 @@ def test_cells_that_differ_in_seed_are_measured_once(
     plans = planned(capsys, *CELL, "task=glue_rte", "train.max_steps=1", "seed=42,42")
     assert len(timed) == 1  # one step has one shape
     assert plans[0]["milliseconds"] == plans[1]["milliseconds"]
-    assert [len(plan["evaluations"]) for plan in plans] == [3, 2]  # the first scores the frozen model for both
+    assert [len(plan["evaluations"]) for plan in plans] == [3, 2]  # the first scores the base model for both
 
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, name: str, rows_of: Any, most: int) -> None:
@@ -161,7 +162,7 @@ def test_steps_are_those_of_the_trainer(
 ) -> None:
     """Against the trainer's own choice of batches."""
     size = min(size, len(lengths))
-    settings = TrainSettings(epochs, size, 1e-3, seed, max_steps)
+    settings = TrainSettings.of(TrainConfig(epochs=epochs, max_steps=max_steps), 1e-3, size, seed)
     tokens, batches = training_work(lengths, [1] * len(lengths), settings, buckets=False)
     loop = Trainer.__new__(Trainer)
     loop.sequences, loop.settings, loop._batches = range(len(lengths)), settings, None  # type: ignore[assignment]

@@ -122,7 +122,7 @@ def test_a_resumed_run_keeps_its_id_and_tells_what_wandb_lacks(monkeypatch: pyte
         monkeypatch.setenv("WANDB_MODE", mode)
         one = WandbLogger(fake, tmp_path, "k" * 64, "name", {}, lambda line: None)
         one.start(steps, epochs)
-        one.step({"step": 4, "epoch": 2, "loss": 0.1})
+        one.log_step({"step": 4, "epoch": 2, "loss": 0.1})
         one.finish(None)
         assert [step for step, _ in fake.told("log")] == expected
         (init,) = fake.told("init")

@@ -44,11 +44,11 @@ MOMENTS: list[tuple[str, str, str, int, str]] = [
     ("checkpoint", "samsum", SYNC, 9, "before"),
     ("checkpoint", "samsum", RENAME, 6, "before"),
     ("record", "samsum", "ssm_tune.experiment.evaluate:write_jsonl", 2, "after"),
-    ("record", "samsum", "ssm_tune.methods.base:atomic_write", 1, "after"),
-    ("record", "samsum", "ssm_tune.experiment.run:write_record", 1, "before"),
+    ("record", "samsum", "ssm_tune.methods.adapter_files:atomic_write", 1, "after"),
+    ("record", "samsum", "ssm_tune.experiment.write_record:write_record", 1, "before"),
     ("record", "glue", "ssm_tune.records.record:encode_json", 1, "after"),
-    ("record", "glue", "ssm_tune.experiment.run:write_record", 1, "after"),
-    ("record", "samsum", "ssm_tune.experiment.run:shutil.rmtree", 1, "before"),
+    ("record", "glue", "ssm_tune.experiment.write_record:write_record", 1, "after"),
+    ("record", "samsum", "ssm_tune.training.checkpoint:Checkpoints.delete", 1, "before"),
 ]
 
 
@@ -173,9 +173,9 @@ def test_a_signal_saves_the_state_and_ends_the_run(
     kind, at, call = place
     assert runner.run(kind, tmp_path, at=at, call=call, when="before", signal=number) == 128 + number
     assert runner.seconds < 10
-    assert "the same command goes on from there" in runner.said()
+    assert "the same command resumes from there" in runner.said()
     assert not list(tmp_path.rglob("record.json"))
     assert runner.run(kind, tmp_path) == 0
-    assert "resuming this cell" in runner.said()
+    assert "resuming this run" in runner.said()
     assert result(tmp_path) == whole[kind]
     assert sessions(tmp_path) == 2

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from ssm_tune.experiment import run_lock as claim
-from ssm_tune.experiment.run_lock import Held, alive, claimed, claims_of, last_attempt
+from ssm_tune.experiment import run_lock as locks_module
+from ssm_tune.experiment.lock_file import STALE_SECONDS, is_held, newest_lock_file
+from ssm_tune.experiment.run_lock import Locked, file_lock, lock_folder, run_lock
 from ssm_tune.utils.errors import Stopped, UserError
 from ssm_tune.utils.process import this_process
 
@@ -28,14 +29,14 @@ def _race(folders: list[Path], log: Path, start: Any, seconds: float) -> None:
     start.wait()
     for folder in folders:
         try:
-            with claimed(folder):
+            with run_lock(folder):
                 if (folder / "record.json").exists():
                     continue
                 time.sleep(seconds)
                 with open(log, "a") as file:
                     file.write(f"{folder.name}\n")
                 (folder / "record.json").write_text("{}")
-        except Held:
+        except Locked:
             continue
 
 
@@ -64,11 +65,11 @@ def test_many_processes_race_for_many_cells_and_each_runs_once(
             assert racer.exitcode == 0
         ran = log.read_text().splitlines()
         assert sorted(set(ran)) == sorted(ran)
-        assert all((claims_of(folder) / "0.json").exists() for folder in folders)
+        assert all((lock_folder(folder) / "0.json").exists() for folder in folders)
 
 
 def _hold(folder: Path, held: Any) -> None:
-    with claimed(folder):
+    with run_lock(folder):
         held.set()
         time.sleep(600)
 
@@ -78,7 +79,7 @@ def killed_holder(folder: Path) -> None:
     holder = FORK.Process(target=_hold, args=(folder, held))
     holder.start()
     assert held.wait(60)
-    with pytest.raises(Held, match=f"pid {holder.pid}"), claimed(folder):
+    with pytest.raises(Locked, match=f"pid {holder.pid}"), run_lock(folder):
         pass
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
@@ -89,9 +90,9 @@ def test_exactly_one_takes_over_from_a_holder_that_was_killed(tmp_path: Path) ->
     for turn in range(5):
         folder, log, start = tmp_path / f"cell{turn}", tmp_path / f"{turn}.log", FORK.Event()
         killed_holder(folder)
-        last = last_attempt(claims_of(folder))
+        last = newest_lock_file(lock_folder(folder))
         assert last is not None
-        assert not alive(last)
+        assert not is_held(last)
         racers = [FORK.Process(target=_race, args=([folder], log, start, 0.3)) for _ in range(8)]
         for racer in racers:
             racer.start()
@@ -105,37 +106,37 @@ def test_a_look_at_an_old_state_never_gives_a_cell_to_two(tmp_path: Path, monkey
     """A process that saw the dead claim is slow; meanwhile another takes over, finishes, and a third begins."""
     folder = tmp_path / "cell"
     killed_holder(folder)
-    old = last_attempt(claims_of(folder))
-    with claimed(folder):
+    old = newest_lock_file(lock_folder(folder))
+    with run_lock(folder):
         pass
-    with claimed(folder):
+    with run_lock(folder):
         looks = iter([old])
-        real = claim.last_attempt
-        monkeypatch.setattr(claim, "last_attempt", lambda claims: next(looks, None) or real(claims))
-        with pytest.raises(Held), claimed(folder):
+        real = locks_module.newest_lock_file
+        monkeypatch.setattr(locks_module, "newest_lock_file", lambda locks: next(looks, None) or real(locks))
+        with pytest.raises(Locked), run_lock(folder):
             pass
 
 
 def test_no_more_processes_than_one_even_of_threads_and_calls_of_one_process(tmp_path: Path) -> None:
-    with claimed(tmp_path / "cell"), pytest.raises(Held, match="another process is running this cell"):
-        claimed(tmp_path / "cell").__enter__()
+    with run_lock(tmp_path / "cell"), pytest.raises(Locked, match="another process is running this run"):
+        run_lock(tmp_path / "cell").__enter__()
 
 
 def write(folder: Path, age: float, **said: object) -> None:
-    claims = claims_of(folder)
-    claims.mkdir(parents=True)
+    locks = lock_folder(folder)
+    locks.mkdir(parents=True)
     here = this_process()
-    (claims / "0.json").write_text(json.dumps({**here, "begun": "then", "outcome": None, **said}))
+    (locks / "0.json").write_text(json.dumps({**here, "begun": "then", "outcome": None, **said}))
     then = time.time() - age
-    os.utime(claims / "0.json", (then, then))
+    os.utime(locks / "0.json", (then, then))
 
 
 @pytest.mark.parametrize(
     ("said", "age", "free"),
     [
         ({"host": "other", "machine": "other"}, 0, False),
-        ({"host": "other", "machine": "other"}, claim.STALE_SECONDS - 60, False),
-        ({"host": "other", "machine": "other"}, claim.STALE_SECONDS + 60, True),
+        ({"host": "other", "machine": "other"}, STALE_SECONDS - 60, False),
+        ({"host": "other", "machine": "other"}, STALE_SECONDS + 60, True),
         ({"machine": "the same host after a boot, or another of its name"}, 5, False),
         ({"pid": 2**22 + 1}, 0, True),
         ({"start": "1"}, 0, True),  # the pid belongs to another process now
@@ -153,10 +154,10 @@ def test_who_is_gone(
     folder = tmp_path / "cell"
     write(folder, age, **said)
     if free:
-        with claimed(folder):
-            assert (claims_of(folder) / "1.json").exists()
+        with run_lock(folder):
+            assert (lock_folder(folder) / "1.json").exists()
     else:
-        with pytest.raises(Held), claimed(folder):
+        with pytest.raises(Locked), run_lock(folder):
             pass
 
 
@@ -165,32 +166,32 @@ def test_a_clock_that_is_wrong_changes_nothing(skew: float, tmp_path: Path, monk
     """The file system's clock counts: only the file's mtime is compared, with that of a file made now."""
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + skew)
-    for name, age, free in (("young", 60.0, False), ("old", claim.STALE_SECONDS + 60, True)):
+    for name, age, free in (("young", 60.0, False), ("old", STALE_SECONDS + 60, True)):
         write(tmp_path / name, age, host="other", machine="other")
         then = now() - age
-        os.utime(claims_of(tmp_path / name) / "0.json", (then, then))
-        last = last_attempt(claims_of(tmp_path / name))
+        os.utime(lock_folder(tmp_path / name) / "0.json", (then, then))
+        last = newest_lock_file(lock_folder(tmp_path / name))
         assert last is not None
-        assert alive(last) is not free
+        assert is_held(last) is not free
 
 
 def test_a_damaged_claim_is_held_until_it_is_old(tmp_path: Path) -> None:
     folder = tmp_path / "cell"
     write(folder, 0)
-    path = claims_of(folder) / "0.json"
+    path = lock_folder(folder) / "0.json"
     path.write_text("{")
-    with pytest.raises(Held), claimed(folder):
+    with pytest.raises(Locked), run_lock(folder):
         pass
     os.utime(path, (0, 0))
-    with claimed(folder):
+    with run_lock(folder):
         pass
 
 
 def test_the_heart_beats_and_a_process_that_lost_its_cell_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from ssm_tune.experiment import run_lock as claim; claim.HEARTBEAT_SECONDS = 0.1\n"
-        "with claim.claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "from ssm_tune.experiment import run_lock as module; module.HEARTBEAT_SECONDS = 0.1\n"
+        "with module.run_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     folder = tmp_path / "cell"
     holder = subprocess.Popen(
@@ -198,31 +199,31 @@ def test_the_heart_beats_and_a_process_that_lost_its_cell_ends(tmp_path: Path, m
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    path = claims_of(folder) / "0.json"
+    path = lock_folder(folder) / "0.json"
     os.utime(path, (0, 0))
     deadline = time.monotonic() + 30
     while path.stat().st_mtime == 0:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    (claims_of(folder) / "1.json").write_text("{}")
+    (lock_folder(folder) / "1.json").write_text("{}")
     assert holder.wait(30) == 1
-    assert "another has taken its cell over" in holder.communicate()[1]
+    assert "another has taken over" in holder.communicate()[1]
 
 
 def test_how_an_attempt_ended(tmp_path: Path) -> None:
     folder = tmp_path / "cell"
-    failed = folder / claim.FAILED_NAME
+    failed = folder / locks_module.FAILED_NAME
 
     def attempt(error: BaseException | None) -> dict[str, Any]:
         try:
-            with claimed(folder):
+            with run_lock(folder):
                 if error:
                     raise error
         except type(error):  # type: ignore[misc]
             pass
-        last = last_attempt(claims_of(folder))
+        last = newest_lock_file(lock_folder(folder))
         assert last is not None
-        return last.said
+        return last.contents
 
     assert attempt(UserError("no data"))["outcome"] == "failed"
     assert json.loads(failed.read_text())["error"] == "no data"
@@ -231,14 +232,14 @@ def test_how_an_attempt_ended(tmp_path: Path) -> None:
     assert (stopped["outcome"], stopped["error"]) == ("stopped", "step 3 is saved")
     assert attempt(KeyboardInterrupt())["outcome"] == "stopped"
     assert failed.exists()
-    with claimed(folder):
+    with run_lock(folder):
         pass
     assert not failed.exists()
-    assert [json.loads((claims_of(folder) / f"{n}.json").read_text())["outcome"] for n in (0, 1)] == ["failed"] * 2
+    assert [json.loads((lock_folder(folder) / f"{n}.json").read_text())["outcome"] for n in (0, 1)] == ["failed"] * 2
 
 
 def test_who_waits_for_a_turn_looks_up_and_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(locks_module, "POLL_SECONDS", 0.01)
     looks = 0
 
     def poll() -> None:
@@ -248,11 +249,11 @@ def test_who_waits_for_a_turn_looks_up_and_may_leave(tmp_path: Path, monkeypatch
             raise Stopped("stopped", signal.SIGTERM)
 
     path = tmp_path / "answers.json"
-    with claim.turn(path, poll):
-        with pytest.raises(Stopped), claim.turn(path, poll):
+    with file_lock(path, poll):
+        with pytest.raises(Stopped), file_lock(path, poll):
             pytest.fail("two have the turn")
         assert looks == 3
-    with claim.turn(path, poll):  # who has left stands in nobody's way
+    with file_lock(path, poll):  # who has left stands in nobody's way
         assert looks == 3
 
 
@@ -264,6 +265,6 @@ def test_a_folder_that_takes_no_file_is_one_line(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(UserError, match=words) as caught, claimed(tmp_path / "cell"):
+    with pytest.raises(UserError, match=words) as caught, run_lock(tmp_path / "cell"):
         pass
     assert "output_dir=DIR" in str(caught.value)

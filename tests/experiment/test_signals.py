@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from ssm_tune.experiment.signals import SIGNALS, interruptible, stopping
+from ssm_tune.experiment.signals import SIGNALS, note_signals, raise_stopped
 from ssm_tune.sweeps.worker import run_cell
 from ssm_tune.utils.errors import Stopped
 
@@ -47,7 +47,7 @@ def ctrl_c_is_heard() -> object:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
     before = [signal.getsignal(one) for one in SIGNALS]
-    with interruptible() as interruption:
+    with note_signals() as interruption:
         assert interruption.signal is None
         signal.raise_signal(number)
         assert interruption.signal == number
@@ -58,7 +58,7 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
 
 def test_work_that_cannot_look_up_is_saved_by_the_handler_once() -> None:
     saved: list[int] = []
-    with interruptible() as interruption, interruption.at_once(lambda: saved.append(1)):
+    with note_signals() as interruption, interruption.save_at_once(lambda: saved.append(1)):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         assert saved == [1]
@@ -69,7 +69,7 @@ def test_another_thread_hears_nothing() -> None:
     seen: list[object] = []
 
     def work() -> None:
-        with interruptible():
+        with note_signals():
             seen.extend(signal.getsignal(one) for one in SIGNALS)
 
     thread = threading.Thread(target=work)
@@ -93,25 +93,25 @@ def test_stopping_is_raised_whatever_a_library_makes_of_it(number: int) -> None:
 
     def taken_over() -> None:
         swallowed()
-        with interruptible():
+        with note_signals():
             pytest.fail("nothing is begun any more")
 
     def within() -> None:
         swallowed()
-        with stopping():
+        with raise_stopped():
             taken_over()
 
     for work in (lambda: signal.raise_signal(number), swallowed, broken, taken_over, within):
-        with pytest.raises(Stopped, match=said) as caught, stopping():
+        with pytest.raises(Stopped, match=said) as caught, raise_stopped():
             work()
         assert caught.value.signal == number
     assert [signal.getsignal(one) for one in SIGNALS] == before
-    with stopping(), interruptible() as interruption:  # nothing is left of it
+    with raise_stopped(), note_signals() as interruption:  # nothing is left of it
         assert interruption.signal is None
 
 
 def test_an_error_without_a_signal_stays_what_it_is() -> None:
-    with pytest.raises(RecursionError), stopping():
+    with pytest.raises(RecursionError), raise_stopped():
         raise RecursionError
 
 
@@ -120,7 +120,7 @@ def test_an_error_behind_a_signal_that_was_noted_stays_what_it_is() -> None:
         signal.raise_signal(signal.SIGTERM)
         raise RecursionError
 
-    with pytest.raises(RecursionError), stopping(), interruptible():
+    with pytest.raises(RecursionError), raise_stopped(), note_signals():
         broken()
 
 

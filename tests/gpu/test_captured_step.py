@@ -14,6 +14,7 @@ import torch
 from helpers.small_models import Silent
 
 from ssm_tune.config.groups import method_section
+from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models.config import MambaConfig
@@ -53,7 +54,7 @@ def started(
     model = init_weights(Mamba(MambaConfig(d_model=64, n_layer=2, vocab_size=256)), 0).cuda()
     model.cast_params(dtype)
     attached = attach(model, load_method(method_section(name, options)), dtype=adapter)
-    settings = TrainSettings(epochs=100, batch_size=4, learning_rate=rate, seed=42, max_steps=STEPS)
+    settings = TrainSettings.of(TrainConfig(epochs=100, max_steps=STEPS), rate, 4, seed=42)
     graphs = CudaCapture(model.device) if capture else None
     return Trainer(attached, SEQUENCES, settings, 0, graphs, micro_batch, deterministic=deterministic)
 

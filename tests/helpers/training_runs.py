@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 
 from helpers.small_models import small_model
 from ssm_tune.config.groups import method_section
+from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.ops.cuda.graph import Work
@@ -45,12 +48,17 @@ class Uncaptured:
     def release(self) -> None: ...
 
 
+def train_settings(**changes: Any) -> TrainSettings:
+    """Settings for a few steps, some of them changed."""
+    settings = TrainSettings.of(TrainConfig(epochs=2), learning_rate=1e-2, batch_size=4, seed=42)
+    return dataclasses.replace(settings, **changes)
+
+
 def started(
     name: str = "full", sequences: list[TokenizedExample] = SEQUENCES, capture: Uncaptured | None = None,
     options: dict[str, object] | None = None, micro_batch: int | None = None, group: ProcessGroup = SINGLE_PROCESS,
-    dtype: torch.dtype | None = None, **changes: object,
+    dtype: torch.dtype | None = None, **changes: Any,
 ) -> Trainer:  # fmt: skip
-    wanted = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "seed": 42} | changes
     adapter = attach(small_model(), load_method(method_section(name, options)), dtype=dtype)
-    settings = TrainSettings(**wanted)  # type: ignore[arg-type]
+    settings = train_settings(**changes)
     return Trainer(adapter, sequences, settings, 0, capture, micro_batch, group)

@@ -9,6 +9,7 @@ import torch
 from helpers.small_models import Silent, small_model
 
 from ssm_tune.config.groups import FAMILIES, method_section, names
+from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.collator import TokenizedExample
 from ssm_tune.methods.base import Adapter, attach, load_method, read_adapter
 from ssm_tune.models.mamba import Mamba
@@ -40,7 +41,7 @@ def trained(family: str, name: str, options: dict, dtype: torch.dtype = torch.fl
     adapter = attached(family, name, options, dtype)
     generator = torch.Generator().manual_seed(0)
     sequences = [TokenizedExample(torch.randint(1, 64, (9,), generator=generator).tolist(), 4) for _ in range(8)]
-    settings = TrainSettings(epochs=10, batch_size=4, learning_rate=1e-2, seed=1, max_steps=steps)
+    settings = TrainSettings.of(TrainConfig(epochs=10, max_steps=steps), 1e-2, 4, seed=1)
     Trainer(adapter, sequences, settings, 0).fit(lambda epoch, step: None, Silent())
     adapter.model.eval()
     return adapter

@@ -177,7 +177,7 @@ def test_a_preempted_cell_comes_back_once_and_ends_as_an_undisturbed_one(
     logs = [path.read_text() for path in swept.glob("results/multirun/*/*_log.err")]
     for log in logs:
         assert log.count("is queued again, for the 1. time") == 1
-        assert log.count("resuming this cell (step ") == 1
+        assert log.count("resuming this run (step ") == 1
         assert ("DUE TO PREEMPTION" in log) == (partition == "ungraced")
     ((_, expected),) = find_records(calm / "results")[0]
     ((_, found),) = [one for one in find_records(swept / "results")[0] if one[1]["cell"]["seed"] == 1]

@@ -164,12 +164,12 @@ def folder(output: Path) -> Path:
 def test_torchrun_leaves_what_one_process_leaves(alone: Path, tmp_path: Path) -> None:
     """Stopped by a signal that only one of two processes gets, then gone on with."""
     stopped = run(tmp_path, *TORCHRUN, str(TESTS / "helpers" / "failing_process.py"), "signals")
-    assert ours(stopped) == ["ssm-tune: stopped, and saved (step 4): the same command goes on from there"]
+    assert ours(stopped) == ["ssm-tune: stopped, and saved (step 4): the same command resumes from there"]
     assert "exitcode  : 143" in stopped.stderr
     assert not list(tmp_path.rglob("record.json"))
     done = run(tmp_path, *TORCHRUN, "-m", "ssm_tune")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("resuming this cell (step 4)") == 1
+    assert done.stderr.count("resuming this run (step 4)") == 1
     assert done.stdout.count("record: ") == 1
     one, two = folder(alone), folder(tmp_path)
     assert one.name == two.name

@@ -52,14 +52,14 @@ def test_an_evaluation_without_memory_is_gone_on_with(
         raise torch.OutOfMemoryError("selective_scan: out of GPU memory on (64, 500, 32) bfloat16\nand more")
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "classify", too_much)
+        patched.setattr(evaluation, "predict", too_much)
         assert main(asked) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "out of GPU memory (step 3" in said
     assert "selective_scan: out of GPU memory on (64, 500, 32)" in said
     assert "smaller decode.batch_size" in said
     assert main([*asked, "decode.batch_size=8"]) == 0
-    assert "resuming this cell (step 3" in capsys.readouterr().err
+    assert "resuming this run (step 3" in capsys.readouterr().err
 
 
 def test_training_without_memory_says_what_would_fit(
@@ -84,7 +84,7 @@ def test_training_without_memory_says_what_would_fit(
     assert "rms_norm: out of GPU memory on (6, 40, 16)." in said
     assert "train.micro_batch=3 needs about" in said
     assert main([*asked, "train.micro_batch=3"]) == 0
-    assert "resuming this cell (step 2)" in capsys.readouterr().err
+    assert "resuming this run (step 2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -280,9 +280,7 @@ def test_the_plan_keeps_to_the_budget() -> None:
     assert planned(None, "on").recompute == (10, 0)
     assert planned(2.0, "off").recompute == NO_RECOMPUTE
     line = planned(1.0).line()
-    assert line.endswith(
-        "computed again in 2 of 10 blocks, about 0.904 GB of 1 GB (kept in all, they would take 1.1 GB)"
-    )
+    assert line.endswith("recomputed in 2 of 10 blocks, about 0.904 GB of 1 GB (without recomputing 1.1 GB)")
     assert planned(2.0).line().endswith("(4 x 25 tokens): kept, about 1.1 GB of 2 GB")
 
 
@@ -290,8 +288,8 @@ def test_parts_of_blocks_come_before_blocks() -> None:
     found = dataclasses.replace(PLAIN, spared=3e5)  # 0.03 GB of a block's 0.1
     ways = [RecomputePlan(found, 1e9 * budget, 4, 25, 10, "auto") for budget in (2.0, 1.05, 0.83, 0.8, 0.3)]
     assert [way.recompute for way in ways] == [(0, 0), (0, 2), (0, 9), (1, 10), (9, 10)]
-    assert "computed again in parts of 2 of 10 blocks, about 1.04 GB" in ways[1].line()
-    assert "computed again in 1 of 10 blocks and parts of the others" in ways[3].line()
+    assert "recomputed in parts of 2 of 10 blocks, about 1.04 GB" in ways[1].line()
+    assert "recomputed in 1 of 10 blocks and parts of the others" in ways[3].line()
     assert RecomputePlan(found, None, 4, 25, 10, "on").recompute == (10, 0)
     # parts of the last block are made again at the worst moment
     assert found.needs(4, 25, 0, 0, 9) == pytest.approx(1.1e9 - 9 * 0.03e9)
@@ -313,12 +311,14 @@ def test_auto_recomputes_as_few_blocks_as_the_budget_allows(
 
 def test_a_batch_beyond_the_budget_is_refused_with_what_fits() -> None:
     with pytest.raises(UserError, match=r"train.memory=1: the longest batch, 4 x 25 tokens, needs about 1\.1 GB .* "
-                                        r"all of them kept.* train\.micro_batch=2 needs about 0\.55 GB"):  # fmt: skip
+                                        r"nothing recomputed.* train\.micro_batch=2 needs about 0\.55 GB"):  # fmt: skip
         planned(1.0, "off")
-    with pytest.raises(UserError, match=r"again in 9 of 10 blocks, and there are 0\.2 GB: train\.micro_batch=2 needs "
+    with pytest.raises(UserError, match=r"in 9 of 10 blocks, and there are 0\.2 GB: train\.micro_batch=2 needs "
                                         r"about 0\.19 GB, recomputing 8 of 10 blocks,"):  # fmt: skip
         planned(0.2)
-    with pytest.raises(UserError, match=r"1 x 100 .* all of them kept.*: train\.recompute=auto .* recomputing 2 of 10"):
+    with pytest.raises(
+        UserError, match=r"1 x 100 .* nothing recomputed.*: train\.recompute=auto .* recomputing 2 of 10"
+    ):
         planned(1.0, "off", rows=1)
     with pytest.raises(UserError, match=r"even one example at a time, recomputed, needs about 0\.0725"):
         planned(0.05)
@@ -340,11 +340,11 @@ def test_a_run_says_and_records_what_it_does_with_activations(
 ) -> None:
     plans: list[RecomputePlan] = []
 
-    def memory_plan(*about: Any, planned: Callable[..., RecomputePlan] = run.memory_plan) -> RecomputePlan:
+    def plan_memory(*about: Any, planned: Callable[..., RecomputePlan] = run.plan_memory) -> RecomputePlan:
         plans.append(planned(*about))
         return plans[-1]
 
-    monkeypatch.setattr(run, "memory_plan", memory_plan)
+    monkeypatch.setattr(run, "plan_memory", plan_memory)
     cell = [*CELL, "model.n_layer=4", f"output_dir={tmp_path}"]
     assert main([*cell, "train.memory=0.00001"]) == 2
     said = capsys.readouterr().err
@@ -356,9 +356,9 @@ def test_a_run_says_and_records_what_it_does_with_activations(
     assert (backend["recomputed_blocks"], backend["micro_batch"], backend["deterministic"]) == (4, 2, True)
     assert Results(tmp_path).state(compose(cell)).status == "done"  # however it was computed, it is the same cell
     assert main(cell) == 0
-    assert "this cell is done already" in capsys.readouterr().err
+    assert "this run is done already" in capsys.readouterr().err
     budget = plans[-1].needs(2, Recompute(2, 4)) / 1e9
     assert main([*cell, "force=true", f"train.memory={budget}", "train.micro_batch=2"]) == 0
-    assert "computed again in 2 of 4 blocks and parts of the others, about " in capsys.readouterr().err
+    assert "recomputed in 2 of 4 blocks and parts of the others, about " in capsys.readouterr().err
     backend = read_record(path)["backend"]
     assert (backend["recomputed_blocks"], backend["partly_recomputed_blocks"]) == plans[-1].recompute == (2, 4)

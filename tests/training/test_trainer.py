@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_models import Silent, small_model
+from helpers.training_runs import train_settings
 
 from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import collate, epoch_order
@@ -24,10 +25,6 @@ SEQUENCES = [TokenizedExample([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 
 SAME = [TokenizedExample([1, 2, 3], 1)] * 4
 
 
-def settings(**changes: object) -> TrainSettings:
-    return TrainSettings(**{"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "seed": 42} | changes)  # type: ignore[arg-type]
-
-
 def run(
     wanted: TrainSettings, name: str = "state_offset", sequences: list[TokenizedExample] = SEQUENCES
 ) -> tuple[TrainResult, list[tuple[int, int]], torch.Tensor]:
@@ -38,18 +35,18 @@ def run(
 
 
 def test_step_counts_of_the_official_code() -> None:
-    rte = settings(epochs=10)
+    rte = train_settings(epochs=10)
     assert total_steps(2490, rte) == (623, 6230)
     assert total_steps(3668, rte) == (917, 9170)
     assert total_steps(62_659, rte) == (15_665, 156_650)
-    assert total_steps(14_732, settings(epochs=10, batch_size=2)) == (7366, 73_660)
+    assert total_steps(14_732, train_settings(epochs=10, batch_size=2)) == (7366, 73_660)
     with pytest.raises(UserError, match="more than the 3 training examples"):
         total_steps(3, rte)
 
 
 def test_training_equals_a_plain_loop() -> None:
     """AdamW with linear decay from the full rate, clipping at 1.0, loss over all label tokens of the batch."""
-    trained, evaluated, ours = run(settings())
+    trained, evaluated, ours = run(train_settings())
     adapter = attach(small_model(), load_method(method_section("state_offset")))
     parameters = list(adapter.parameters.values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
@@ -73,13 +70,13 @@ def test_training_equals_a_plain_loop() -> None:
 
 
 def test_two_runs_with_one_seed_are_bit_identical_and_seeds_differ() -> None:
-    one, two, other = (run(settings(seed=seed), "lora")[2] for seed in (42, 42, 1042))
+    one, two, other = (run(train_settings(seed=seed), "lora")[2] for seed in (42, 42, 1042))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
 
 def test_max_steps_ends_with_an_evaluation() -> None:
-    trained, evaluated, _ = run(settings(max_steps=4))
+    trained, evaluated, _ = run(train_settings(max_steps=4))
     assert len(trained.steps) == 4
     assert evaluated == [(1, 3), (2, 4)]
 
@@ -88,7 +85,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     adapter = attach(small_model(), load_method(method_section("state_offset")))
     with torch.no_grad():
         adapter.model.backbone.norm_f.weight[0] = math.inf
-    training = Trainer(adapter, SEQUENCES, settings(), 0)
+    training = Trainer(adapter, SEQUENCES, train_settings(), 0)
     with pytest.raises(Diverged, match="not finite at step 1"):
         training.fit(lambda epoch, step: None, Silent())
     assert len(training.result.steps) == 1
@@ -96,14 +93,14 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 
 def test_a_loss_far_above_guessing_stops_the_run() -> None:
     with pytest.raises(Diverged, match="mean loss of 20 steps"):
-        run(settings(learning_rate=0.3, epochs=400), "full", SAME)
+        run(train_settings(learning_rate=0.3, epochs=400), "full", SAME)
 
 
 def test_a_saturated_run_stops_where_the_paper_protocol_asks() -> None:
     adapter = attach(small_model(), load_method(method_section("full")))
     with torch.no_grad():
         adapter.model.backbone.norm_f.weight *= 30  # logits large enough for float32 to round the loss to zero
-    wanted = settings(learning_rate=0.02, epochs=400, stop_when_saturated=True)
+    wanted = train_settings(learning_rate=0.02, epochs=400, stop_when_saturated=True)
     training, evaluated = Trainer(adapter, SAME, wanted, 0), []
     training.fit(lambda epoch, step: evaluated.append(step), Silent())
     trained = training.result
@@ -114,7 +111,7 @@ def test_a_saturated_run_stops_where_the_paper_protocol_asks() -> None:
 
 def test_bfloat16_adapters_train_in_bfloat16() -> None:
     adapter = attach(small_model(), load_method(method_section("state_offset")), dtype=torch.bfloat16)
-    Trainer(adapter, SEQUENCES, settings(), 0).fit(lambda epoch, step: None, Silent())
+    Trainer(adapter, SEQUENCES, train_settings(), 0).fit(lambda epoch, step: None, Silent())
     assert {value.dtype for value in adapter.parameters.values()} == {torch.bfloat16}
     assert adapter.model.dtype == torch.float32
 

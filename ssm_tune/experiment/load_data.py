@@ -1,0 +1,65 @@
+"""The first part of a run's setup: task, data and settings, and every check that needs no model. Imports no torch.
+
+What is wrong with a setting, a data file or the output folder is found here, before PyTorch is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssm_tune.config.protocol import resolved_protocol
+from ssm_tune.config.schema import Config
+from ssm_tune.data.selection import examples_of_run
+from ssm_tune.models.source import folder_at_hand, model_name
+from ssm_tune.tasks.base import Dataset, Roles, Task, load_task
+from ssm_tune.tasks.splits import hold_out_validation
+from ssm_tune.training.distributed import ProcessGroup, micro_batches, world_size
+from ssm_tune.training.settings import TrainSettings, total_steps, train_settings
+from ssm_tune.utils.files import require_writable
+
+
+@dataclass
+class LoadedData:
+    """The data of a run, and the settings that follow from them.
+
+    reported_split: the split whose scores are the run's result; None for a trial, which does not look at it.
+    """
+
+    task: Task
+    protocol: str
+    dataset: Dataset
+    roles: Roles
+    reported_split: str | None
+    model_name: str
+    train: TrainSettings
+    learning_rate_source: str
+
+    @property
+    def scored_split(self) -> str:
+        """The split whose scores the run is for."""
+        return self.reported_split or self.roles.selection
+
+
+def load_data(config: Config) -> LoadedData:
+    """Load the data and check what can be checked without a model. Raises UserError."""
+    task = load_task(config.task)
+    require_writable(Path(config.output_dir), "output_dir")
+    name = model_name(config.model)
+    if config.model["source"] == "folder":
+        folder_at_hand(Path(config.model["path"]))
+    data = dataclasses.asdict(config.data)
+    protocol = resolved_protocol(config.protocol, data)
+    dataset = task.load(data, protocol)
+    roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
+    if roles.selection == "carved":
+        dataset = hold_out_validation(dataset)
+    dataset = examples_of_run(dataset, roles, config.splits.selection_examples, config.trial)
+    train, source = train_settings(config, protocol, name)
+    reported = None if config.trial else roles.report
+    loaded = LoadedData(task, protocol, dataset, roles, reported, name, train, source)
+    task.check_scoring(dataset.splits[loaded.scored_split])
+    micro_batches(train.batch_size, config.train.micro_batch, ProcessGroup(0, world_size()))
+    total_steps(len(dataset.splits[roles.train]), train)  # a batch larger than the training set is refused
+    return loaded

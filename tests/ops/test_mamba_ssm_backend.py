@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import method_section, names
-from ssm_tune.experiment.setup import prepare
+from ssm_tune.experiment.setup import build_experiment
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.ops import backend, mamba_ssm_backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d
@@ -176,7 +176,7 @@ def test_training_with_it_gives_the_gradients_of_the_reference(name: str) -> Non
 def test_a_run_whose_method_sets_the_state_is_refused_before_data_are_read(name: str) -> None:
     config = compose([f"method={name}", "task=samsum", "model=tiny", "data=sample", "backend=mamba_ssm"])
     with pytest.raises(UserError, match=f"method={name}: .*no initial state"):
-        prepare(config)
+        build_experiment(config)
 
 
 def test_it_is_refused_before_anything_runs() -> None:

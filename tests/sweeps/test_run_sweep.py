@@ -27,7 +27,7 @@ from ssm_tune.config.groups import benchmarks, names
 from ssm_tune.records.run_id import labels_of
 from ssm_tune.sweeps import sweep_file as sweep
 from ssm_tune.sweeps.sweep_file import read_sweep
-from ssm_tune.sweeps.worker import unprepared_path
+from ssm_tune.sweeps.worker import early_failure_path
 from ssm_tune.utils.errors import UserError
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -217,7 +217,7 @@ def test_a_failure_before_the_folder_is_known_is_told_by_status(
 ) -> None:
     bad = [*CELL, *QUICK, "train.batch_size=100000", f"output_dir={tmp_path}"]
     assert main(["-m", *bad, "seed=1"]) == 2
-    assert unprepared_path(compose([*bad, "seed=1"])).exists()
+    assert early_failure_path(compose([*bad, "seed=1"])).exists()
     capsys.readouterr()
     assert main(["status", *bad, "seed=1"]) == 1
     out = capsys.readouterr().out

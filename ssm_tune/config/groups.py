@@ -34,6 +34,21 @@ def benchmarks() -> list[str]:
     return [name for name in names("task") if "data" not in OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")]
 
 
+def read_plan(path: Path) -> Any:
+    """The plain content of a yaml of conf/sweep, conf/search or conf/table. One with ``extends: NAME`` takes what it
+    does not hold itself from NAME.yaml beside it.
+
+    Raises OmegaConf's and the yaml parser's errors, OSError, and ValueError for a NAME that extends another.
+    """
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    if not isinstance(content, dict) or "extends" not in content:
+        return content
+    base = OmegaConf.to_container(OmegaConf.load(path.with_name(f"{content.pop('extends')}.yaml")), resolve=True)
+    if not isinstance(base, dict) or "extends" in base:
+        raise ValueError("extends must name a yaml beside it that extends none itself")
+    return base | content
+
+
 def model_label(section: Mapping[str, Any]) -> str:
     """The name under which a ``model`` section's model stands in records: its own, else that of its folder."""
     return str(section["name"] or Path(str(section["path"])).expanduser().resolve().name)

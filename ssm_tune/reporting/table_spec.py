@@ -121,10 +121,9 @@ def load_table_spec(name: str) -> TableSpec:
     Raises:
         UserError: there is none of the name, or something in it is invalid.
     """
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from ssm_tune.config.groups import conf_dir
+    from ssm_tune.config.groups import conf_dir, read_plan
     from ssm_tune.utils.errors import nearest
 
     path = Path(name)
@@ -133,7 +132,7 @@ def load_table_spec(name: str) -> TableSpec:
         if not path.is_file():
             raise UserError(f"there is no table {name!r}: {nearest(name, table_names())}")
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        loaded = read_plan(path)
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"cannot read the table {path}: {' '.join(str(error).split())}") from error
     except Exception as error:  # the yaml parser's own, which share no other base

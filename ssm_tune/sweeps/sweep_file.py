@@ -14,9 +14,8 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
-from ssm_tune.config.groups import conf_dir, names
+from ssm_tune.config.groups import conf_dir, names, read_plan
 from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.schema import CHOICES
 from ssm_tune.utils.errors import UserError, nearest
@@ -135,18 +134,27 @@ def read_file(group: str, name: str) -> tuple[Any, str]:
         raise UserError(f"there is no {group} {name!r}: {nearest(name, names(group))}")
     where = f"conf/{group}/{name}.yaml"
     try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=True), where
+        return read_plan(path), where
     except Exception as error:  # yaml's errors have many kinds
         raise UserError(f"{where} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def read_blocks(content: Any, where: str) -> list[Block]:
-    """A file's blocks. Raises UserError for what is amiss."""
+    """A file's blocks: each of ``blocks`` with what ``settings`` holds, and with each of ``methods``, if there are any.
+
+    Raises UserError for what is invalid.
+    """
     blocks = content.get("blocks") if isinstance(content, dict) else None
     if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) and block for block in blocks):
         raise UserError(f"{where} must hold 'blocks:', a list of settings and their values")
-    origins = [f"{where}, block {number}" for number in range(1, len(blocks) + 1)]
-    return [Block(_block(block, origin), origin) for block, origin in zip(blocks, origins, strict=True)]
+    settings, methods = content.get("settings", {}), content.get("methods", [{}])
+    if not isinstance(settings, dict) or not isinstance(methods, list) or not all(isinstance(m, dict) for m in methods):
+        raise UserError(f"{where}: settings must be a group of settings, and methods a list of such")
+    found = []
+    for number, block in enumerate(blocks, start=1):
+        origin = f"{where}, block {number}"
+        found += [Block(_block(block | settings | method, origin), origin) for method in methods]
+    return found
 
 
 def _block(block: dict[Any, Any], where: str) -> dict[str, list[str]]:

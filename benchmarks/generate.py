@@ -129,7 +129,7 @@ def line(row: Row) -> str:
     for title, (name, form) in (optional | {"peak GB": ("peak_gb", ".1f")}).items():
         if row.get(name) is not None:
             cells[title] = format(row[name], form)
-    return TABLE.line(cells, row["said"])
+    return TABLE.line(cells, row["note"])
 
 
 def measured(case: Case, copy: float | None) -> Row:
@@ -220,5 +220,5 @@ def _decoded(model: Mamba, prompts: list[list[int]], limits: list[int], beams: i
         "steps": batching.steps,
         "places": batching.places,
         "row_bytes": batching.row_bytes,
-        "said": f"not captured: {batching.not_captured}" if batching.not_captured else "",
+        "note": f"not captured: {batching.not_captured}" if batching.not_captured else "",
     }

@@ -41,7 +41,7 @@ class Size:
     """A task's published size, and lengths in tokens of the GPT-NeoX tokenizer with our instructions.
 
     train: tokens of the longest of four random examples on average, and of the longest at all. prompt: an evaluation
-    prompt's mean and the longest. answer: a target's mean tokens, 0 where one position is read off. source: of lengths.
+    prompt's mean and the longest. target: a target's mean tokens, 0 where one position is read off. source: of lengths.
     """
 
     model: str
@@ -50,7 +50,7 @@ class Size:
     epochs: int
     train: tuple[int, int]
     prompt: tuple[int, int]
-    answer: int
+    target: int
     source: str
 
 
@@ -154,22 +154,22 @@ def _rows(tasks: Sequence[str], methods: Sequence[str], graphs: bool) -> Iterato
 def work_of(task: str, method: str, buckets: bool, cuda: bool) -> Workload:
     """A task's work as far as it is known without its data: the mean batch many times, the longest once."""
     size, batch = TASKS[task], batch_size(task, method)
-    labels = batch * max(1, size.answer)
+    labels = batch * max(1, size.target)
     steps = size.epochs * math.ceil(size.examples / batch)
     extents = [length_bucket(length, labels) if buckets else (length, labels) for length in size.train]
     training = Batches(np.array([(batch, *extent) for extent in extents]), np.array([steps - 1, 1]))
-    if size.answer:
+    if size.target:
         rows = examples_together(5) if cuda else PROMPTS_TOGETHER
     else:
         rows = min(MOST_PROMPTS, MOST_TOKENS // size.prompt[0]) if cuda else PROMPTS_TOGETHER
     rows = min(rows, size.evaluated)
     batches = Batches(
-        np.array([(rows, length, size.answer) for length in size.prompt]),
+        np.array([(rows, length, size.target) for length in size.prompt]),
         np.array([max(1, round(size.evaluated / rows)) - 1, 1]),
     )
-    evaluation = Evaluation("selection", "val", size.epochs, size.evaluated, size.answer * size.evaluated, batches)
+    evaluation = Evaluation("selection", "val", size.epochs, size.evaluated, size.target * size.evaluated, batches)
     tokens = int(training.padded)
-    return Workload("generate" if size.answer else "classify", steps, tokens, training, (evaluation,))
+    return Workload("generate" if size.target else "classify", steps, tokens, training, (evaluation,))
 
 
 def official(task: str, method: str) -> Row:
@@ -187,7 +187,7 @@ def official(task: str, method: str) -> Row:
     if nearest != size.train[0]:
         filled += "a"
     step = scale * timed[nearest]
-    example = (beam_search_ms(size.model, 5, size.answer) if size.answer else None) or step / 3
+    example = (beam_search_ms(size.model, 5, size.target) if size.target else None) or step / 3
     train = size.epochs * math.ceil(size.examples / batch_size(task, method)) * step / MS_PER_HOUR
     evaluate = size.epochs * size.evaluated * example / MS_PER_HOUR
     return {
@@ -195,7 +195,7 @@ def official(task: str, method: str) -> Row:
         "official_train_hours": train,
         "official_evaluate_hours": evaluate,
         "official_hours": train + evaluate,
-        "filled": "".join(sorted(filled + ("e" if size.answer else "d"))),
+        "filled": "".join(sorted(filled + ("e" if size.target else "d"))),
     }
 
 
@@ -248,7 +248,7 @@ def _measured(model_name: str, method_name: str, tasks: list[str], graphs: bool)
                 "evaluate_hours": found["evaluate"],
                 "hours": found["total"],
                 "step_ms": MS_PER_HOUR * found["train"] / work.steps,
-                "said": known.said,
+                "note": known.note,
             }
         rows.append(row)
     return rows
@@ -272,7 +272,7 @@ def line(row: Row) -> str:
         "hours": f"{row['hours']:.3f}",
         "ratio": f"{row['official_hours'] / row['hours']:.1f}",
     }
-    return TABLE.line(cells, row["said"])
+    return TABLE.line(cells, row["note"])
 
 
 def totals(rows: list[Row]) -> list[str]:

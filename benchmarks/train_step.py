@@ -15,7 +15,7 @@ from ssm_tune.data.collator import length_bucket
 from ssm_tune.methods.base import Adapter, attach, load_method
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
-from ssm_tune.planning.profiling import milliseconds_a_step, refused, training_on_random_tokens
+from ssm_tune.planning.profiling import milliseconds_a_step, training_on_random_tokens, why_not_captured
 from ssm_tune.training.recompute_plan import TRAINED_COPIES, RecomputePlan, plan_recompute, workspaces
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import UserError, first_line
@@ -84,8 +84,8 @@ def line(row: Row) -> str:
             f"recomputed: {row['recomputed_blocks']} of {row['layers']} blocks, parts of "
             f"{row['partly_recomputed_blocks']}, allowed {row['allowed_gb']:.2f} GB"
         )
-    if row["said"]:
-        notes.append(row["said"])
+    if row["note"]:
+        notes.append(row["note"])
     cells |= {
         "ms/step": f"{row['milliseconds']:.2f}",
         "official": f"{row['official_milliseconds']:.1f}",
@@ -135,7 +135,7 @@ def _measured(case: TrainStep, graphs: bool, share: float | None) -> Row:
     return row | {
         "milliseconds": milliseconds_a_step(training, _SECONDS, _BLOCKS),
         "peak_gb": (torch.cuda.max_memory_allocated() - held) / 1e9,
-        "said": refused(training),
+        "note": why_not_captured(training),
     }
 
 

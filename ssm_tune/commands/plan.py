@@ -86,9 +86,9 @@ def _details(one: Planned) -> list[str]:
     if one.hours is None:
         return [*lines, f"  {one.status}: {one.detail}"]
     times = "; ".join(f"{row['rows']} x {row['length']}: {row['ms']:.2f} ms" for row in found["milliseconds"]["step"])
-    hours, said = one.hours, f" ({found['said']})" if found["said"] else ""
+    hours, note = one.hours, f" ({found['note']})" if found["note"] else ""
     lines += [
-        f"  a step      {times}{said}",
+        f"  a step      {times}{note}",
         f"  hours       {hours['total']:.3f}: train {hours['train']:.3f}, evaluate {hours['evaluate']:.3f}, "
         f"load {hours['load']:.3f}",
         f"  peak memory, GB: {_gb(found)}",
@@ -123,8 +123,8 @@ def _table(planned: Sequence[Planned]) -> list[str]:
     counts: dict[str, int] = {}
     for one in planned:
         counts[one.status] = counts.get(one.status, 0) + 1
-    said = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return [*lines, f"{len(planned)} runs: {said}; {total:.2f} hours for one process at a time", ASSUMED]
+    statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return [*lines, f"{len(planned)} runs: {statuses}; {total:.2f} hours for one process at a time", ASSUMED]
 
 
 def _gb(found: dict[str, Any]) -> str:

@@ -17,7 +17,6 @@ stays as it is: ``select`` drops it, or ``insert`` puts another into its place.
 from __future__ import annotations
 
 import copy
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -25,6 +24,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ssm_tune.generation.candidates import first_candidates
 from ssm_tune.generation.settings import DecodeSettings
 
 _LOWEST = -sys.float_info.max
@@ -82,7 +82,7 @@ class _Search:
         self.length = self.prompt_length.new_zeros(examples)
         """(B,) int64: tokens generated so far."""
         self.open = torch.ones(examples, dtype=torch.bool, device=device)
-        """(B,) bool: whether the example still goes on."""
+        """(B,) bool: whether the example has not ended."""
         self.non_finite = ~self.open
         """(B,) bool: whether its logits were not finite, which ended it."""
         self.tokens = self.length.new_zeros(examples, beams)
@@ -122,7 +122,7 @@ class _Search:
         return chosen
 
     def status(self) -> tuple[list[bool], list[bool]]:
-        """Of each example, whether it still goes on, and whether its logits were not finite. Waits for the device."""
+        """Of each example, whether it has not ended, and whether its logits were not finite. Waits for the device."""
         still_open, non_finite = torch.stack([self.open, self.non_finite]).tolist()
         return still_open, non_finite
 
@@ -265,42 +265,3 @@ def _admit(held: Tensor, held_ends: Tensor, offered: Tensor, offered_ends: Tenso
     age = torch.where(chosen < count, chosen + new, count + new - 1 - chosen).sort(dim=1).values
     chosen = torch.where(age < new, count + new - 1 - age, age - new)
     return scores.gather(1, chosen), torch.cat([held_ends, offered_ends], dim=1).gather(1, chosen)
-
-
-def first_candidates(log_probs: Tensor, beam_scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best continuations of each example, best first, equal ones by ascending flattened index.
-
-    log_probs: (N, n, V), or (N, 1, V) where the n beams share one row, in float32 or narrower; beam_scores:
-    (N, n) float32; k <= n * V. Returns scores (N, k) float32, which are log_probs + beam_scores rounded once,
-    and indices (N, k) int64 into the flattened (n, V).
-
-    ``torch.topk`` leaves the order of equal elements open, and bf16 log-probabilities are full of them. So
-    cut each row into blocks and take the k blocks with the highest maxima, earlier blocks first among equals.
-    They hold the answer, for every block before a rejected one has an element that precedes all of the
-    rejected one's. Two small stable sorts do the rest, and only the maxima read all of log_probs.
-    """
-    beams = beam_scores.shape[1]
-    vocab = log_probs.shape[-1]
-    width = max(1, math.isqrt(vocab // 2))  # makes the two sorts about equally long
-    blocks = -(-vocab // width)
-    whole = vocab - vocab % width
-    maxima = log_probs[..., :whole].unflatten(-1, (-1, width)).amax(-1)
-    if whole < vocab:
-        maxima = torch.cat([maxima, log_probs[..., whole:].amax(-1, keepdim=True)], dim=-1)
-    maxima = (maxima + beam_scores.unsqueeze(2)).flatten(1)  # (N, n * blocks); rounding keeps the order
-    order = torch.sort(maxima, dim=1, descending=True, stable=True).indices
-    chosen = order[:, :k].sort(dim=1).values  # in index order again, for the next stable sort to keep
-    beam = chosen // blocks
-    offset = torch.arange(width, device=chosen.device)
-    token = (chosen % blocks * width).unsqueeze(2) + offset  # (N, k, width)
-    beyond = token >= vocab
-    token = token.clamp_(max=vocab - 1)
-    source = beam.unsqueeze(2) if log_probs.shape[1] == beams else 0
-    scores = log_probs.flatten(1).gather(1, (token + source * vocab).flatten(1)).view_as(token)
-    scores = scores + beam_scores.gather(1, beam).unsqueeze(2)
-    # What lies beyond the vocabulary must come after everything else, a forbidden token's -inf included.
-    lowest = torch.finfo(torch.float32).min
-    scores = scores.clamp_(min=lowest).masked_fill_(beyond, -math.inf).flatten(1)
-    best, position = torch.sort(scores, dim=1, descending=True, stable=True)
-    best = best[:, :k].masked_fill(best[:, :k] <= lowest, -math.inf)
-    return best, (beam.unsqueeze(2) * vocab + token).flatten(1).gather(1, position[:, :k])

@@ -65,7 +65,7 @@ class Planned:
                     "new_token": _by_shape(measured.tokens),
                 },
                 "peak_memory_bytes": measured.peak,
-                "said": measured.said,
+                "note": measured.note,
             }
         return found
 
@@ -97,7 +97,7 @@ class Planner:
         self._found: dict[int, Planned] = {}
 
     def plan(self, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Planned]:
-        """A plan for each run. say: called with what is being measured. Raises UserError for settings that cannot be
+        """A plan for each run. say: called with each line of progress. Raises UserError for settings that cannot be
         composed, and where every run fails."""
         for number, cell in enumerate(cells):
             try:

@@ -44,7 +44,7 @@ class DoesNotFit(Exception):
 
 @dataclass
 class Measured:
-    """Milliseconds by shape, and the most memory in bytes (CUDA alone). said: why steps were not captured, if so."""
+    """Milliseconds by shape, and the most memory in bytes (CUDA alone). note: why steps were not captured, if so."""
 
     steps: dict[Shape, float] = field(default_factory=dict)
     prefills: dict[Shape, float] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Measured:
     start: float = 0.0
     """of an evaluation, before its first token"""
     peak: int | None = None
-    said: str = ""
+    note: str = ""
 
     @property
     def decoding_step(self) -> float:
@@ -87,8 +87,8 @@ def milliseconds_a_step(training: Trainer, seconds: float, blocks: int) -> float
     return statistics.median(times)
 
 
-def refused(training: Trainer) -> str:
-    """Why its steps run without a CUDA graph, "" where they run with one or none was asked for."""
+def why_not_captured(training: Trainer) -> str:
+    """Why steps run without a CUDA graph; "" where they run with one, or without one as the settings say."""
     reasons = list(training.graphs.fallback.values()) if training.graphs is not None else []
     return f"not captured: {reasons[0]}" if reasons else ""
 
@@ -168,7 +168,7 @@ def _step(
     copies = [parameter.detach().clone() for parameter in adapter.parameters.values()]
     try:
         found.steps[shape] = milliseconds_a_step(training, SECONDS, BLOCKS)
-        found.said = found.said or refused(training)
+        found.note = found.note or why_not_captured(training)
     finally:
         training.step.zero_gradients()
         training.free_graphs()

@@ -54,7 +54,7 @@ def test_without_a_gpu_one_line_says_so(what: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_steps_row_stands_beside_the_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"milliseconds": 4.0, "weights_gb": 0.26, "peak_gb": 0.4, "said": ""}
+    found = {"milliseconds": 4.0, "weights_gb": 0.26, "peak_gb": 0.4, "note": ""}
     monkeypatch.setattr(train_step, "_measured", lambda case, graphs, share: found)
     row = train_step.measured(TrainStep("mamba_130m", "lora", 4, 64, 110.0, 0.65), True)
     assert row["tokens_per_second"] == pytest.approx(64_000)
@@ -74,8 +74,16 @@ def test_a_step_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_steps_row_says_how_many_blocks_are_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"milliseconds": 4.0, "weights_gb": 0.26, "peak_gb": 0.4, "said": "",
-             "recomputed_blocks": 5, "partly_recomputed_blocks": 24, "layers": 24, "allowed_gb": 0.455}  # fmt: skip
+    found = {
+        "milliseconds": 4.0,
+        "weights_gb": 0.26,
+        "peak_gb": 0.4,
+        "note": "",
+        "recomputed_blocks": 5,
+        "partly_recomputed_blocks": 24,
+        "layers": 24,
+        "allowed_gb": 0.455,
+    }
     monkeypatch.setattr(train_step, "_measured", lambda case, graphs, share: found)
     row = train_step.measured(TrainStep("mamba_130m", "lora", 4, 64, 110.0, 0.65), True, 0.5)
     assert "5 of 24 blocks, parts of 24, allowed 0.46 GB" in train_step.line(row)
@@ -186,8 +194,16 @@ def test_an_error_for_the_user_is_one_line_and_status_2(capsys: pytest.CaptureFi
 
 
 def test_decodings_row_holds_the_floor_and_stands_beside_the_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"seconds": 5.0, "prefill_seconds": 1.0, "tokens": 40_000, "steps": 400, "places": 256, "peak_gb": 40.0,
-             "step_bytes": 20_000_000_000, "said": ""}  # fmt: skip
+    found = {
+        "seconds": 5.0,
+        "prefill_seconds": 1.0,
+        "tokens": 40_000,
+        "steps": 400,
+        "places": 256,
+        "peak_gb": 40.0,
+        "step_bytes": 20_000_000_000,
+        "note": "",
+    }
     monkeypatch.setattr(generate, "_measured", lambda case: found)
     row = generate.measured(generate.Case("mamba_1b4", 5, 1000), 4e12)
     assert row["milliseconds"] == pytest.approx(5.0)
@@ -202,8 +218,9 @@ def test_drawn_lengths_are_within_the_quantiles_and_about_their_means() -> None:
     case = generate.Case("mamba_1b4", 5, 819, lengths=True)
     lengths = generate.lengths_of(case)
     assert lengths == generate.lengths_of(case)
-    for drawn, known in zip(zip(*lengths, strict=True), (generate.PROMPT_QUANTILES,
-                            generate.REFERENCE_QUANTILES), strict=True):  # fmt: skip
+    for drawn, known in zip(
+        zip(*lengths, strict=True), (generate.PROMPT_QUANTILES, generate.REFERENCE_QUANTILES), strict=True
+    ):
         assert min(known) <= min(drawn) <= max(drawn) <= max(known)
         assert sum(drawn) / len(drawn) == pytest.approx(sum(known[1:-1]) / (len(known) - 2), rel=0.25)
 

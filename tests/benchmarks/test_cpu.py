@@ -41,9 +41,13 @@ def test_the_table_has_both_sides_of_every_case(
     assert found["threads"] == torch.get_num_threads()
     assert found["torch"] == torch.__version__
     assert [(row["what"], row["shape"]) for row in found["rows"]] == [
-        ("step bitfit", "2 x 6"), ("step bitfit", "3 x 3-7"), ("step lora", "2 x 6"), ("step full", "2 x 6"),
-        ("decode, 1 beam", "3 x 2-6"), ("decode, 5 beams", "3 x 2-6"),
-    ]  # fmt: skip
+        ("step bitfit", "2 x 6"),
+        ("step bitfit", "3 x 3-7"),
+        ("step lora", "2 x 6"),
+        ("step full", "2 x 6"),
+        ("decode, 1 beam", "3 x 2-6"),
+        ("decode, 5 beams", "3 x 2-6"),
+    ]
     lines = captured.err.splitlines()
     titles = next(at for at, line in enumerate(lines) if line.split()[:2] == ["what", "model"])
     assert f"{found['threads']} threads, torch {found['torch']}" in lines[0]

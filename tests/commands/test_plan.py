@@ -20,8 +20,14 @@ from ssm_tune.records.record import read_record
 from ssm_tune.training.settings import TrainSettings
 from ssm_tune.training.trainer import Trainer
 
-CELL = ["method=state_offset_y", "model=tiny", "data=sample", "decode.num_beams=1", "decode.max_new_tokens=3",
-        "decode.batch_size=8"]  # fmt: skip
+CELL = [
+    "method=state_offset_y",
+    "model=tiny",
+    "data=sample",
+    "decode.num_beams=1",
+    "decode.max_new_tokens=3",
+    "decode.batch_size=8",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +43,22 @@ def planned(capsys: pytest.CaptureFixture[str], *settings: str, status: int = 0)
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         ["task=samsum", "train.max_steps=3"],
-        ["task=classify", "data=local", "data.path=mine.jsonl", "train.epochs=3", "train.evaluate_every=2",
-         "train.batch_size=4", "train.micro_batch=2"],
+        [
+            "task=classify",
+            "data=local",
+            "data.path=mine.jsonl",
+            "train.epochs=3",
+            "train.evaluate_every=2",
+            "train.batch_size=4",
+            "train.micro_batch=2",
+        ],
     ],
-)  # fmt: skip
+)
 def test_the_run_records_what_was_planned(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     rows = [json.dumps({"text": f"Anna: {'very ' * (n % 7)}good {n}?", "label": n % 2}) for n in range(40)]
     Path("mine.jsonl").write_text("\n".join(rows))
@@ -68,7 +82,7 @@ def test_the_run_records_what_was_planned(settings: list[str], capsys: pytest.Ca
     assert "frozen" not in {row["what"] for row in other["evaluations"]}
 
 
-def test_cells_that_differ_in_seed_are_measured_once(
+def test_runs_that_differ_in_seed_are_measured_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     timed: list[Any] = []
@@ -118,12 +132,15 @@ def test_evaluation_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "decode.batch_size=16" in last
 
 
-def test_a_sweep_says_all_of_its_cells(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """One cell that does not fit takes no other with it."""
+@pytest.mark.slow
+def test_a_sweep_says_all_of_its_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One run that does not fit takes no other with it."""
     short_of_memory(
-        monkeypatch, "training_on_random_tokens",
-        lambda adapter, shape, capture, rows: 9 if adapter.method.name == "lora" else 1, 2,
-    )  # fmt: skip
+        monkeypatch,
+        "training_on_random_tokens",
+        lambda adapter, shape, capture, rows: 9 if adapter.method.name == "lora" else 1,
+        2,
+    )
     cell = [*CELL[1:], "task=glue_rte", "train.max_steps=1", "method=lora,bitfit"]
     assert main(["plan", *cell]) == 2
     captured = capsys.readouterr()

@@ -14,7 +14,7 @@ from ssm_tune.generation.settings import DecodeSettings
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 9), st.none() | st.integers(1, 200))
 def test_batches_hold_every_prompt_once_and_keep_their_bounds(
     lengths: list[int], size: int, tokens: int | None
-) -> None:  # fmt: skip
+) -> None:
     batches = length_batches(lengths, size, tokens)
     order = [at for batch in batches for at in batch]
     assert sorted(order) == list(range(len(lengths)))

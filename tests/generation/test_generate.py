@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssm_tune.config.groups import names
-from ssm_tune.generation.beam_search import first_candidates, new_search
+from ssm_tune.generation.beam_search import new_search
+from ssm_tune.generation.candidates import first_candidates
 from ssm_tune.generation.generate import generate
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.mamba import Mamba

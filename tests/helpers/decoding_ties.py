@@ -145,7 +145,7 @@ class Recorder(nn.Module):
 
     def step(
         self, tokens: Tensor, cache: RecordedCache, source: Tensor | None = None, into: RecordedCache | None = None
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         self.rows_per_step.append(len(tokens))
         read = range(len(tokens)) if source is None else source.tolist()
         keys = [

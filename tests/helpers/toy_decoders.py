@@ -52,9 +52,7 @@ class TableModel(nn.Module):
         cache = self.Cache([(self._table(prompt), ()) for prompt in prompts])
         return torch.stack([logits(()) for logits, _ in cache.rows]), cache
 
-    def step(
-        self, tokens: Tensor, cache: Cache, source: Tensor | None = None, into: Cache | None = None
-    ) -> Tensor:  # fmt: skip
+    def step(self, tokens: Tensor, cache: Cache, source: Tensor | None = None, into: Cache | None = None) -> Tensor:
         rows = cache.rows
         if source is not None:
             rows = [rows[max(row, 0)] for row in source.tolist()]

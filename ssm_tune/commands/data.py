@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import benchmarks, conf_dir, names
+from ssm_tune.config.overrides import on_command_line
 from ssm_tune.config.protocol import resolved_protocol
 from ssm_tune.config.schema import CHOICES, Config
 from ssm_tune.data.tokenization import TokenizedExample, tokenize_training, too_long
@@ -119,7 +120,7 @@ def show(name: str, settings: Sequence[str], options: argparse.Namespace) -> int
     source = options.data or ("local" if options.data_path else "hub")
     chosen = [METHOD, f"task={_known(name)}", f"data={source}"]
     if options.data_path:
-        chosen.append(f"data.path={_quoted(options.data_path)}")
+        chosen.append(f"data.path={on_command_line(str(Path(options.data_path).expanduser()))}")
     if options.check:
         chosen.append(f"data.check={options.check}")
     config = compose([*chosen, *settings])
@@ -212,11 +213,6 @@ def _known(task: str) -> str:
     if task not in names("task"):
         raise UserError(f"there is no task {task!r}: {nearest(task, names('task'))}")
     return task
-
-
-def _quoted(value: str) -> str:
-    """A value as Hydra reads it, whatever it holds."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssm_tune.config.compose import explained
 from ssm_tune.config.groups import conf_dir
 from ssm_tune.config.hydra_errors import explain
+from ssm_tune.config.overrides import at_home, require_single
 from ssm_tune.config.schema import checked, register
 from ssm_tune.sweeps.run_sweep import run_many
 from ssm_tune.sweeps.worker import run_config
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> int:
     """
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through instead of printing and exiting
+    arguments = [at_home(argument) for argument in arguments]
     settings = [argument for argument in arguments if argument not in MANY]
     with rank_zero_reports():
         if world_size() > 1 and len(settings) < len(arguments):
@@ -36,7 +38,10 @@ def main(arguments: list[str]) -> int:
         return run_many(settings)
     for argument in arguments:
         if argument.lstrip("+").startswith(("sweep=", "sweep.", "hydra/launcher=")) and len(settings) == len(arguments):
-            raise UserError(f"{argument} is for many cells: add -m")
+            raise UserError(f"{argument} is for many runs: add -m")
+    if not any(argument.startswith("-") for argument in arguments):
+        with rank_zero_reports():
+            require_single(arguments)
     return _run_one(arguments)
 
 

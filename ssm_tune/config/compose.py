@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssm_tune.config.groups import conf_dir, family_of, method_section
 from ssm_tune.config.hydra_errors import explain
+from ssm_tune.config.overrides import at_home
 from ssm_tune.config.schema import Config, checked, register
 from ssm_tune.utils.errors import UserError
 
@@ -27,12 +28,13 @@ def compose(arguments: Sequence[str]) -> Config:
 
     def composed() -> Config:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return checked(hydra.compose("config", list(arguments)), arguments)
+            return checked(hydra.compose("config", [at_home(argument) for argument in arguments]), arguments)
 
     return explained(composed, arguments)
 
 
 def explained(work: Callable[[], Any], arguments: Sequence[str]) -> Any:
+    """What ``work`` returns, with errors in composing the settings as a UserError. arguments: those settings."""
     try:
         return work()
     except (HydraException, OmegaConfBaseException) as error:
@@ -44,8 +46,8 @@ def explained(work: Callable[[], Any], arguments: Sequence[str]) -> Any:
 
 
 class Composer:
-    """Composes the cells of a sweep. Cells that differ in seed, method and learning rate alone share a composition,
-    which takes 0.1 s.
+    """Composes the runs of a sweep. Runs that differ in seed, method and learning rate alone share a composition, which
+    takes 0.1 s.
 
     That they may is so because a method's yaml is a plain section: nothing else depends on it.
     """

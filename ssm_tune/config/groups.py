@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssm_tune.utils.errors import UserError, nearest
+from ssm_tune.utils.yaml_files import read_yaml
 
 FAMILIES = ("mamba", "mamba2")
 """The families of models, the usual one first."""
@@ -34,18 +35,21 @@ def benchmarks() -> list[str]:
     return [name for name in names("task") if "data" not in OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")]
 
 
-def read_plan(path: Path) -> Any:
+def read_plan(path: Path, where: str | None = None) -> Any:
     """The plain content of a yaml of conf/sweep, conf/search or conf/table. One with ``extends: NAME`` takes what it
-    does not hold itself from NAME.yaml beside it.
+    does not hold itself from NAME.yaml beside it. where: how errors name the file.
 
-    Raises OmegaConf's and the yaml parser's errors, OSError, and ValueError for a NAME that extends another.
+    Raises UserError where the file cannot be read, or NAME is none or extends another.
     """
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    content = read_yaml(path, where)
     if not isinstance(content, dict) or "extends" not in content:
         return content
-    base = OmegaConf.to_container(OmegaConf.load(path.with_name(f"{content.pop('extends')}.yaml")), resolve=True)
+    name = str(content.pop("extends"))
+    if Path(name).name != name:
+        raise UserError(f"{where or path}: extends must name a yaml beside it, got {name!r}")
+    base = read_yaml(path.with_name(f"{name}.yaml"))
     if not isinstance(base, dict) or "extends" in base:
-        raise ValueError("extends must name a yaml beside it that extends none itself")
+        raise UserError(f"{where or path}: extends must name a yaml beside it that extends none itself")
     return base | content
 
 

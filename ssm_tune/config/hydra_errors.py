@@ -1,9 +1,10 @@
-"""Hydra's and OmegaConf's errors as one line each, with the nearest valid names."""
+"""Hydra's and OmegaConf's errors as one line each, with the names that may have been meant."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -17,6 +18,8 @@ def explain(error: BaseException, arguments: list[str] | None = None) -> str:
     """One line for an error of Hydra or OmegaConf, with the nearest valid names."""
     if isinstance(error, UserError):
         return str(error)
+    if misspelt := _misspelt(arguments or []):
+        return misspelt
     text, cause = "", error
     while cause is not None:
         text, cause = f"{text}\n{cause}", cause.__cause__  # type: ignore[assignment]
@@ -28,8 +31,32 @@ def explain(error: BaseException, arguments: list[str] | None = None) -> str:
         found = re.search(pattern, text)
         if found:
             key = found[1].lstrip("+~")
-            return f"there is no setting {key!r}: {nearest(key, _known_keys(arguments or []))}"
+            return f"there is no setting {key!r}: {_meant(key, _known_keys(arguments or []))}"
     return " ".join(str(error).split())
+
+
+def _misspelt(arguments: list[str]) -> str | None:
+    """Of a command line that lacks a group, the argument that was to name it: metod=lora."""
+    keys = [argument.partition("=")[0] for argument in arguments if "=" in argument and not argument.startswith("-")]
+    for group in REQUIRED:
+        if group not in keys:
+            for key in keys:
+                if key not in GROUPS and get_close_matches(key, [group], cutoff=0.7):
+                    return f"there is no setting {key!r}: did you mean {group}?"
+    return None
+
+
+def _meant(key: str, known: list[str]) -> str:
+    """A hint for an unknown setting: what people call so elsewhere, else the nearest names, else where all stand."""
+    last = key.rpartition(".")[2].lower()
+    meant = [name for name in ELSEWHERE.get(last, ()) if name in known]
+    if not meant:
+        tails = {name.rpartition(".")[2]: name for name in known}
+        close = [tails[tail] for tail in get_close_matches(last, list(tails), n=2, cutoff=0.6)]
+        meant = list(dict.fromkeys([*get_close_matches(key, known, n=2, cutoff=0.7), *close]))
+    if meant:
+        return f"did you mean {' or '.join(meant)}?"
+    return "ssm-tune --help lists the settings, and --cfg job all of a run's with their values"
 
 
 def _unknown_choice(group: str, name: str) -> str:
@@ -56,6 +83,79 @@ def _not_a_value(key: str) -> str:
     return f"{key} is a group of settings and takes no plain value"
 
 
+REQUIRED = ("method", "task")
+GROUPS = (*REQUIRED, "model", "data", "tuned")
+ELSEWHERE = {
+    "lr": ("train.learning_rate",),
+    "learning_rate": ("train.learning_rate",),
+    "bs": ("train.batch_size",),
+    "batch": ("train.batch_size",),
+    "batch_size": ("train.batch_size", "decode.batch_size"),
+    "per_device_train_batch_size": ("train.batch_size",),
+    "per_device_eval_batch_size": ("decode.batch_size",),
+    "gradient_accumulation_steps": ("train.micro_batch",),
+    "grad_accum": ("train.micro_batch",),
+    "gradient_checkpointing": ("train.recompute",),
+    "epoch": ("train.epochs",),
+    "epochs": ("train.epochs",),
+    "num_epochs": ("train.epochs",),
+    "num_train_epochs": ("train.epochs",),
+    "steps": ("train.max_steps",),
+    "max_steps": ("train.max_steps",),
+    "iters": ("train.max_steps",),
+    "wd": ("train.weight_decay",),
+    "decay": ("train.weight_decay",),
+    "weight_decay": ("train.weight_decay",),
+    "clip": ("train.max_grad_norm",),
+    "grad_clip": ("train.max_grad_norm",),
+    "gradient_clip_val": ("train.max_grad_norm",),
+    "adam_beta1": ("train.beta1",),
+    "adam_beta2": ("train.beta2",),
+    "adam_epsilon": ("train.eps",),
+    "eval_steps": ("train.evaluate_every",),
+    "eval_every": ("train.evaluate_every",),
+    "save_steps": ("checkpoint.steps",),
+    "r": ("method.rank",),
+    "lora_r": ("method.rank",),
+    "lora_rank": ("method.rank",),
+    "rank": ("method.rank",),
+    "lora_alpha": ("method.alpha",),
+    "alpha": ("method.alpha",),
+    "lora_dropout": ("method.dropout",),
+    "dropout": ("method.dropout",),
+    "target_modules": ("method.targets",),
+    "num_virtual_tokens": ("method.tokens",),
+    "prompt_length": ("method.tokens",),
+    "beams": ("decode.num_beams",),
+    "num_beams": ("decode.num_beams",),
+    "max_length": ("decode.max_new_tokens",),
+    "max_new_tokens": ("decode.max_new_tokens",),
+    "output": ("output_dir",),
+    "out": ("output_dir",),
+    "out_dir": ("output_dir",),
+    "results": ("output_dir",),
+    "save_dir": ("output_dir",),
+    "gpu": ("device",),
+    "cuda": ("device",),
+    "dtype": ("model.dtype", "train.adapter_dtype"),
+    "precision": ("model.dtype",),
+    "bf16": ("model.dtype",),
+    "fp16": ("model.dtype",),
+    "model_path": ("model.path",),
+    "model_name": ("model.name",),
+    "checkpoint": ("model.path", "checkpoint.minutes"),
+    "tokenizer": ("model.tokenizer",),
+    "data_path": ("data.path",),
+    "data_dir": ("data.path",),
+    "dataset": ("data.path", "data.source"),
+    "train_file": ("data.path",),
+    "random_seed": ("seed",),
+    "rng": ("seed",),
+    "wandb": ("logger",),
+    "report_to": ("logger",),
+    "overwrite": ("force",),
+}
+"""Settings by the names that they have in other programs."""
 _EXPLANATIONS: list[tuple[str, Callable[..., str]]] = [
     (r"Could not find '([\w/]+)/([^'/\n]+)'", _unknown_choice),
     (r"You must specify '(\w+)'", _missing_choice),

@@ -75,10 +75,12 @@ class DataConfig:
             raise UserError(f"data.check=off is only read with data=local, not with data={self.source}")
         if self.name is not None and self.check == "counts":
             raise UserError("data.name is for stand-ins, data=local data.check=off; other data have their own names")
+        if self.path is not None:
+            self.path = str(Path(self.path).expanduser())
         if self.root is not None:
             if not self.path:
                 raise UserError(f"data.root is only read with data=local data.path=DIR, not with data={self.source}")
-            self.path, self.root = str(Path(self.root) / self.path), None
+            self.path, self.root = str(Path(self.root).expanduser() / self.path), None
 
 
 @dataclass
@@ -197,6 +199,7 @@ class Config:
         _one_of("device", self.device)
         _one_of("backend", self.backend)
         _one_of("logger", self.logger)
+        self.output_dir = str(Path(self.output_dir).expanduser())
         if self.trial:
             self._check_trial()
 

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ssm_tune.config.groups import changed_options
 from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
+from ssm_tune.utils.yaml_files import read_yaml
 
 HEAD = """\
 # Written by "ssm-tune search": for each cell the learning rate whose trial scored best on the selection split, of those
@@ -74,14 +73,22 @@ def read_tuned(path: Path) -> tuple[Tables, Tables, str | None]:
     """
     if not path.exists():
         return {}, {}, None
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # yaml's errors have many kinds
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("trials"), dict):
         raise UserError(f"{path} was not written by a search and would be lost: name another file with --to FILE")
-    plain: dict[str, Any] = {str(key): value for key, value in content.items()}
-    return plain.get("learning_rate") or {}, plain["trials"], plain.get("adapter_dtype")
+    rates, trials, dtype = content.get("learning_rate") or {}, content["trials"], content.get("adapter_dtype")
+    if not _is_table(rates, (int, float)) or not _is_table(trials, (dict,)) or not isinstance(dtype, str | None):
+        raise UserError(f"{path} is damaged: learning_rate and trials must be tables by model, task and method")
+    return rates, trials, dtype
+
+
+def _is_table(table: Any, kinds: tuple[type, ...], depth: int = 3) -> bool:
+    """Whether it has texts by model, task and method, and behind them values of these kinds."""
+    if depth == 0:
+        return isinstance(table, kinds)
+    if not isinstance(table, dict):
+        return False
+    return all(isinstance(key, str) and _is_table(value, kinds, depth - 1) for key, value in table.items())
 
 
 def write_tuned(path: Path, rates: Tables, trials: Tables, adapter_dtype: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from ssm_tune.reporting.table import Table
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_bytes
+from ssm_tune.utils.yaml_files import read_yaml
 
 COLUMNS = ("table", "method", "task", "value")
 
@@ -80,13 +81,7 @@ def _from_csv(path: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def _from_yaml(path: Path) -> Iterator[tuple[Any, ...]]:
-    from omegaconf import OmegaConf
-
-    try:
-        loaded: Any = OmegaConf.to_container(OmegaConf.create(_text(path)))
-    except Exception as error:  # the yaml parser's own errors share no base with OmegaConf's
-        raise UserError(f"{path} is not yaml: {' '.join(str(error).split())[:200]}") from error
-    for table, rows in _pairs(path, loaded, "the file"):
+    for table, rows in _pairs(path, read_yaml(path), "the file"):
         for row, columns in _pairs(path, rows, table):
             for column, value in _pairs(path, columns, f"{table}, {row}"):
                 if isinstance(value, dict):

@@ -121,8 +121,6 @@ def load_table_spec(name: str) -> TableSpec:
     Raises:
         UserError: there is none of the name, or something in it is invalid.
     """
-    from omegaconf.errors import OmegaConfBaseException
-
     from ssm_tune.config.groups import conf_dir, read_plan
     from ssm_tune.utils.errors import nearest
 
@@ -132,13 +130,7 @@ def load_table_spec(name: str) -> TableSpec:
         if not path.is_file():
             raise UserError(f"there is no table {name!r}: {nearest(name, table_names())}")
     try:
-        loaded = read_plan(path)
-    except (OSError, ValueError, OmegaConfBaseException) as error:
-        raise UserError(f"cannot read the table {path}: {' '.join(str(error).split())}") from error
-    except Exception as error:  # the yaml parser's own, which share no other base
-        raise UserError(f"{path} is not yaml: {' '.join(str(error).split())[:200]}") from error
-    try:
-        return parse_table_spec(path.stem, loaded)
+        return parse_table_spec(path.stem, read_plan(path))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 

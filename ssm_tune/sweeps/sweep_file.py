@@ -7,20 +7,16 @@ their combinations. ``"*"`` for a group stands for all its choices; a value that
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from ssm_tune.config.groups import conf_dir, names, read_plan
-from ssm_tune.config.hydra_errors import explain
+from ssm_tune.config.overrides import MOST_VALUES, at_home, on_command_line, values_of
 from ssm_tune.config.schema import CHOICES
 from ssm_tune.utils.errors import UserError, nearest
 
-_NO_TEXT = ("null", "true", "false", "nan", "inf")
 FILTERED = ("task", "method")
 """Of these a sweep takes no others than its own: a word that it does not have is a mistake."""
 
@@ -57,27 +53,16 @@ def read_sweep(settings: Sequence[str]) -> Sweep:
     if sweep.files:
         sweep.cells = _unique([cell for name in sweep.files for cell in _of_file(name, given)])
     else:
-        sweep.cells = [Cell(list(combination)) for combination in itertools.product(*given.values())]
+        sweep.cells = [Cell(list(combination)) for combination in _combinations(given)]
     return sweep
 
 
 def read_settings(settings: Sequence[str], group: str = "sweep") -> tuple[Sweep, dict[str, list[str]]]:
     """A sweep without its cells, and by setting the values of all others. group: what names its files."""
     sweep, given = Sweep(), dict[str, list[str]]()
-    for text in settings:
-        try:
-            override = OverridesParser.create().parse_override(text)
-            key = override.get_key_element()
-            if override.is_delete():
-                values = [text]
-            elif override.is_sweep_override():
-                if not override.is_discrete_sweep():
-                    raise UserError(f"{text}: give the values of a sweep as a list, a,b,c")
-                values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            else:
-                values = [text]
-        except HydraException as error:
-            raise UserError(explain(error, list(settings))) from error
+    for text in map(at_home, settings):
+        values = values_of(text)
+        key = text.partition("=")[0]
         name = key.lstrip("+~")
         if name == group:
             sweep.files += [value.partition("=")[2] for value in values]
@@ -87,7 +72,7 @@ def read_settings(settings: Sequence[str], group: str = "sweep") -> tuple[Sweep,
                 raise UserError(f"sweep.on_error must be one of {', '.join(CHOICES[name])}, got {sweep.on_error!r}")
         elif name.startswith("sweep."):
             raise UserError(f"there is no setting {name!r}: {nearest(name, ['sweep.on_error'])}")
-        elif override.is_hydra_override() or name.startswith(("hydra/", "hydra.")):
+        elif name.startswith(("hydra/", "hydra.")):
             sweep.hydra += values
         else:
             given[key] = values
@@ -120,7 +105,7 @@ def narrowed(blocks: Sequence[Block], given: dict[str, list[str]], where: str) -
         }
         if not narrowing.keys() <= block.settings.keys():
             continue
-        combinations = itertools.product(*(chosen | changing).values())
+        combinations = _combinations(chosen | changing)
         cells += [Cell(list(combination), block.origin) for combination in combinations]
     if not cells:
         raise UserError(f"{where} has no cell with {' '.join(v for values in given.values() for v in values)}")
@@ -133,10 +118,7 @@ def read_file(group: str, name: str) -> tuple[Any, str]:
     if name not in names(group):
         raise UserError(f"there is no {group} {name!r}: {nearest(name, names(group))}")
     where = f"conf/{group}/{name}.yaml"
-    try:
-        return read_plan(path), where
-    except Exception as error:  # yaml's errors have many kinds
-        raise UserError(f"{where} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    return read_plan(path, where), where
 
 
 def read_blocks(content: Any, where: str) -> list[Block]:
@@ -174,19 +156,12 @@ def _block(block: dict[Any, Any], where: str) -> dict[str, list[str]]:
     return found
 
 
-def on_command_line(value: Any) -> str:
-    """A value as Hydra's command line reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(on_command_line(item) for item in value)}]"
-    if not isinstance(value, str) or (re.fullmatch(r"[a-z_][\w./@-]*", value, re.ASCII) and value not in _NO_TEXT):
-        return str(value)
-    # Hydra reads a backslash as one, except before a quote and at the end
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"'{escaped}'"
+def _combinations(values: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
+    """One value of each setting, in all combinations. Raises UserError where those are too many."""
+    count = math.prod(map(len, values.values()))
+    if count > MOST_VALUES:
+        raise UserError(f"{count:,} runs in one sweep are more than {MOST_VALUES:,}: split it")
+    return itertools.product(*values.values())
 
 
 def _unique(cells: list[Cell]) -> list[Cell]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def composed(composer: Composer, settings: list[str]) -> list[str]:
 def test_a_table_plans_what_the_sweep_of_its_name_runs(name: str) -> None:
     composer, planned = Composer(), []
     for line in fill(load_table_spec(name), []).missing:
-        program, *settings = line.split()
+        program, *settings = shlex.split(line)
         assert program == "ssm-tune"
         assert (settings[0] == "-m") == ("," in line or "+sweep=" in line)
         planned += composed(composer, settings[settings[0] == "-m" :])

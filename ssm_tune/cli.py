@@ -6,17 +6,19 @@ that the user can mend, 128 + the signal's number stopped by one (130: Ctrl-C).
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from ssm_tune.commands import SUBCOMMANDS
 from ssm_tune.config.groups import names
 from ssm_tune.training.distributed import is_rank_zero
-from ssm_tune.utils.errors import PeerFailed, Stopped, UserError, nearest
+from ssm_tune.utils.errors import PeerFailed, Stopped, UserError, first_line, nearest
 from ssm_tune.utils.instantiate import TRUST_OPTION, take_trusted, trusting
 
 HELP = """\
@@ -68,16 +70,34 @@ def main(argv: list[str] | None = None) -> int:
         if is_rank_zero():
             print(f"ssm-tune: {TRUST_OPTION}: code of {name}, which is no part of ssm-tune, may run", file=sys.stderr)
     with trusting(classes):
-        return _dispatch(arguments)
+        return _flushed(_dispatch(arguments))
+
+
+def _flushed(status: int) -> int:
+    """The exit status, after what was printed is written: a full disk is found here, not when Python ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has gone, as with "| head"
+        _discard_stdout()
+    except OSError as error:
+        return _unwritten(error) if status == 0 else status
+    return status
+
+
+def _unwritten(error: OSError) -> int:
+    _discard_stdout()
+    return _fail(f"cannot write to standard output: {error.strerror or error}")
+
+
+def _discard_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help(), end="")
-        return 0
+        return _guarded(lambda: print(_help(), end=""))
     if arguments[0] == "--version":
-        print(f"ssm-tune {import_module('ssm_tune').__version__}")
-        return 0
+        return _guarded(lambda: print(f"ssm-tune {import_module('ssm_tune').__version__}"))
     first = arguments[0]
     if first == "--completion":
         from ssm_tune.commands.completion import script
@@ -120,23 +140,29 @@ def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
         return _fail(str(error))
     except Stopped as error:
         if is_rank_zero():
-            print(f"ssm-tune: {error}", file=sys.stderr)
+            _say(f"ssm-tune: {error}")
         return 128 + error.signal
     except KeyboardInterrupt:
         if is_rank_zero():
-            print(f"\n{interrupted}", file=sys.stderr)
+            _say(f"\n{interrupted}")
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as with "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:  # a full disk under stdout
+            return _unwritten(error)
+        return _unexpected(error)
     except SystemExit as error:  # argparse has said what it had to say
         return error.code if isinstance(error.code, int) else 2
     except Exception as error:
-        _trace()
-        kind = type(error).__name__
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        print(f"ssm-tune: unexpected {kind}: {first} (SSM_TUNE_TRACEBACK=1 shows where)", file=sys.stderr)
-        return 1
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    _trace()
+    _say(f"ssm-tune: unexpected {first_line(error)} (SSM_TUNE_TRACEBACK=1 shows where)")
+    return 1
 
 
 def _trace() -> None:
@@ -145,5 +171,11 @@ def _trace() -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"ssm-tune: {' '.join(message.split())}", file=sys.stderr)
+    _say(f"ssm-tune: {' '.join(message.split())}")
     return 2
+
+
+def _say(line: str) -> None:
+    """Print on stderr, which a lost terminal has closed: the exit status is what counts then."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

@@ -7,16 +7,18 @@ mapped into memory, in a folder whose name is the hash of what determines them: 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import tokenizers
@@ -25,12 +27,15 @@ from numpy.typing import NDArray
 from ssm_tune.data.tokenization import TokenizedExample, tokenize_training
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Example, Task
-from ssm_tune.utils.errors import first_line
-from ssm_tune.utils.files import cache_dir
+from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.utils.files import atomic_write, cache_dir, decode_json, encode_json
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a change of code makes other tokens of the same texts."""
 DTYPES = {"tokens": np.int32, "ends": np.int64, "labels": np.int32}
+DIGESTS = "sha256.json"
+"""The digests of an entry's files, by which damage is found."""
+ABANDONED_SECONDS = 86_400.0
 log = logging.getLogger(__name__)
 
 
@@ -77,15 +82,15 @@ def tokenized_training_set(examples: Sequence[Example], task: Task, tokenizer: T
     damaged = False
     if folder.exists():
         try:
-            return _read(folder, len(examples), tokenizer.vocab_size)
-        except (OSError, ValueError, EOFError) as error:
+            return _read(folder, len(examples))
+        except (OSError, ValueError, EOFError, RecursionError) as error:
             log.warning("%s is damaged and is built again (%s)", folder, first_line(error))
             damaged = True
     fresh = concatenated(tokenize_training(examples, task, tokenizer))
     try:
         _write(folder, fresh, damaged)
-        return _read(folder, len(examples), tokenizer.vocab_size)
-    except (OSError, ValueError, EOFError) as error:
+        return _read(folder, len(examples))
+    except (OSError, ValueError, EOFError, UserError) as error:
         log.warning("the tokens are not kept for the next run (%s)", first_line(error))
         return fresh
 
@@ -111,35 +116,43 @@ def _key(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> str:
     return digest.hexdigest()
 
 
-def _read(folder: Path, count: int, vocab_size: int) -> TokenizedDataset:
-    """Map an entry into memory. Raises ValueError (or OSError, EOFError) for one that cannot be what was written."""
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in DTYPES}
+def _read(folder: Path, count: int) -> TokenizedDataset:
+    """Map an entry into memory. Raises ValueError (or OSError, EOFError) for one that is not what was written."""
+    digests = decode_json((folder / DIGESTS).read_bytes())
+    if not isinstance(digests, dict):
+        raise ValueError(f"{DIGESTS} holds no digests")
+    arrays = []
     for name, dtype in DTYPES.items():
-        if arrays[name].dtype != dtype or arrays[name].ndim != 1:
-            raise ValueError(f"{name} is {arrays[name].dtype} of {arrays[name].ndim} dimensions")
-    tokens, ends, labels = (arrays[name] for name in DTYPES)
-    lengths = np.diff(ends, prepend=0)
+        path = folder / f"{name}.npy"
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digests.get(name):
+                raise ValueError(f"{path.name} does not match its digest")
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype != dtype or array.ndim != 1:
+            raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
+        arrays.append(array)
+    tokens, ends, labels = arrays
     if len(ends) != count or len(labels) != count or len(tokens) != (ends[-1] if count else 0):
         raise ValueError(f"it holds {len(ends)} sequences of {count}, in {len(tokens)} tokens")
-    if count and (labels.min() < 0 or (labels > lengths).any()):
-        raise ValueError("ends and labels contradict each other")
-    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocab_size:
-        raise ValueError("it holds tokens that the tokenizer does not have")
     return TokenizedDataset(tokens, ends, labels)
 
 
 def _write(folder: Path, sequences: TokenizedDataset, damaged: bool) -> None:
     """Put an entry into its place, complete or not at all; where another process was first, its entry stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent)
     mark = uuid.uuid4().hex
     temporary, aside = (folder.with_name(f".{folder.name[:16]}.{mark}.{what}") for what in ("tmp", "old"))
     try:
         temporary.mkdir()
+        digests = {}
         for name in DTYPES:
-            with open(temporary / f"{name}.npy", "wb") as file:
-                np.save(file, getattr(sequences, name))
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut could leave zeros, and 0 is a token
+            chunks = _npy(getattr(sequences, name))
+            # synchronised to the disk, or a power cut could leave zeros, and 0 is a token
+            atomic_write(temporary / f"{name}.npy", chunks)
+            digests[name] = hashlib.sha256(chunks[0])
+            digests[name].update(chunks[1])
+        atomic_write(temporary / DIGESTS, [encode_json({name: one.hexdigest() for name, one in digests.items()})])
         if damaged:
             with suppress(FileNotFoundError):
                 os.rename(folder, aside)
@@ -148,3 +161,18 @@ def _write(folder: Path, sequences: TokenizedDataset, damaged: bool) -> None:
     finally:
         for left in (temporary, aside):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _npy(array: NDArray[Any]) -> list[bytes | memoryview]:
+    """A one-dimensional array as an .npy file holds it: header and content, which is not copied."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return [header.getvalue(), np.ascontiguousarray(array).view(np.uint8).data]
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed have left half-written; younger ones may still be at work."""
+    for left in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):
+        with suppress(OSError):
+            if time.time() - left.lstat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)

@@ -25,7 +25,7 @@ from ssm_tune.utils.errors import UserError
 _TEMPORARY = re.compile(r"(?:\..*\.)?[0-9a-f]{32}\.tmp", re.DOTALL)
 
 
-def atomic_write(path: Path, chunks: Iterable[bytes]) -> Path:
+def atomic_write(path: Path, chunks: Iterable[bytes | memoryview]) -> Path:
     """Writes ``path`` (and its folder, if need be) so that it is complete or, on any failure, untouched.
 
     Raises:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
-from typing import Protocol
+from contextlib import suppress
+from typing import Protocol, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -22,11 +24,38 @@ class Progress(Protocol):
     def stop(self) -> None: ...
 
 
+class _Stderr(io.TextIOBase):
+    """A stream that drops what cannot be written: progress is no reason to end a run, and a lost terminal fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+            self.stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
+
+
 class Bars:
     """One bar a phase, with a note (loss, learning rate, tokens a second) and the time left."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(file=cast(TextIO, _Stderr(sys.stderr)))
         self.bars: RichProgress | None = None
         self.task: TaskID | None = None
 
@@ -81,7 +110,7 @@ class Lines:
         return
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        _Stderr(sys.stderr).write(f"{line}\n")
 
 
 class Silent:

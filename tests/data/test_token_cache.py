@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import os
 import subprocess
@@ -147,6 +148,9 @@ def replace(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
         replace("tokens", lambda array: array.reshape(1, -1)),
         replace("tokens", lambda array: array + 100_000),
         replace("tokens", lambda array: -array),
+        replace("tokens", lambda array: np.where(np.arange(len(array)) % 7 == 0, 5, array).astype(array.dtype)),
+        lambda folder: (folder / "sha256.json").unlink(),
+        lambda folder: (folder / "sha256.json").write_bytes(b"[" * 100_000),
         replace("ends", lambda array: array[:-1]),
         replace("ends", lambda array: array[::-1].copy()),
         replace("labels", lambda array: array + 1000),
@@ -181,18 +185,23 @@ def test_without_a_writable_cache(
     assert "not kept for the next run" in message
 
 
-def test_a_disk_that_fills_up_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved: list[Any] = []
+def test_a_full_disk_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full(file: Any, array: Any) -> None:
-        if len(saved) == 2:
-            raise OSError(28, "No space left on device")
-        saved.append(array)
-        file.write(array.tobytes())
-
-    monkeypatch.setattr(tokens.np, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert len(tokenized_training_set(EXAMPLES, TASK, TINY)) == 9
     assert list(cache.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_when_it_is_old(cache: Path) -> None:
+    left, at_work = cache / ".0123456789abcdef.0.tmp", cache / ".0123456789abcdef.1.tmp"
+    for folder in (left, at_work):
+        folder.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    tokenized_training_set(EXAMPLES, TASK, TINY)
+    assert not left.exists()
+    assert at_work.exists()
 
 
 def test_the_loser_of_a_race_takes_the_winners_entry(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

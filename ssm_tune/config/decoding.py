@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ssm_tune.utils.errors import UserError
 
+MOST_BEAMS = 1024
+"""More is a mistake, and would exhaust the memory."""
+
 
 @dataclass
 class DecodeConfig:
@@ -23,6 +26,8 @@ class DecodeConfig:
     on a CPU; on a GPU the largest power of two whose states fit, up to 1,280 beams"""
 
     def __post_init__(self) -> None:
+        if isinstance(self.num_beams, int) and self.num_beams > MOST_BEAMS:
+            raise UserError(f"decode.num_beams must be at most {MOST_BEAMS}, got {self.num_beams}")
         for name, least in (("num_beams", 1), ("max_new_tokens", 1), ("min_length", 0)):
             require_whole(f"decode.{name}", getattr(self, name), least)
         if self.batch_size is not None:

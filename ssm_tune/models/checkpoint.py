@@ -7,6 +7,7 @@ Weights are read as tensors, never as code.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssm_tune.models.checkpoint_config import Fields, read_json
-from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.utils.errors import UserError, first_line, shown_name
 
 WEIGHTS = (
     "model.safetensors",
@@ -37,12 +38,15 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, Path]]:
     for file in _weight_files(folder):
         for published, value in _read_weights(file).items():
             name = _our_name(published)
+            shown = shown_name(published)
             if name in tensors:
-                raise UserError(f"{file}: tensor {published} stands twice (also in {origin[name]})")
+                raise UserError(f"{file}: tensor {shown} stands twice (also in {origin[name]})")
             if not isinstance(value, Tensor):
-                raise UserError(f"{file}: {published} is a {type(value).__name__}; only tensors are expected")
-            if not value.is_floating_point() or value.layout != torch.strided:
-                raise UserError(f"{file}: tensor {published} is {value.dtype}, {value.layout}, not plain floats")
+                raise UserError(f"{file}: {shown} is a {type(value).__name__}; only tensors are expected")
+            if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
+                raise UserError(f"{file}: tensor {shown} is {value.dtype}, {value.layout}, not plain floats")
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # its strides repeat values
+                raise UserError(f"{file}: tensor {shown} of shape {tuple(value.shape)} has fewer values than that")
             tensors[name], origin[name] = value.detach(), file
     return tensors, origin
 
@@ -74,6 +78,8 @@ def _read_weights(file: Path) -> dict[str, Any]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
+        if zipfile.is_zipfile(file):
+            _refuse_compression(file)
         # The restricted unpickler builds tensors and plain containers and refuses everything else.
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -81,6 +87,8 @@ def _read_weights(file: Path) -> dict[str, Any]:
             f"{file}: holds pickled code, or is no weight file at all; refused, nothing was run."
             " Take the checkpoint's model.safetensors, or a state dict of plain tensors"
         ) from error
+    except UserError:
+        raise
     except PermissionError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     except Exception as error:  # both readers run off the end of a broken file in many ways
@@ -88,3 +96,10 @@ def _read_weights(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds a {type(content).__name__}, not a state dict (name -> tensor)")
     return {str(name): value for name, value in content.items()}
+
+
+def _refuse_compression(file: Path) -> None:
+    """torch.save compresses nothing; a small file that unpacks to gigabytes must not fill the memory."""
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.file_size > entry.compress_size for entry in archive.infolist()):
+            raise UserError(f"{file}: holds compressed data, which torch.save does not write; refused")

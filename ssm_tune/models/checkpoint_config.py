@@ -16,7 +16,7 @@ from typing import Any
 
 from ssm_tune.config.groups import family_in
 from ssm_tune.models.config import Mamba2Config, MambaConfig, ModelConfig
-from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.utils.errors import UserError, first_line, short, shown_name
 
 # Keys of (a) that are read or checked; a key of neither kind is refused.
 _KNOWN = {
@@ -57,26 +57,26 @@ class Fields:
         self.values: dict[str, Any] = values
 
     def refuse(self, key: str, why: str) -> UserError:
-        return UserError(f"{self.file}: {self.within}{key} {why}")
+        return UserError(f"{self.file}: {self.within}{shown_name(key)} {why}")
 
     def integer(self, key: str, default: int | None = None, largest: int = _LARGEST) -> int:
         value = self.values.get(key, default)
         if value is None:
             raise self.refuse(key, "is missing")
         if type(value) is not int or not 1 <= value <= largest:
-            raise self.refuse(key, f"must be an integer from 1 to {largest}, got {value!r}")
+            raise self.refuse(key, f"must be an integer from 1 to {largest}, got {short(value)}")
         return value
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self.values.get(key, default)
         if type(value) is not bool:
-            raise self.refuse(key, f"must be true or false, got {value!r}")
+            raise self.refuse(key, f"must be true or false, got {short(value)}")
         return value
 
     def positive(self, key: str, default: float) -> float:
         value = self.values.get(key, default)
         if type(value) not in (int, float) or not 0 < value < 1:
-            raise self.refuse(key, f"must be a number between 0 and 1, got {value!r}")
+            raise self.refuse(key, f"must be a number between 0 and 1, got {short(value)}")
         return float(value)
 
     def rank(self, key: str) -> int:
@@ -87,7 +87,7 @@ class Fields:
         """Refuse a feature: where the key is present it must have the one supported value."""
         value = self.values.get(key, supported)
         if value != supported or type(value) is not type(supported):
-            raise self.refuse(key, f"is {value!r}: not supported, only {json.dumps(supported)} is")
+            raise self.refuse(key, f"is {short(value)}: not supported, only {json.dumps(supported)} is")
 
     def known(self, keys: set[str]) -> None:
         for key in sorted(self.values.keys() - keys):
@@ -102,7 +102,7 @@ class Fields:
             low, high = (math.inf if one == {"__float__": "Infinity"} else one for one in value)
             if type(low) in (int, float) and type(high) in (int, float) and 0 <= low <= high:
                 return float(low), float(high)
-        raise self.refuse(key, f"must be two step sizes, the smaller one first, got {value!r}")
+        raise self.refuse(key, f"must be two step sizes, the smaller one first, got {short(value)}")
 
     def divisor(self, key: str, default: int, of: int, what: str) -> int:
         """An integer that divides ``of``, which is the number of ``what``."""

@@ -17,7 +17,7 @@ from ssm_tune.models.config import FAMILIES, ModelConfig, param_dtype
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.source import PretrainedSource, resolve
 from ssm_tune.models.tokenizer import EOS, Tokenizer
-from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.errors import UserError, shown_name
 from ssm_tune.utils.files import atomic_write, encode_json
 
 DTYPES = {
@@ -78,18 +78,22 @@ def load_checkpoint(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]
         head, file = tensors.pop(_HEAD), origin[_HEAD]
         if _EMBEDDING in tensors and not torch.equal(head, tensors[_EMBEDDING]):
             raise UserError(f"{file}: {_HEAD} differs from {_EMBEDDING}, but config.json ties them")
-    shapes = {name: tuple(parameter.shape) for name, parameter in _skeleton(config).named_parameters()}
     weights = next(folder / name for name in WEIGHTS if (folder / name).is_file())
     other = next(sizes for sizes in FAMILIES.values() if sizes is not type(config))
     if any(name.endswith(other.marker) for name in tensors) and not any(n.endswith(config.marker) for n in tensors):
         raise UserError(f"{weights}: the weights are those of {other.title}, but config.json is that of {config.title}")
+    parts = (name.split(".") for name in tensors)
+    layers = len({part[2] for part in parts if part[:2] == ["backbone", "layers"] and len(part) > 3})
+    if layers < config.n_layer:  # before a model of so many layers is laid out
+        raise UserError(f"{weights}: tensors are missing: of {layers} layers, where config.json has {config.n_layer}")
+    shapes = {name: tuple(parameter.shape) for name, parameter in _skeleton(config).named_parameters()}
     for name in shapes:
         if name not in tensors:
             missing = len(shapes.keys() - tensors.keys())
             raise UserError(f"{weights}: tensor {name} is missing ({missing} of {len(shapes)} are)")
     for name, tensor in tensors.items():
         if name not in shapes:
-            raise UserError(f"{origin[name]}: tensor {name} has no place in the model of config.json")
+            raise UserError(f"{origin[name]}: tensor {shown_name(name)} has no place in the model of config.json")
         if tuple(tensor.shape) != shapes[name]:
             raise UserError(
                 f"{origin[name]}: tensor {name} has shape {tuple(tensor.shape)}, but config.json asks for"

@@ -14,6 +14,8 @@ from ssm_tune.utils.errors import UserError, first_line
 from ssm_tune.utils.text import clean_up as without_blanks
 
 EOS = "<|endoftext|>"
+MOST_IDS = 10_000_000
+"""Ids that a tokenizer may have; more than any has, and few enough for a table of them."""
 
 
 class Tokenizer:
@@ -21,7 +23,8 @@ class Tokenizer:
 
     eos_id: id of ``<|endoftext|>``, which is also recognised inside text.
     vocab_size: one more than the highest id. content: the file's bytes; hash: their sha256, in hex.
-    Raises UserError: a file that is missing or malformed, or without ``<|endoftext|>``.
+    Raises UserError: a file that is missing or malformed, or without ``<|endoftext|>``; and where the library fails on
+    what the file asks for.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -33,7 +36,8 @@ class Tokenizer:
         self.content, self.hash = content, hashlib.sha256(content).hexdigest()
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:  # the library raises bare Exception, and panics with an error beside it
+            _unless_a_panic(error)
             raise UserError(f"{file}: not a tokenizer.json ({first_line(error)})") from error
         self._tokenizer.no_truncation()  # a file may ask for both
         self._tokenizer.no_padding()
@@ -42,6 +46,8 @@ class Tokenizer:
             raise UserError(f"{file}: the tokenizer has no {EOS} token, which ends every target")
         self.eos_id: int = ids[EOS]
         self.vocab_size: int = max(ids.values()) + 1
+        if self.vocab_size > MOST_IDS:
+            raise UserError(f"{file}: has ids up to {self.vocab_size - 1}; at most {MOST_IDS} are supported")
         if self.encode(EOS) != [self.eos_id]:
             raise UserError(f"{file}: the tokenizer does not read {EOS} inside text as one token")
 
@@ -57,6 +63,9 @@ class Tokenizer:
             for text in texts:
                 _check_unicode(text)
             raise error
+        except BaseException as error:
+            _unless_a_panic(error)
+            raise UserError(f"{self._file}: the tokenizer cannot encode ({first_line(error)})") from error
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], clean_up: bool = True) -> str:
@@ -64,7 +73,11 @@ class Tokenizer:
 
         The ids of a padded vocabulary's last rows stand for no token and give no text.
         """
-        text = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        try:
+            text = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        except BaseException as error:
+            _unless_a_panic(error)
+            raise UserError(f"{self._file}: the tokenizer cannot decode ({first_line(error)})") from error
         return without_blanks(text) if clean_up else text
 
     def check_fits(self, vocab_rows: int) -> None:
@@ -94,6 +107,12 @@ def load_tokenizer(path_or_name: str | Path | PretrainedSource, revision: str | 
             " checkpoints take EleutherAI/gpt-neox-20b)"
         )
     return Tokenizer(file)
+
+
+def _unless_a_panic(error: BaseException) -> None:
+    """Raise Ctrl-C and the like again; a panic of the tokenizers library, which is no Exception, is an error."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 def _check_unicode(text: str) -> None:

@@ -54,3 +54,15 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for an error's line: the nearest known names, or all of them."""
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+
+
+def short(value: object) -> str:
+    """A value that a file gives, for a message of one line: ASCII, and cut off after 60 characters."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def shown_name(name: object) -> str:
+    """A name that a file gives, for a message of one line: as it is if it is an ordinary one, else as ``short``."""
+    text = str(name)
+    return text if len(text) <= 120 and text.isascii() and text.isprintable() else short(text)

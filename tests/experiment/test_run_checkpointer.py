@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import math
+import uuid
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.damaged_files import NASTY, damaged
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ssm_tune.training.checkpoint import Checkpoint, Checkpoints
 from ssm_tune.utils.errors import UserError
@@ -68,3 +72,29 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_ones(tmp_path: Path, monke
     found = checkpoints.load_newest(pytest.fail)
     assert found is not None
     assert found.values["number"] == 1
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_to_the_newest_is_found_and_the_one_before_is_taken(tmp_path: Path, data: st.DataObject) -> None:
+    checkpoints, files = written(tmp_path / uuid.uuid4().hex, 2)
+    content = files[-1].read_bytes()
+    files[-1].write_bytes(data.draw(st.sampled_from(NASTY) | damaged(content)))
+    warnings: list[str] = []
+    found = checkpoints.load_newest(warnings.append)
+    assert found is not None
+    assert found.values["number"] == 0
+    assert len(warnings) == 1
+
+
+def test_what_is_not_ours_stays_in_the_folder(tmp_path: Path) -> None:
+    checkpoints, _ = written(tmp_path, 2)
+    for name in ("notes.txt", "model.safetensors", "000001.safetensors"):
+        (checkpoints.folder / name).write_text("mine")
+    (checkpoints.folder / f".000003-0123456789abcdef.safetensors.{uuid.uuid4().hex}.tmp").write_text("left")
+    checkpoints.delete()
+    assert {path.name for path in checkpoints.folder.iterdir()} == {
+        "notes.txt",
+        "model.safetensors",
+        "000001.safetensors",
+    }

@@ -27,7 +27,7 @@ ENDS = ("done", "stopped", "failed")
 _TYPES: dict[str, tuple[type, ...]] = {
     "host": (str,), "machine": (str,), "pid": (int,), "start": (str,), "job": (str,), "restart": (int,),
     "begun": (str,), "ended": (str,), "outcome": (str,), "error": (str,), "seconds": (int, float),
-    "asked": (str,), "label": (str,),
+    "asked": (str,), "label": (str,), "crash": (str,),
 }  # fmt: skip
 _NAME = re.compile(r"(?:0|[1-9][0-9]{0,17})\.json")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")

@@ -214,8 +214,16 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
     return UserError(f"cannot write to {folder}: {error.strerror or error}; choose another folder with output_dir=DIR")
 
 
-def write_early_failure(path: Path, request: Request, error: str) -> None:
-    """Write down a failure that came before the run's folder was known."""
+def write_crash(lock: LockFile, error: str) -> None:
+    """Write down that the process of an attempt without an end has died. error: how, in words."""
+    contents = {**lock.contents, "outcome": "failed", "error": error, "crash": error, "ended": now()}
+    with suppress(UserError):
+        _write_failure(lock.path.parent.parent.parent / lock.path.parent.name, contents)
+        atomic_write(lock.path, [encode_json(contents)])
+
+
+def write_early_failure(path: Path, request: Request, error: str, crash: bool = False) -> None:
+    """Write down a failure that came before the run's folder was known. crash: whether the process died of it."""
     contents = {
         **this_process(),
         **request.contents(),
@@ -223,6 +231,7 @@ def write_early_failure(path: Path, request: Request, error: str) -> None:
         "ended": now(),
         "outcome": "failed",
         "error": error,
+        **({"crash": error} if crash else {}),
     }
     with suppress(UserError):  # the failure itself is reported in any case
         atomic_write(path, [encode_json(contents)])

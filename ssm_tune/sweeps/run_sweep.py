@@ -86,7 +86,7 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
             results[place] = Results(*place)
             for warning in results[place].warnings:
                 print(f"note: {warning}", file=sys.stderr)
-        outcomes.append(_kept(results[place], config))
+        outcomes.append(_known(results[place], config, alone=len(sweep.cells) == 1))
         if outcomes[-1] is None:
             require_model_path(config.model)  # a mistake in every cell of a sweep, told once
     if errors and len(errors) == len(sweep.cells):
@@ -97,11 +97,19 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
     return outcomes
 
 
-def _kept(results: Results, config: Config) -> Outcome | None:
+def _known(results: Results, config: Config, alone: bool) -> Outcome | None:
+    """The outcome of a run that is done, or that is passed over: its process died the last time.
+
+    alone: whether the sweep has no other run, so that it is asked for by name.
+    """
     if config.force:
         return None
     state = results.state(config)
-    return outcome_of(state.record, record_path(state), fresh=False) if state.record is not None else None
+    if state.record is not None:
+        return outcome_of(state.record, record_path(state), fresh=False)
+    if state.crash and not alone:
+        return Outcome("failed", f"passed over: {state.crash}; run it alone, or with force=true, to try again", exit=1)
+    return None
 
 
 def _launch(sweep: Sweep, cells: list[list[str]], task: Task) -> list[Outcome]:

@@ -6,15 +6,17 @@ the hash of what was asked for, which its record holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.config.compose import compose
 from ssm_tune.config.schema import Config
 from ssm_tune.experiment.lock_file import LockFile, is_held, newest_lock_file, read_lock_file
-from ssm_tune.experiment.run_lock import LOCKS_NAME
+from ssm_tune.experiment.run_lock import LOCKS_NAME, Request, write_crash, write_early_failure
 from ssm_tune.records.record import RECORD_NAME, find_records, why_diverged
-from ssm_tune.records.run_id import request_hash
+from ssm_tune.records.run_id import label_of, request_hash
 from ssm_tune.records.trial import TRIAL_NAME, find_trials
 from ssm_tune.sweeps.older_records import ran_as_asked
 
@@ -26,7 +28,7 @@ class State:
     """One run's status.
 
     status: one of STATUSES. detail: the error, or which process has it. seconds: spent on it so far. folder: where it
-    is. record: its record, or of a trial its trial.
+    is. record: its record, or of a trial its trial. crash: how the last attempt's process died, if it did.
     """
 
     status: str
@@ -34,6 +36,7 @@ class State:
     seconds: float = 0.0
     folder: Path | None = None
     record: Any = None
+    crash: str = ""
 
 
 class Results:
@@ -99,7 +102,25 @@ def state_of(attempt: LockFile, spent: float) -> State:
         return State(status, attempt.holder(), spent, folder)
     if contents["outcome"] == "done":  # its record is gone, or is another one's
         return State("missing", "", spent)
-    return State(contents["outcome"], contents.get("error", ""), spent, folder)
+    return State(contents["outcome"], contents.get("error", ""), spent, folder, crash=contents.get("crash", ""))
+
+
+def note_crash(overrides: Sequence[str], error: str) -> None:
+    """Write down that a run's process has died, for the next sweep to pass it over. error: how, in words."""
+    config = compose(overrides)
+    key = request_hash(config)
+    attempt = Results(config.output_dir, config.trial).attempts.get(key)
+    if attempt is not None and not attempt.ended:
+        if not is_held(attempt):  # by another process, which has taken the run over
+            write_crash(attempt, error)
+    else:
+        write_early_failure(early_failure_path(config), Request(key, label_of(overrides)), error, crash=True)
+
+
+def early_failure_path(config: Config) -> Path:
+    """Where a failure is noted that comes before the run's folder is known."""
+    locks = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / LOCKS_NAME
+    return locks / f"unprepared-{request_hash(config)[:16]}.json"
 
 
 def record_path(state: State) -> Path:

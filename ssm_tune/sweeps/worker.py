@@ -1,12 +1,19 @@
-"""One cell of many, and how it came out: errors become an outcome, so that no cell takes others with it.
+"""One run of many, and how it came out: errors become an outcome, so that no run takes others with it.
 
-python -m ssm_tune.sweeps.worker OUTCOME.json key=value ...     # what launchers start, one process a cell
+Launchers start it, as a process for one run or for several in a row:
+
+    python -m ssm_tune.sweeps.worker OUTCOME.json key=value ...
+    python -m ssm_tune.sweeps.worker --serve FILE_DESCRIPTOR
 """
 
 from __future__ import annotations
 
+import json
 import os
+import queue
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,12 +23,13 @@ from typing import Any
 
 from ssm_tune.config.schema import Config
 from ssm_tune.experiment.load_data import load_data
-from ssm_tune.experiment.run_lock import LOCKS_NAME, Locked, Request, write_early_failure
+from ssm_tune.experiment.run_lock import Locked, Request, write_early_failure
 from ssm_tune.experiment.signals import note_signals, raise_stopped, stopped_early
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import why_diverged
 from ssm_tune.records.run_id import label_of, request_hash
 from ssm_tune.reporting.summary import summary
+from ssm_tune.sweeps.status import early_failure_path
 from ssm_tune.training.distributed import is_rank_zero, rank_zero_reports
 from ssm_tune.utils.errors import Stopped, UserError, first_line
 from ssm_tune.utils.files import atomic_write, encode_json
@@ -41,12 +49,6 @@ class Outcome:
     score: str | None = None
     seconds: float | None = None
     exit: int = 0
-
-
-def early_failure_path(config: Config) -> Path:
-    """Where a failure is noted that comes before the run's folder is known."""
-    claims = Path(config.output_dir) / config.kept_in / str(config.task["name"]) / LOCKS_NAME
-    return claims / f"unprepared-{request_hash(config)[:16]}.json"
 
 
 def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
@@ -122,8 +124,40 @@ def _line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
+def serve(answers: int) -> None:
+    """Do the runs whose settings come as JSON lists on standard input, a line each; write their outcomes as JSON.
+
+    answers: the file descriptor that outcomes go to. Where the input ends in the middle of a run, the process that
+    asked for it has died: the run saves its state and stops.
+    """
+    jobs: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+    running = threading.Event()
+
+    def read() -> None:
+        for line in sys.stdin.buffer:
+            jobs.put(json.loads(line))
+        if running.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+        jobs.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    with os.fdopen(answers, "wb") as file:
+        while (overrides := jobs.get()) is not None:
+            running.set()
+            try:
+                outcome = run_cell(overrides)
+            except KeyboardInterrupt:
+                outcome = Outcome("stopped", "interrupted", exit=130)
+            running.clear()
+            file.write(encode_json(asdict(outcome)) + b"\n")
+            file.flush()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     path, *overrides = sys.argv[1:] if argv is None else argv
+    if path == "--serve":
+        serve(int(overrides[0]))
+        return 0
     outcome = run_cell(overrides)
     if outcome.line:
         print(f"ssm-tune: {outcome.status}: {outcome.line}", file=sys.stderr)

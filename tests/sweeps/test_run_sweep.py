@@ -26,8 +26,8 @@ from ssm_tune.config.compose import Composer, compose
 from ssm_tune.config.groups import benchmarks, names
 from ssm_tune.records.run_id import labels_of
 from ssm_tune.sweeps import sweep_file as sweep
+from ssm_tune.sweeps.status import early_failure_path
 from ssm_tune.sweeps.sweep_file import read_sweep
-from ssm_tune.sweeps.worker import early_failure_path
 from ssm_tune.utils.errors import UserError
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -210,6 +210,30 @@ def test_a_relaunch_runs_what_is_missing_and_a_killed_worker_fails_its_cell_alon
     assert "1 done already, 1 to run" in again.stderr
     assert "1 kept" in again.stdout
     assert ssm_tune("status", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_its_process_fails_alone_and_is_passed_over_the_next_time(tmp_path: Path) -> None:
+    """The serial launcher's worker is killed in the first of two runs."""
+    settings = [*CELL[1:], *QUICK, f"output_dir={tmp_path}"]
+    command = [sys.executable, "-m", "ssm_tune", "-m", "method=state_offset_y,bitfit", *settings]
+    sweep = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    killed = False
+    while not killed and sweep.poll() is None:
+        for path in tmp_path.glob("runs/glue_rte/.claims/*state_offset_y*/0.json"):
+            os.kill(json.loads(path.read_bytes())["pid"], signal.SIGKILL)
+            killed = True
+        time.sleep(0.02)
+    out, err = sweep.communicate(timeout=300)
+    assert (killed, sweep.returncode) == (True, 1)
+    assert "SIGKILL" in err
+    assert "1 failed, 1 done" in out
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert "passed over" in again.stdout
+    assert "1 failed, 1 kept" in again.stdout
+    by_name = [sys.executable, "-m", "ssm_tune", CELL[0], *settings]
+    done = subprocess.run(by_name, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_failure_before_the_folder_is_known_is_told_by_status(

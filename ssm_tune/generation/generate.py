@@ -69,11 +69,11 @@ def generate_batches(
     on_progress: Progress | None = None,
     poll: Callable[[], None] = lambda: None,
 ) -> None:
-    """``generate``, handing on what is done as soon as it is: the prompts' numbers, and the new tokens of each.
+    """``generate``, but calls ``on_batch`` with the prompts' numbers and their new tokens as soon as they are done.
 
     skip: numbers of prompts that are done already. The batches are made as if there were none, and those that are
-    done as a whole left out, so that rounding does not depend on where the work was cut. ``poll`` is called for
-    every token, or every few; what it raises ends the work.
+    done as a whole left out, so that rounding does not depend on where the work was interrupted. ``poll`` is called
+    for every token, or every few; what it raises ends the work.
     """
     prompts = _checked(input_ids, model.config.vocab_size, settings)
     batches = prompt_batches([len(prompt) for prompt in prompts], settings.batch_size, model.device.type == "cuda")
@@ -88,9 +88,8 @@ def generate_batches(
                 finished += len(chosen)
                 report(finished)
 
-            ContinuousBatching(model, prompts, settings, on_finished, poll, CudaCapture(model.device)).run(
-                batches, skip
-            )
+            batching = ContinuousBatching(model, prompts, settings, on_finished, poll, CudaCapture(model.device))
+            batching.run(batches, skip)
         else:
             in_batches(model, prompts, settings, batches, on_batch, skip, on_progress, poll)
 
@@ -146,7 +145,8 @@ def _decode(
                 return results
             numbers, rows, search = [numbers[at] for at in left], rows[rows >= 0], search.select(left, length)
         poll()
-        if not torch.equal(rows, torch.arange(len(logits))):  # the beams' order changed, or examples have left
+        same = torch.arange(len(logits), device=rows.device)
+        if not torch.equal(rows, same):  # the beams' order changed, or examples have left
             cache.select(rows)
         logits = model.step(search.tokens.flatten(), cache)
 

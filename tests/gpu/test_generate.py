@@ -112,7 +112,7 @@ def test_the_reference_backend_is_captured_too(num_beams: int) -> None:
 
 
 def test_what_is_done_already_changes_nothing_for_the_others() -> None:
-    """The number of slots is found; neighbours and places differ, the tokens do not."""
+    """The number of places is found; neighbours and places differ, the tokens do not."""
     model, prompts = tuned("lora", torch.bfloat16), varied_prompts(48)
     chosen, rest = DecodeSettings(num_beams=5, max_new_tokens=20), {}
     outputs = generate(model, prompts, chosen)

@@ -1,12 +1,13 @@
-"""The command ``ssm-tune``: subcommands take ordinary flags; everything else is a cell, composed by Hydra.
+"""The command ``ssm-tune``: subcommands take ordinary flags; everything else is a run, composed by Hydra.
 
 The only place where errors become exit statuses: 0 done, 1 a run diverged or the program is at fault, 2 something
-that the user can mend, 128 + the signal's number stopped by one (130: Ctrl-C).
+that the user can fix, 128 + the signal's number stopped by one (130: Ctrl-C).
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -20,16 +21,17 @@ from ssm_tune.config.groups import names
 from ssm_tune.training.distributed import is_rank_zero
 from ssm_tune.utils.errors import PeerFailed, Stopped, UserError, first_line, nearest
 from ssm_tune.utils.instantiate import TRUST_OPTION, take_trusted, trusting
+from ssm_tune.utils.text import printable
 
 HELP = """\
 ssm-tune: compare parameter-efficient fine-tuning methods on state space models
 
   ssm-tune method=METHOD task=TASK [model=MODEL] [data=DATA] [key=value ...]
-      train and score one cell; its record is the last line printed
+      train and score one run; the path of its record is the last line printed
   ssm-tune -m method=A,B task=TASK [seed=42,1042,2042] ...
-      every combination that has no record yet; +sweep=NAME: those of a sweep file; hydra/launcher=serial|local|slurm
+      a sweep: every combination that has no record yet; +sweep=NAME: those of a sweep file; hydra/launcher={launcher}
   torchrun --standalone --nproc-per-node=N -m ssm_tune method=METHOD ...
-      one cell on N GPUs, with the batch and the results of one
+      one run on N GPUs, with the batch and the results of one
   ssm-tune SUBCOMMAND --help
 {subcommands}
 
@@ -43,14 +45,16 @@ SWEEP   {sweep}
 SEARCH  {search}
 
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
-  seed=42  device=auto|cpu|cuda  backend=auto|cuda|mamba_ssm|reference  protocol=auto|paper|standard
-  output_dir=results  force=true  frozen=false  logger=none|wandb  sweep.on_error=continue|stop
-  train.epochs  train.batch_size  train.learning_rate  train.adapter_dtype=auto|bfloat16|float32  train.max_steps
-  train.micro_batch  train.recompute=auto|on|off  train.memory=GB  train.cuda_graphs=auto|off  train.deterministic=true
-  train.evaluate_every  decode.num_beams  decode.max_new_tokens  decode.batch_size
-  splits.selection  splits.report  splits.selection_examples    tuned=NAME, as in conf/tuned
-  data.path=DIR  data.root=DIR  data.check=counts|off  data.name    model.path=DIR  model.name  model.dtype
-  model.tokenizer
+  seed=42  device={device}  backend={backend}
+  protocol={protocol}  output_dir=results  force=true (run again)  frozen=false (no base model's score)
+  logger={logger}  sweep.on_error={sweep.on_error}
+  train.epochs  train.max_steps  train.batch_size  train.micro_batch  train.learning_rate
+  train.adapter_dtype={train.adapter_dtype}  train.cuda_graphs={train.cuda_graphs}
+  train.recompute={train.recompute}  train.memory=GB  train.deterministic=true  train.evaluate_every
+  decode.num_beams  decode.max_new_tokens  decode.batch_size
+  splits.selection  splits.report  splits.selection_examples  tuned=NAME (learning rates of conf/tuned)
+  data.path=DIR  data.root=DIR  data.check=counts|off  data.name
+  model.path=DIR  model.name  model.dtype  model.tokenizer
   checkpoint.minutes=10  checkpoint.steps
   method.<option>, as in conf/method/METHOD.yaml
 
@@ -69,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in classes:
         if is_rank_zero():
             print(f"ssm-tune: {TRUST_OPTION}: code of {name}, which is no part of ssm-tune, may run", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal's encoding may lack what names and texts hold
+            stream.reconfigure(errors="backslashreplace")
     with trusting(classes):
         return _flushed(_dispatch(arguments))
 
@@ -112,18 +119,25 @@ def _dispatch(arguments: list[str]) -> int:
         return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
     return _guarded(
         lambda: _run(arguments),
-        "interrupted: the cell that was running left no record; its last checkpoint, if any, stays",
+        "interrupted: the run left no record; its last checkpoint, if any, stays",
     )
 
 
 def _help() -> str:
+    from ssm_tune.config.schema import CHOICES  # which imports Hydra
+
     groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep", "search")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
-    return HELP.format(subcommands=lines, **groups)
+    text = HELP.replace("{subcommands}", lines).replace("{launcher}", "|".join(names("hydra/launcher")))
+    for name, words in groups.items():
+        text = text.replace(f"{{{name}}}", words)
+    for name, choices in CHOICES.items():
+        text = text.replace(f"{{{name}}}", "|".join(choices))
+    return text
 
 
 def _run(arguments: list[str]) -> int:
-    """Compose and run what the settings ask for: one cell, or with -m many."""
+    """Compose and run what the settings ask for: one run, or with -m a sweep."""
     # an import of its own: --help and the subcommands that need no Hydra stay quick
     return int(import_module("ssm_tune.commands.run").main(arguments))
 
@@ -161,7 +175,7 @@ def _guarded(work: Callable[[], Any], interrupted: str = "interrupted") -> int:
 
 def _unexpected(error: Exception) -> int:
     _trace()
-    _say(f"ssm-tune: unexpected {first_line(error)} (SSM_TUNE_TRACEBACK=1 shows where)")
+    _say(f"ssm-tune: unexpected {printable(first_line(error))} (SSM_TUNE_TRACEBACK=1 shows where)")
     return 1
 
 
@@ -171,7 +185,7 @@ def _trace() -> None:
 
 
 def _fail(message: str) -> int:
-    _say(f"ssm-tune: {' '.join(message.split())}")
+    _say(f"ssm-tune: {printable(' '.join(message.split()))}")
     return 2
 
 

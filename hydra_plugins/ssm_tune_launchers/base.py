@@ -1,6 +1,6 @@
 """What the launchers share. Hydra looks for launchers in this namespace package, and nowhere else.
 
-Each returns an outcome a cell, in the cells' order, and loses none of them when one cell, or one job, dies.
+Each returns an outcome a run, in the runs' order, and loses none of them when one run, or one job, dies.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import printable
 
 
 class CellLauncher(Launcher):
@@ -40,4 +41,5 @@ class CellLauncher(Launcher):
 
 
 def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """Print a line on stderr, whatever names of files and errors of others it holds."""
+    print("\n".join(map(printable, line.split("\n"))), file=sys.stderr, flush=True)

@@ -1,15 +1,15 @@
 """The subcommands, one file each: ``main(arguments) -> exit status``, ordinary flags."""
 
 SUBCOMMANDS = {
-    "plan": "steps, tokens, hours and memory of a cell or a sweep, before anything runs",
+    "plan": "steps, tokens, hours and memory of a run or a sweep, before anything runs",
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
     "search": "try learning rates on the selection split, with a declared budget, and write the best into conf/tuned",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
-    "status": "say what became of the cells of a sweep: done, running, failed, missing; hours and an estimate",
+    "status": "which runs of a sweep are done, running, failed or missing; hours, and an estimate of the rest",
     "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",
     "compare": "two runs or two methods, example by example, with a paired bootstrap",
-    "report": "one HTML file of the results: sortable table, learning curves, answers side by side",
+    "report": "one HTML file of the results: sortable table, learning curves, predictions side by side",
     "generate": "answer a prompt with a tuned model",
     "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
-    "doctor": "check what runs need on this machine, and say what mends it",
+    "doctor": "check what runs need on this machine, and say how to fix what is missing",
 }

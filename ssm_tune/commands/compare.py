@@ -16,6 +16,7 @@ from ssm_tune.records.schema import Record
 from ssm_tune.reporting.comparison import Side, aligned, compared, require_same, rows_of
 from ssm_tune.reporting.grouping import settings, table_key
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import printable
 
 FILTERS = ("task", "data", "model", "protocol")
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--resamples must be at least 100, got {options.resamples}")
     found, warnings = ([], []) if all(map(_is_run, options.sides)) else find_records(options.results)
     for warning in warnings:
-        print(f"left out: {warning}", file=sys.stderr)
+        print(f"left out: {printable(warning)}", file=sys.stderr)
     first, second = (_side(word, options, found) for word in options.sides)
     require_same(first, second)
     order = [row["id"] for row in first.rows[0]]
@@ -129,20 +130,21 @@ def _print(sides: list[Side], results: list[dict[str, Any]], options: argparse.N
     record = sides[0].records[0]
     if options.json:
         seeds = [[one["cell"]["seed"] for one in side.records] for side in sides]
-        print(json.dumps({"a": sides[0].label, "b": sides[1].label, "seeds": seeds, "examples": count,
-                          "resamples": options.resamples, "seed": options.seed, "metrics": results},
-                         indent=2))  # fmt: skip
+        found = {"a": sides[0].label, "b": sides[1].label, "seeds": seeds, "examples": count}
+        found |= {"resamples": options.resamples, "seed": options.seed, "metrics": results}
+        print(json.dumps(found, indent=2))
         return
-    cell = record["cell"]
-    print(f"{cell['task']} on {cell['data']}, {record['splits']['report']} split, {cell['protocol']} protocol, "
-          f"{'last' if options.last else 'best'} epoch: {count} examples")  # fmt: skip
+    run, report = record["cell"], record["splits"]["report"]
+    epoch = "last" if options.last else "best"
+    where = f"{run['task']} on {run['data']}, {report} split, {run['protocol']} protocol, {epoch} epoch"
+    print(printable(f"{where}: {count} examples"))
     for name, side in zip("AB", sides, strict=True):
-        print(f"{name}: {side.label}, {side.records[0]['cell']['model']}, "
-              f"seeds {', '.join(str(one['cell']['seed']) for one in side.records)}")  # fmt: skip
+        names = ", ".join(str(one["cell"]["seed"]) for one in side.records)
+        print(printable(f"{name}: {side.label}, {side.records[0]['cell']['model']}, seeds {names}"))
     print(f"{'metric':<22}{'A':>9}{'B':>9}{'A - B':>9}{'95% interval':>20}{'p':>9}")
     for one in results:
         interval = f"[{100 * one['low']:+.2f}, {100 * one['high']:+.2f}]"
         p = f"{one['p']:.4f}"
         numbers = f"{100 * one['a']:>9.2f}{100 * one['b']:>9.2f}{100 * one['difference']:>+9.2f}"
-        print(f"{heading(one['metric']):<22}{numbers}{interval:>20}{p:>9}")
+        print(f"{printable(heading(one['metric'])):<22}{numbers}{interval:>20}{p:>9}")
     print(f"points; paired bootstrap, {options.resamples} resamples of the examples, seed {options.seed}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from ssm_tune.records.record import find_records
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
+from ssm_tune.utils.text import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     found, warnings = find_records(options.results)
     for warning in warnings:
-        print(f"left out: {warning}", file=sys.stderr)
+        print(f"left out: {printable(warning)}", file=sys.stderr)
     agreeing(found)
     wanted = {name: getattr(options, name) for name in ("task", "data", "model") if getattr(options, name)}
     chosen = [

@@ -11,6 +11,7 @@ from typing import Any
 
 from ssm_tune.sweeps.status import STATUSES, Results, State
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import printable
 
 OPEN = ("running", "stale", "stopped", "failed", "missing")
 """Statuses of cells that still take time."""
@@ -106,7 +107,8 @@ def _lines(rows: Sequence[tuple[str, State]], shown: Sequence[str], every: bool)
     for status in STATUSES:
         for label, (_, state) in zip(shown, rows, strict=True):
             if state.status == status and (every or status != "done"):
-                lines.append(f"{status:<9} {label}" + (f"\n    {state.detail[:200]}" if state.detail else ""))
+                lines.append(f"{status:<9} {printable(label)}")
+                lines += [f"    {printable(state.detail[:200])}"] if state.detail else []
     summary = _summary(rows)
     counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items() if count)
     left = summary["hours_left"]

@@ -12,6 +12,7 @@ from ssm_tune.reporting import run_figure
 from ssm_tune.reporting.grouping import table_key
 from ssm_tune.reporting.run_tables import tables_from_records
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import printable
 
 if TYPE_CHECKING:
     from ssm_tune.reporting.build import Found
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_figure.check_format(options.figure)
     found, warnings = find_records(options.results)
     for warning in warnings:
-        print(f"left out: {warning}", file=sys.stderr)
+        print(f"left out: {printable(warning)}", file=sys.stderr)
     if options.write or options.check:
         return _files(options, found, damaged=bool(warnings))
     from ssm_tune.reporting.build import agreeing

@@ -19,6 +19,8 @@ from ssm_tune.utils.errors import UserError, first_line
 PROJECT = "ssm-tune"
 """wandb's project, unless WANDB_PROJECT names another."""
 ADDRESS = "https://api.wandb.ai"
+NAME_LENGTH, HASH_LENGTH = 128, 9
+"""Letters that wandb's server takes in a run's name; those of the hash that ends ours, its dash included."""
 REACHABLE_SECONDS = 3.0
 SETTINGS = {"silent": True, "init_timeout": 30.0, "finish_timeout": 120.0}
 """Of wandb, those that the installed release knows; seconds. A server that hangs must not hold a finished run."""
@@ -83,7 +85,7 @@ class WandbLogger:
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             dir=str(self.folder),
             id=self.key[:32],
-            name=self.name,
+            name=shortened(self.name),
             config=self.config,
             mode=mode,
             resume="allow" if resumed and mode == "online" else None,
@@ -120,6 +122,11 @@ class WandbLogger:
         except Exception as error:  # wandb's errors have no common base, and none may end a run
             self.failed = True
             self.say(f"warning: wandb failed ({first_line(error)}); the run continues without it")
+
+
+def shortened(name: str) -> str:
+    """A run folder's name as wandb takes it: a longer one loses letters before its hash."""
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - HASH_LENGTH] + name[-HASH_LENGTH:]
 
 
 def make_logger(

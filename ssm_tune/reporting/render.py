@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.console import Console
@@ -87,6 +87,7 @@ def text_table(table: Table, published: Published | None = None) -> TextTable:
 
 def terminal(text: TextTable, console: Console) -> None:
     """Print it; columns that do not fit go into further blocks below, each with the methods' names again."""
+    text = _encodable(text, console.encoding)
     console.print(Text(text.title, style="bold"))
     headings = [f"{column}\n{what}" if column else f"\n{what}" for column, what in text.heads]
     widths = [
@@ -106,6 +107,16 @@ def terminal(text: TextTable, console: Console) -> None:
     console.print()
     for note in text.notes:
         console.print(Text(note, style="dim"))
+
+
+def _encodable(text: TextTable, encoding: str) -> TextTable:
+    """The table with +- for the sign, where a terminal's encoding lacks it."""
+    try:
+        "±".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        lines = [replace(line, cells=tuple(cell.replace("±", "+-") for cell in line.cells)) for line in text.lines]
+        return replace(text, lines=tuple(lines), notes=tuple(note.replace("±", "+-") for note in text.notes))
+    return text
 
 
 def markdown(text: TextTable) -> str:

@@ -26,6 +26,7 @@ from ssm_tune.sweeps.status import Results, record_path
 from ssm_tune.sweeps.sweep_file import Cell, Sweep, read_sweep
 from ssm_tune.sweeps.worker import Outcome, outcome_of, run_config
 from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.utils.text import printable
 
 BAD = ("failed", "diverged", "stopped")
 
@@ -85,7 +86,7 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
         if place not in results:
             results[place] = Results(*place)
             for warning in results[place].warnings:
-                print(f"note: {warning}", file=sys.stderr)
+                print(f"note: {printable(warning)}", file=sys.stderr)
         outcomes.append(_known(results[place], config, alone=len(sweep.cells) == 1))
         if outcomes[-1] is None:
             require_model_path(config.model)  # a mistake in every cell of a sweep, told once
@@ -93,7 +94,7 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
         raise errors[0]
     for number, outcome in enumerate(outcomes, start=1):
         if outcome is not None and outcome.status == "failed":
-            print(f"ssm-tune: cell {number} failed: {outcome.line}", file=sys.stderr)
+            print(f"ssm-tune: run {number} failed: {printable(outcome.line)}", file=sys.stderr)
     return outcomes
 
 
@@ -147,14 +148,14 @@ def table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> list[str]:
     rows = [("cell", "status", "score", "seconds")]
     for label, outcome in zip(labels_of([cell.overrides for cell in cells]), outcomes, strict=True):
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
-        rows.append((label, outcome.status, outcome.score or "", seconds))
+        rows.append((printable(label), outcome.status, outcome.score or "", seconds))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for number, row in enumerate(rows):
         line = f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}".rstrip()
         lines.append(line)
         if number and outcomes[number - 1].status in (*BAD, "held"):
-            lines.append(f"    {outcomes[number - 1].line[:200]}")
+            lines.append(f"    {printable(outcomes[number - 1].line[:200])}")
     counts: dict[str, int] = {}
     for outcome in outcomes:
         counts[outcome.status] = counts.get(outcome.status, 0) + 1

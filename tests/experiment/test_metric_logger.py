@@ -161,3 +161,13 @@ def test_a_real_offline_run_leaves_its_folder(
     (content,) = folder.glob("*.wandb")
     assert b"train/loss" in content.read_bytes()
     assert b"best/rougeL" in content.read_bytes()
+
+
+def test_a_long_name_keeps_its_hash_and_fits_wandb() -> None:
+    from ssm_tune.experiment.metric_logger import shortened
+
+    long = f"{'x' * 120}-0123abcd"
+    assert len(long) == 129
+    assert len(shortened(long)) == 128
+    assert shortened(long).endswith("-0123abcd")
+    assert shortened("short-0123abcd") == "short-0123abcd"

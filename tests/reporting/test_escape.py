@@ -115,3 +115,15 @@ def test_a_method_has_one_colour_and_its_rows_are_told_apart() -> None:
     assert alone["lora"].colour == among["lora"].colour
     ranks = looks([(f"rank {n}", "state_offset") for n in range(6)])
     assert len({(look.colour, look.marker) for look in ranks.values()}) == 6
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_table_prints_on_any_terminal(encoding: str) -> None:
+    records = [make_record(seed=seed, score=seed / 10) for seed in (1, 2)]
+    (table,) = tables_from_records(records)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
+    terminal(text_table(table), Console(width=120, highlight=False, file=stream))
+    stream.flush()
+    printed = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert ("15.00 +- 7.07" if encoding == "ascii" else "15.00 ± 7.07") in printed
+    assert "\\x" not in printed

@@ -125,3 +125,33 @@ LAYOUTS = [
     write_state_spaces_bin,
     write_state_spaces_safetensors,
 ]
+
+
+MAMBA2_SIZES = {
+    "vocab_size": 104,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "state_size": 5,
+    "conv_kernel": 4,
+    "num_heads": 8,
+    "head_dim": 6,
+    "n_groups": 2,
+    "chunk_size": 16,
+    "tie_word_embeddings": True,
+}
+
+
+def mamba2_oracle(**overrides: Any) -> Any:
+    """A random Mamba-2 of transformers, every tensor away from its initial value."""
+    torch.manual_seed(0)
+    model = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**{**MAMBA2_SIZES, **overrides})).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def mamba2_plain_folder(folder: Path, model: Any, **ssm_cfg: Any) -> Path:
+    """The layout of state-spaces/mamba2-*, with MAMBA2_SIZES."""
+    sizes = {"layer": "Mamba2", "d_state": 5, "headdim": 6, "ngroups": 2, **ssm_cfg}
+    state = old_names(model.state_dict())
+    return plain_folder(folder, state, n_layer=2, vocab_size=100, pad_vocab_size_multiple=8, ssm_cfg=sizes)

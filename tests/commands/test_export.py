@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,36 @@ import torch
 
 import ssm_tune
 from ssm_tune.cli import main
-from ssm_tune.config.groups import method_section, names
+from ssm_tune.config.groups import FAMILIES, method_section, names
 from ssm_tune.methods.base import Adapter, load_method
-from ssm_tune.models.pretrained import from_pretrained
+from ssm_tune.models.config import Mamba2Config
+from ssm_tune.models.initialization import init_weights
+from ssm_tune.models.mamba import Mamba
+from ssm_tune.models.pretrained import from_pretrained, save_pretrained
+from ssm_tune.models.source import EMBEDDED
 
 MERGEABLE = ("additional_scan", "bitfit", "full", "lora")
+MERGES = [
+    *((family, name, {}) for family in FAMILIES for name in MERGEABLE),
+    ("mamba", "lora", {"targets": ["in_proj", "x_proj", "out_proj"], "alpha": 16}),
+    ("mamba2", "lora", {"targets": ["in_proj.z", "in_proj.dt", "out_proj"], "alpha": 16}),
+]
 IDS = torch.randint(0, 900, (2, 17), generator=torch.Generator().manual_seed(1))
 
 
-def tuned(method: str, **options: object) -> Adapter:
-    """A tiny model with an adapter that is no identity any more."""
-    adapter = ssm_tune.attach(from_pretrained("tiny"), method, **options)
+@pytest.fixture(scope="module")
+def mamba2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a random Mamba-2 with the embedded model's tokenizer."""
+    folder = tmp_path_factory.mktemp("mamba2")
+    config = Mamba2Config(64, 2, from_pretrained("tiny").config.vocab_size, headdim=16, ngroups=2, d_state=16)
+    save_pretrained(init_weights(Mamba(config), 0), folder)
+    shutil.copy(EMBEDDED / "tiny" / "tokenizer.json", folder)
+    return folder
+
+
+def tuned(method: str, base: str | Path = "tiny", **options: object) -> Adapter:
+    """A small model with an adapter that is no identity any more."""
+    adapter = ssm_tune.attach(from_pretrained(base), method, **options)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in adapter.parameters.values():
@@ -27,11 +47,11 @@ def tuned(method: str, **options: object) -> Adapter:
     return adapter
 
 
-def saved(adapter: Adapter, folder: Path) -> Path:
+def saved(adapter: Adapter, folder: Path, base: str | Path = "tiny") -> Path:
     """As a run leaves it."""
-    model = {"name": "tiny", "source": "embedded", "path": "tiny", "revision": None, "tokenizer": "tiny",
-             "tokenizer_revision": None, "dtype": "float32",
-             "hash": from_pretrained("tiny").checkpoint_hash}  # fmt: skip
+    model = {"name": "tiny", "source": "embedded" if base == "tiny" else "folder", "path": str(base), "revision": None,
+             "tokenizer": str(base), "tokenizer_revision": None, "dtype": "float32",
+             "hash": from_pretrained(base).checkpoint_hash}  # fmt: skip
     adapter.save(folder / "adapter", {"model": model, "decode": {}})
     return folder
 
@@ -42,20 +62,23 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return out if isinstance(out, torch.Tensor) else out.logits  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [(name, {}) for name in MERGEABLE] + [("lora", {"targets": ["in_proj", "x_proj", "out_proj"], "alpha": 16})],
-)
+@pytest.mark.parametrize(("family", "method", "options"), MERGES)
 def test_transformers_and_model_local_give_the_merged_models_logits(
-    method: str, options: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: str,
+    method: str,
+    options: dict[str, object],
+    tmp_path: Path,
+    mamba2: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     transformers = pytest.importorskip("transformers")
-    adapter, target = tuned(method, **options), tmp_path / "merged"
-    run = saved(adapter, tmp_path / "run")
+    base = "tiny" if family == "mamba" else mamba2
+    adapter, target = tuned(method, base, **options), tmp_path / "merged"
+    run = saved(adapter, tmp_path / "run", base)
     assert main(["export", str(run), "--merge", "--to", str(target)]) == 0
     assert str(target) in capsys.readouterr().out
     expected = logits(adapter.model)
-    theirs, loading = transformers.MambaForCausalLM.from_pretrained(
+    theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(
         target, dtype=torch.float32, output_loading_info=True
     )
     assert not loading["missing_keys"]
@@ -63,7 +86,7 @@ def test_transformers_and_model_local_give_the_merged_models_logits(
     scale = expected.abs().max()
     assert (logits(theirs) - expected).abs().max() / scale < 1e-5
     assert (logits(from_pretrained(target)) - expected).abs().max() / scale < 1e-5
-    assert (logits(from_pretrained("tiny")) - expected).abs().max() / scale > 1e-3  # the adapter does something
+    assert (logits(from_pretrained(base)) - expected).abs().max() / scale > 1e-3  # the adapter does something
     text = "Anna: Shall we go?###"
     assert transformers.AutoTokenizer.from_pretrained(target)(text)["input_ids"] == ssm_tune.load_tokenizer(
         target

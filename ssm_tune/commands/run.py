@@ -53,7 +53,7 @@ def _run_one(arguments: list[str]) -> int:
     def task(composed: DictConfig) -> None:
         try:
             with rank_zero_reports():
-                config = checked(composed)
+                config = checked(composed, arguments)
             statuses.append(run_config(config, arguments).exit)
         except Exception as error:  # kept and raised after Hydra is through, which would print lines of its own
             failed.append(error)

@@ -93,8 +93,10 @@ def changed_options(section: dict[str, Any]) -> dict[str, Any]:
 
 def family_of(model: dict[str, Any]) -> str:
     """The family of a ``model`` section's model, read off without loading it: what the section says, else what the
-    config.json of its folder says, else Mamba-1."""
-    if model.get("family"):
+    config.json of its folder says, else Mamba-1. Raises UserError for a family that there is not."""
+    if model.get("family") is not None:
+        if model["family"] not in FAMILIES:
+            raise UserError(f"model.family must be one of {', '.join(FAMILIES)}, got {model['family']!r}")
         return str(model["family"])
     if model.get("source") == "folder" and isinstance(model.get("path"), str):
         try:

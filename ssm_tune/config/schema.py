@@ -229,7 +229,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def checked(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
+def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:
     """The composed configuration as checked dataclasses; model, task, method and tuned as plain dicts.
 
     overrides: the settings it was composed of. An option of the method that none of them names has the value that is

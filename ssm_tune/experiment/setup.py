@@ -127,13 +127,23 @@ def build_experiment(config: Config, data: LoadedData | None = None) -> Experime
     """Load the model, and the data unless they are given. Raises UserError."""
     data = data or load_data(config)
     method = load_method(config.method)
-    method.check_family(FAMILIES[family_of(config.model)])
+    family = FAMILIES[family_of(config.model)]
+    method.check_family(family)
     device = choose_device(config.device)
     dtype = choose_dtype(config.model["dtype"], device)
     if config.backend == "mamba_ssm" and method.sets_initial_state:
         raise UserError(f"method={method.name}: mamba-ssm's scan takes no initial state; leave backend=auto")
+    if config.backend == "mamba_ssm" and not family.runs_on_mamba_ssm:
+        raise UserError(
+            f"backend=mamba_ssm runs the scan of a Mamba-1, and the model is {family.title}: leave backend=auto"
+        )
     kernels = choose(config.backend, device, dtype)
     model, tokenizer, revision = load_model(config.model, device, dtype)
+    states, most = model.config.d_state, model.mixers[0].most_states
+    if config.backend == "cuda" and states > most:
+        raise UserError(
+            f"backend=cuda: the kernels take {most} states a channel, the model has {states}; leave backend=auto"
+        )
     dataset, left_out, notes = within_token_limit(data.dataset, data.task, data.protocol, tokenizer)
     total_steps(len(dataset.splits[data.roles.train]), data.train)  # a batch larger than what is left is refused
     return Experiment(

@@ -47,6 +47,8 @@ class ModelConfig(ABC):
     """How the name of a tensor ends that only this family has."""
     map_names: ClassVar[tuple[str, ...]]
     """The names in ``linear_maps``."""
+    runs_on_mamba_ssm: ClassVar[bool]
+    """Whether backend=mamba_ssm has its scan."""
     has_state_decays: ClassVar[bool]
     """Whether each state has an A of its own."""
 
@@ -103,6 +105,7 @@ class MambaConfig(ModelConfig):
     dt_rank: int = 0
 
     family, title, marker, has_state_decays = "mamba", "a Mamba-1", "mixer.x_proj.weight", True
+    runs_on_mamba_ssm = True
     map_names = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")
 
     def __post_init__(self) -> None:
@@ -156,6 +159,7 @@ class Mamba2Config(ModelConfig):
     dt_limit: tuple[float, float] = (0.0, math.inf)
 
     family, title, marker, has_state_decays = "mamba2", "a Mamba-2", "mixer.dt_bias", False
+    runs_on_mamba_ssm = False
     map_names = ("in_proj", "in_proj.z", "in_proj.x", "in_proj.B", "in_proj.C", "in_proj.dt", "out_proj")
 
     def __post_init__(self) -> None:

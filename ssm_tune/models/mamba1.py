@@ -20,6 +20,7 @@ from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.initial_values import kaiming, step_bias, uniform_
 from ssm_tune.models.layers import Projection
 from ssm_tune.models.mixer import Mixer, States
+from ssm_tune.ops.backend import MOST_STATES
 from ssm_tune.ops.causal_conv1d import causal_conv1d_update, split_conv1d
 from ssm_tune.ops.fused_linear import linear_with_input, split_linear
 from ssm_tune.ops.selective_scan import selective_scan, selective_state_update
@@ -47,6 +48,8 @@ class ChannelStates(ExtraStates):
 
 class MambaMixer(Mixer[MambaConfig]):
     """The block without norm and residual stream."""
+
+    most_states = MOST_STATES
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__(config)

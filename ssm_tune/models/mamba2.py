@@ -59,7 +59,9 @@ class GroupedStates(ExtraStates):
 
 
 class Mamba2Mixer(Mixer[Mamba2Config]):
-    """The block without norm and residual."""
+    """The block without norm and residual stream."""
+
+    most_states = 256
 
     def __init__(self, config: Mamba2Config) -> None:
         super().__init__(config)

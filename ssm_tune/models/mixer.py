@@ -9,7 +9,7 @@ The rest of the model, methods, training and generation use what ``Mixer`` decla
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,9 @@ class Mixer(nn.Module, Generic[SizesT]):
     A family adds ``scan_sequence``, ``step``, ``biases``, ``scan_params``, ``new_states``, ``merge_states`` and
     ``initialize``, and projections and a convolution ``conv1d``; its sizes are a ``ModelConfig``.
     """
+
+    most_states: ClassVar[int]
+    """States a channel that the CUDA kernels of the scan take."""
 
     in_proj: Projection
     out_proj: Projection

@@ -9,6 +9,7 @@ from typing import Any
 import hydra
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -38,7 +39,7 @@ class Task:
         self.stop_on_error = stop_on_error
 
     def __call__(self, composed: DictConfig) -> Outcome:
-        return run_config(checked(composed), [])
+        return run_config(checked(composed, HydraConfig.get().overrides.task), [])
 
 
 def run_many(settings: Sequence[str]) -> int:

@@ -8,6 +8,8 @@ import types
 from typing import Any, Literal, NotRequired, TypedDict, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 SCHEMA = 1
+LARGEST = 2**63
+"""No number of a record is larger: what is comes of a damaged file."""
 
 
 class Cell(TypedDict):
@@ -169,6 +171,13 @@ def validate(record: Any) -> Record:
     if record["schema"] > SCHEMA:
         raise ValueError(f"schema {record['schema']} is newer than this version reads ({SCHEMA}): upgrade ssm-tune")
     check_fields(record, Record, "")
+    for section in ("train", "decode", "splits"):
+        _expect(
+            isinstance(record["config"].get(section, {}), dict), record["config"].get(section), "an object", section
+        )
+    gpu = record["hardware"].get("gpu")
+    named = gpu is None or (isinstance(gpu, dict) and isinstance(gpu.get("name"), str))
+    _expect(named, gpu, "null or an object with a name", "hardware.gpu")
     primary = record["primary_metric"]
     for which in ("best", "last"):
         chosen = record["metrics"][which]
@@ -207,10 +216,11 @@ def check_fields(value: Any, hint: Any, where: str) -> None:
         for key, item in value.items():
             check_fields(item, arguments[1], f"{where}.{key}")
     elif hint is float:
-        _expect(isinstance(value, int | float) and not isinstance(value, bool), value, "a number", where)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+        _expect(number, value, "a number", where)
     elif hint is not Any:
         _expect(
-            type(value) is hint,
+            type(value) is hint and (hint is not int or abs(value) <= LARGEST),
             value,
             {"int": "an integer", "str": "text"}.get(hint.__name__, "true or false"),
             where,

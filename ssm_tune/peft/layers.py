@@ -137,7 +137,10 @@ class AdditionalScanLayer(RecurrentLayer):
     """A Mamba-1 mixer with further states, which a second scan runs beside the first."""
 
     adapter_layer_names = ("additional_scan_B", "additional_scan_C", "additional_scan_A_log")
-    unmergeable = "in a checkpoint they would be rows of x_proj and columns of A_log"
+    unmergeable = (
+        "the further states become rows of x_proj and columns of A_log, which takes a plain Mamba, with x_proj not "
+        "quantised, whose layers are all tuned"
+    )
     has_fast_path = False
 
     @classmethod
@@ -157,6 +160,26 @@ class AdditionalScanLayer(RecurrentLayer):
             "additional_scan_A_log": self._zeros(D, E) + torch.tensor(start, device=self._zeros(1).device),
         }
         self._put(name, tensors, config)
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether the mixer can hold further states itself; Falcon-Mamba and Jamba normalise B and C over their own."""
+        mixer: Any = self.base_layer
+        return self.mixer.name == "MambaMixer" and mixer.x_proj.weight.is_floating_point()
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Give the mixer the active adapters' states: rows of x_proj and columns of A_log. For ``merge_and_unload``."""
+        mixer: Any = self.base_layer
+        N, old = self.mixer.states, mixer.x_proj.weight
+        low, B, C = old.split([old.shape[0] - 2 * N, N, N])
+        B, C = (torch.cat([rows, self._rows(f"additional_scan_{n}").to(old)]) for n, rows in (("B", B), ("C", C)))
+        weight = torch.cat([low, B, C])
+        mixer.x_proj = nn.Linear(old.shape[1], len(weight), bias=False, device=old.device, dtype=old.dtype)
+        mixer.x_proj.weight = nn.Parameter(weight, requires_grad=False)
+        further = self._rows("additional_scan_A_log").to(mixer.A_log)
+        mixer.A_log = nn.Parameter(torch.cat([mixer.A_log, further], dim=1), requires_grad=False)
+        mixer.ssm_state_size = mixer.A_log.shape[1]
 
     def _rows(self, name: str) -> Tensor:
         rows: nn.ParameterDict = getattr(self, name)

@@ -79,7 +79,7 @@ class RecurrentTuner(BaseTuner):
         raise ValueError(f"{self.prefix.rstrip('_')} cannot be merged into the model: {self._unmergeable()}")
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """Always raises ValueError, with the reason: see docs/peft.md."""
+        """Raises ValueError, with the reason, for what has no equal in plain weights: see docs/peft.md."""
         raise ValueError(
             f"{self.prefix.rstrip('_')} cannot be merged into the model: {self._unmergeable()}. Keep the adapter "
             "beside the model; unload() gives the model without it"
@@ -154,6 +154,25 @@ class AdditionalScanModel(RecurrentTuner):
     prefix = "additional_scan_"
     tuner_layer_cls = AdditionalScanLayer
     config_class = AdditionalScanConfig
+
+    def merge_and_unload(
+        self, progressbar: bool = False, safe_merge: bool = False, adapter_names: list[str] | None = None
+    ) -> nn.Module:
+        """The model with the active adapters' states as its own, and a larger ``config.state_size``.
+
+        Raises ValueError for a model whose mixers cannot hold them: see docs/peft.md.
+        """
+        if adapter_names is not None:
+            self.set_adapter(adapter_names)
+        layers = [module for module in self.model.modules() if isinstance(module, AdditionalScanLayer)]
+        whole = len(layers) == self.model.config.num_hidden_layers
+        if not whole or not all(layer.mergeable and len(layer.active) == len(self.active_adapters) for layer in layers):
+            return super().merge_and_unload()
+        for layer in layers:
+            layer.merge()
+        model: Any = self.unload()
+        model.config.state_size = layers[0].base_layer.ssm_state_size
+        return model
 
     def _summed_config(self, configs: list[AdditionalScanConfig]) -> AdditionalScanConfig:
         raise ValueError(

@@ -119,7 +119,8 @@ def _padding(name: str) -> str:
 
 
 def _takes_positions(model: Any) -> bool:
-    return "position_ids" in inspect.signature(model.get_base_model().forward).parameters
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return "position_ids" in inspect.signature(base.forward).parameters
 
 
 def _decoding(name: str) -> str:
@@ -230,6 +231,25 @@ def _merging(name: str) -> str:
     return "refused"
 
 
+def _merging_states(name: str) -> str:
+    ids = tokens(2, 9)
+    try:
+        model = tuned(name, AdditionalScanConfig(states=4))
+        expected = logits(model, ids)
+        merged: Any = model.merge_and_unload()
+    except ValueError as error:
+        if not any(words in str(error) for words in ("cannot be merged", "does not fit")):
+            raise
+        return "refused"
+    with tempfile.TemporaryDirectory() as folder:
+        merged.save_pretrained(folder)
+        loaded = type(merged).from_pretrained(folder)
+    for one in (merged, loaded):
+        close(logits(one, ids), expected)
+    close(stepwise(merged, ids, 4), expected)
+    return "yes"
+
+
 FEATURES: dict[str, Callable[[str], str]] = {
     "h'": _method(StateOffsetConfig),
     "h' of a rank": _method(lambda: StateOffsetConfig(rank=3)),
@@ -244,7 +264,8 @@ FEATURES: dict[str, Callable[[str], str]] = {
     "gradient checkpointing": _checkpointing,
     "bfloat16 base": _bfloat16,
     "torch.compile": _compile,
-    "merge": _merging,
+    "merge h'": _merging,
+    "merge additional scan": _merging_states,
 }
 
 

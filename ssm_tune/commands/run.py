@@ -9,7 +9,7 @@ import hydra
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ssm_tune.config.compose import explained
+from ssm_tune.config.compose import HYDRA_BEHAVIOR, explained
 from ssm_tune.config.groups import conf_dir
 from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.overrides import at_home, require_single
@@ -58,7 +58,7 @@ def _run_one(arguments: list[str]) -> int:
         except Exception as error:  # kept and raised after Hydra is through, which would print lines of its own
             failed.append(error)
 
-    program = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)
+    program = hydra.main(config_path=str(conf_dir()), config_name="config", **HYDRA_BEHAVIOR)(task)
     before = sys.argv
     sys.argv = ["ssm-tune", *arguments]
     try:

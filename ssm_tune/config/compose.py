@@ -20,6 +20,8 @@ from ssm_tune.config.schema import Config, checked, register
 from ssm_tune.utils.errors import UserError
 
 RATE = "train.learning_rate"
+HYDRA_BEHAVIOR: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+"""How Hydra composes and runs: as 1.3 does, which Hydra 1.4 does by itself and warns where it is asked for."""
 
 
 def compose(arguments: Sequence[str]) -> Config:
@@ -27,7 +29,7 @@ def compose(arguments: Sequence[str]) -> Config:
     register()
 
     def composed() -> Config:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with hydra.initialize_config_dir(str(conf_dir()), **HYDRA_BEHAVIOR):
             return checked(hydra.compose("config", [at_home(argument) for argument in arguments]), arguments)
 
     return explained(composed, arguments)

@@ -226,7 +226,9 @@ class Config:
 
 def register() -> None:
     """Make the schema known to Hydra, as the base of conf/config.yaml."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    store = ConfigStore.instance()
+    if "schema.yaml" not in store.repo:  # Hydra 1.4 warns where a name is stored twice
+        store.store(name="schema", node=Config)
 
 
 def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:

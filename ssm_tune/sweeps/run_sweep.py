@@ -17,7 +17,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ssm_tune.config.compose import Composer
+from ssm_tune.config.compose import HYDRA_BEHAVIOR, Composer
 from ssm_tune.config.groups import conf_dir
 from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.schema import Config, checked
@@ -118,7 +118,7 @@ def _launch(sweep: Sweep, cells: list[list[str]], task: Task) -> list[Outcome]:
     """Hand the cells to Hydra's launcher, whichever it is; their outcomes, in order, as far as it got."""
     hydra_settings = [*sweep.hydra, *(item for item in cells[0] if item.startswith("output_dir="))]
     try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with hydra.initialize_config_dir(str(conf_dir()), **HYDRA_BEHAVIOR):
             main = GlobalHydra.instance().hydra
             assert main is not None
             config = main.compose_config("config", hydra_settings, RunMode.MULTIRUN, with_log_configuration=False)

@@ -165,7 +165,7 @@ def test_killed_at_30_moments(
     assert sum("resuming" in row for row in table) >= 20
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
 @pytest.mark.parametrize("place", [("samsum", STEP, 4), ("samsum", MANY + "step", 14), ("glue", MANY + "prefill", 5)])
 def test_a_signal_saves_the_state_and_ends_the_run(
     runner: Runner, whole: dict[str, dict[str, Any]], tmp_path: Path, place: tuple[str, str, int], number: int

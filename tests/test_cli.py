@@ -212,3 +212,14 @@ def test_ctrl_c_where_no_cell_runs(
 
     monkeypatch.setattr(f"ssm_tune.commands.{name}.main", interrupted)
     assert in_process([name], capsys) == (130, "", "\ninterrupted\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_under_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ssm_tune", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "No space left" in done.stderr

@@ -5,14 +5,14 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """Something the user can mend: the message is one line that says what is wrong and what to do.
+    """Something that the user can fix: the message is one line that says what is wrong and what to do.
 
     Only ``cli.py`` turns it into exit status 2; everything else raises it.
     """
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its state is saved and the same command goes on from it.
+    """The run was asked to stop; its state is saved and the same command resumes from it.
 
     The message is one line that says what was saved. signal: the number of the signal that asked.
     """

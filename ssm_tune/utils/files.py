@@ -181,7 +181,7 @@ def _decompressed(content: bytes, path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is cut off or not gzip ({error}): run this cell again with force=true") from error
+        raise UserError(f"{path} is cut off or not gzip ({error}): run it again with force=true") from error
 
 
 def cache_dir() -> Path:

@@ -44,7 +44,7 @@ def main() -> int:
     cells = [(task, seed) for seed in seeds for task in tasks]
     with ThreadPoolExecutor(options.jobs) as pool:
         done = pool.map(
-            lambda cell: run_cell(cell[0], cell[1], options.method, options.output_dir, options.jobs), cells
+            lambda cell: run_settings(cell[0], cell[1], options.method, options.output_dir, options.jobs), cells
         )
         records = dict(zip(cells, done, strict=True))
     rows = [row(task, [records[task, seed] for seed in seeds]) for task in tasks]
@@ -52,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def run_cell(task: str, seed: str, method: str, output_dir: str, jobs: int) -> Record:
+def run_settings(task: str, seed: str, method: str, output_dir: str, jobs: int) -> Record:
     """The record of a cell, which is run unless it has one. Raises RuntimeError with the command's last line."""
     command = [
         sys.executable,

@@ -18,7 +18,7 @@ from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import printable
 
 
-class CellLauncher(Launcher):
+class RunLauncher(Launcher):
     """Keeps what ``setup`` gives. ``launch`` is left to each."""
 
     stop_on_error = False

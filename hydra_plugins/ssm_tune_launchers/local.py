@@ -1,6 +1,6 @@
-"""hydra/launcher=local: cells in parallel processes of this machine, each to itself.
+"""hydra/launcher=local: runs in parallel processes of this machine, each to itself.
 
-A process that dies takes only its cell with it. Ctrl-C asks the processes to save and end; a second one kills them.
+A process that dies takes only its run with it. Ctrl-C asks the processes to save and end; a second one kills them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
+from hydra_plugins.ssm_tune_launchers.base import RunLauncher, tell
 
 POLL_SECONDS = 0.1
 ONE_REQUEST_SECONDS = 0.5
@@ -32,7 +32,7 @@ class _Worker(NamedTuple):  # no dataclass: those fail while Hydra scans for plu
     log: Path
 
 
-class LocalLauncher(CellLauncher):
+class LocalLauncher(RunLauncher):
     """n_jobs: processes at a time; gpus: their numbers; threads: CPU threads a process; None: found out."""
 
     def __init__(
@@ -45,7 +45,7 @@ class LocalLauncher(CellLauncher):
                 raise UserError(f"hydra.launcher.{name} must be a whole number of at least 1, got {value!r}")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         found = _gpus() if gpus is None else [str(gpu) for gpu in gpus]
-        # cell by cell round the GPUs, so that a few cells do not share one while others are idle
+        # run by run round the GPUs, so that a few runs do not share one while others are idle
         self.gpus: list[str | None] = [*found * cells_per_gpu]
         self.n_jobs = n_jobs or len(self.gpus) or cores
         if found and self.n_jobs > len(self.gpus):
@@ -62,7 +62,7 @@ class LocalLauncher(CellLauncher):
         from ssm_tune.sweeps.worker import Outcome
         from ssm_tune.utils.errors import Stopped
 
-        self.cells, self.outcomes = job_overrides, dict[int, Outcome]()
+        self.runs, self.outcomes = job_overrides, dict[int, Outcome]()
         self.labels = labels_of(job_overrides)
         self.waiting, self.workers = list(range(len(job_overrides))), list[_Worker]()
         self.begun, self.asked, self.stopped = time.monotonic(), 0.0, 0
@@ -81,7 +81,7 @@ class LocalLauncher(CellLauncher):
                 self._kill()
                 raise
         gone = Outcome("not run", exit=128 + self.stopped if self.stopped else 0)
-        return [returned(cell, self.outcomes.get(i, gone)) for i, cell in enumerate(job_overrides)]
+        return [returned(run, self.outcomes.get(i, gone)) for i, run in enumerate(job_overrides)]
 
     def _turn(self) -> None:
         """Start what there is room for; see who has ended."""
@@ -95,7 +95,7 @@ class LocalLauncher(CellLauncher):
             self.outcomes[worker.number] = outcome
             self._say(worker, outcome)
             if self.stop_on_error and outcome.status in ("failed", "diverged") and self.waiting:
-                tell(f"sweep.on_error=stop: {len(self.waiting)} cells are not started")
+                tell(f"sweep.on_error=stop: {len(self.waiting)} runs are not started")
                 self.waiting.clear()
 
     def _start(self, number: int, gpu: str | None) -> _Worker:
@@ -104,7 +104,7 @@ class LocalLauncher(CellLauncher):
         environment["TOKENIZERS_PARALLELISM"] = "false"
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        command = [sys.executable, "-m", "ssm_tune.sweeps.worker", str(result), *self.cells[number]]
+        command = [sys.executable, "-m", "ssm_tune.sweeps.worker", str(result), *self.runs[number]]
         with open(log, "wb") as file:
             # a session of its own: Ctrl-C at the terminal reaches the launcher alone, which passes it on
             process = subprocess.Popen(
@@ -113,10 +113,10 @@ class LocalLauncher(CellLauncher):
         return _Worker(number, process, gpu, time.monotonic(), result, log)
 
     def _say(self, worker: _Worker, outcome: Any) -> None:
-        done, all_cells = len(self.outcomes), len(self.cells)
+        done, count = len(self.outcomes), len(self.runs)
         here = time.monotonic() - worker.begun
         left = (time.monotonic() - self.begun) / done * (len(self.waiting) + len(self.workers))
-        line = f"[{done}/{all_cells}] {outcome.status:<8} {self.labels[worker.number]}"
+        line = f"[{done}/{count}] {outcome.status:<8} {self.labels[worker.number]}"
         rest = f", about {left / 60:.0f} min left" if self.waiting or self.workers else ""
         tell(f"{line}  {outcome.score or outcome.line}  {here:.0f} s{rest}")
 
@@ -131,7 +131,7 @@ class LocalLauncher(CellLauncher):
             return
         self.stopped = int(signum)
         self.waiting.clear()
-        tell(f"\nstopping {len(self.workers)} cells, which save what they have; once more kills them")
+        tell(f"\nstopping {len(self.workers)} runs, which save what they have; once more kills them")
         for worker in self.workers:
             worker.process.terminate()
 

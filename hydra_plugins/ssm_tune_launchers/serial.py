@@ -16,10 +16,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
+from hydra_plugins.ssm_tune_launchers.base import RunLauncher, tell
 
 
-class SerialLauncher(CellLauncher):
+class SerialLauncher(RunLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         from ssm_tune.records.run_id import labels_of
         from ssm_tune.sweeps.run_sweep import returned

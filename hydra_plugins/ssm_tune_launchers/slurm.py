@@ -1,7 +1,7 @@
-"""hydra/launcher=slurm: a job array with a task a cell, by submitit; to wait for, or to submit and leave.
+"""hydra/launcher=slurm: a job array with one task for each run, by submitit; to wait for, or to submit and leave.
 
-A task that is told of its end (time limit, preemption, by SIGUSR2 or SIGTERM) saves its run and, where SLURM would not
-start it again by itself, asks for that; it then goes on from what was saved. A job that dies fails its own cell alone.
+A task that is about to be ended (time limit, preemption; SLURM sends SIGUSR2 or SIGTERM) saves its run and, where SLURM
+would not start it again by itself, asks for that; it then resumes the run. A job that dies fails its own run alone.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra_plugins.ssm_tune_launchers.base import CellLauncher, tell
+from hydra_plugins.ssm_tune_launchers.base import RunLauncher, tell
 
 PATIENCE = 30
 """Looks in a row at which a job may be missing without a result, before it counts as dead."""
 
 
-class CellJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plugins
+class RunJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plugins
     """What a task of the array runs. submitit pickles it."""
 
     overrides: list[str]
     max_requeues: int
 
     def __call__(self) -> Any:
-        from ssm_tune.sweeps.worker import run_cell
+        from ssm_tune.sweeps.worker import run_settings
 
-        outcome = run_cell(self.overrides)
+        outcome = run_settings(self.overrides)
         print(f"{outcome.status}: {outcome.line or outcome.record}", file=sys.stderr, flush=True)
         if outcome.status == "stopped" and self._requeue():
             os._exit(outcome.exit)  # without a result: this job's last word is yet to come
@@ -42,7 +42,7 @@ class CellJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plu
         """Put this job into the queue again, unless it was cancelled, SLURM did so already or it was there often.
 
         Returns whether it is there. A job that ends in its time of grace counts as failed, also where SLURM would have
-        queued it again at the end of that time. Its state is SIGNALING for a moment when it is told.
+        queued it again at the end of that time. Its state is SIGNALING for a moment after the signal.
         """
         for number in (signal.SIGTERM, signal.SIGUSR2):  # to be queued again brings another: scontrol ignores it, too
             signal.signal(number, signal.SIG_IGN)
@@ -62,7 +62,7 @@ class CellJob(NamedTuple):  # no dataclass: those fail while Hydra scans for plu
         return queued
 
 
-class SlurmLauncher(CellLauncher):
+class SlurmLauncher(RunLauncher):
     """The settings of conf/hydra/launcher/slurm.yaml."""
 
     def __init__(
@@ -96,15 +96,15 @@ class SlurmLauncher(CellLauncher):
 
         jobs = self._submit(job_overrides)
         ids = f"{jobs[0].job_id.split('_')[0]}" + (f"_[0-{len(jobs) - 1}]" if len(jobs) > 1 else "")
-        tell(f"submitted {ids}: {len(jobs)} cells; logs in {self.folder}")
+        tell(f"submitted {ids}: {len(jobs)} runs; logs in {self.folder}")
         if not self.wait:
             tell('see "ssm-tune status", squeue and scancel; the same command later runs what is missing')
             outcomes = [Outcome("submitted", f"job {job.job_id}") for job in jobs]
         else:
             outcomes = self._await(jobs, job_overrides)
-        return [returned(cell, outcome) for cell, outcome in zip(job_overrides, outcomes, strict=True)]
+        return [returned(run, outcome) for run, outcome in zip(job_overrides, outcomes, strict=True)]
 
-    def _submit(self, cells: Sequence[Sequence[str]]) -> list[Any]:
+    def _submit(self, runs: Sequence[Sequence[str]]) -> list[Any]:
         from ssm_tune.utils.errors import UserError
 
         if shutil.which("sbatch") is None:
@@ -118,7 +118,7 @@ class SlurmLauncher(CellLauncher):
         try:
             executor.update_parameters(**self.parameters)
             with executor.batch():
-                jobs = [executor.submit(CellJob(list(cell), self.max_requeues)) for cell in cells]
+                jobs = [executor.submit(RunJob(list(run), self.max_requeues)) for run in runs]
             _ = jobs[0].job_id
         except submitit.core.utils.FailedJobError as error:
             lines = [line for line in str(error).splitlines() if line.startswith("sbatch: error:")] or [str(error)]
@@ -127,12 +127,12 @@ class SlurmLauncher(CellLauncher):
             raise UserError(f"hydra.launcher: {' '.join(str(error).split())[:300]}") from error
         return jobs
 
-    def _await(self, jobs: Sequence[Any], cells: Sequence[Sequence[str]]) -> list[Any]:
+    def _await(self, jobs: Sequence[Any], runs: Sequence[Sequence[str]]) -> list[Any]:
         """Each job's outcome, told as it comes. Ctrl-C leaves the jobs to SLURM."""
         from ssm_tune.records.run_id import labels_of
         from ssm_tune.sweeps.worker import Outcome
 
-        labels = labels_of(cells)
+        labels = labels_of(runs)
         outcomes: dict[int, Outcome] = {}
         missing = dict.fromkeys(range(len(jobs)), 0)
         try:

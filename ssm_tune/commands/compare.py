@@ -100,11 +100,11 @@ def _of_method(word: str, options: argparse.Namespace, found: list[tuple[Path, R
     wanted = {name: getattr(options, name) for name in FILTERS if getattr(options, name)}
 
     def fits(record: Record) -> bool:
-        cell: Any = record["cell"]
-        given = {name: spelled(value) for name, value in cell["method_options"].items()}
+        run: Any = record["cell"]
+        given = {name: spelled(value) for name, value in run["method_options"].items()}
         return (
-            cell["method"] == method
-            and all(cell[name] == value for name, value in wanted.items())
+            run["method"] == method
+            and all(run[name] == value for name, value in wanted.items())
             and all(given.get(name) == value for name, value in asked.items())
         )
 

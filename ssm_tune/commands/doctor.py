@@ -1,4 +1,4 @@
-"""``ssm-tune doctor``: what a run would find on this machine, and the one command that mends what is amiss."""
+"""``ssm-tune doctor``: what a run would find on this machine, and the one command that fixes what is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any, Literal
 
 from ssm_tune.config.groups import benchmarks, conf_dir, names
 from ssm_tune.utils.errors import UserError, first_line, nearest
-from ssm_tune.utils.files import cache_dir
+from ssm_tune.utils.files import cache_dir, require_writable
 
 HUB_SECONDS, COMMAND_SECONDS = 2.0, 2.0
 LITTLE_DISK, TOO_LITTLE_DISK = 20e9, 1e9
@@ -158,13 +157,12 @@ def _folders(asked: Asked) -> list[Finding]:
     ):
         at = _existing(folder)
         try:
-            with tempfile.TemporaryFile(dir=at):
-                pass
+            require_writable(at, other.partition("=")[0])
             findings.append(Finding(what, "ok", f"{folder} can be written"))
-        except OSError as error:
+        except UserError as error:
             # of the cache only what is fetched must be kept
             state: Literal["note", "problem"] = "problem" if what == "results folder" or asked.hub_needed else "note"
-            findings.append(Finding(what, state, f"{folder}: {error.strerror}", other))
+            findings.append(Finding(what, state, str(error), other))
             continue
         free = shutil.disk_usage(at).free
         if free < LITTLE_DISK:
@@ -295,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="ssm-tune doctor",
         description="Check what runs need: Python, PyTorch, the GPU and its compiler, folders, optional packages, "
         "data, WordNet, SLURM. Each line says ok, note (runs go without) or problem (a run would fail), and "
-        "what mends it. Exit status 1 if there is a problem, else 0. --model, --task and --data say which run is "
+        "how to fix it. Exit status 1 if there is a problem, else 0. --model, --task and --data say which run is "
         "meant.",
     )
     parser.add_argument("--model", metavar="NAME", help="as in model=NAME")

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweep = read_sweep([word if "=" in word else f"+sweep={word}" for word in options.settings])
     from ssm_tune.planning.estimate import Planner  # torch: not before the settings are known to be good
 
-    planned = Planner().plan(sweep.cells, lambda line: print(line, file=sys.stderr, flush=True))
+    planned = Planner().plan(sweep.runs, lambda line: print(line, file=sys.stderr, flush=True))
     if options.json:
         print(json.dumps({"assumed": ASSUMED, "cells": [one.plain() for one in planned]}, indent=1))
     else:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bad = [one for one in planned if one.status in ("does not fit", "failed")]
     if bad:
         more = f" ({len(bad)} of {len(planned)} runs)" if len(planned) > 1 else ""
-        raise UserError(f"{bad[0].cell}: {bad[0].detail}{more}")
+        raise UserError(f"{bad[0].run}: {bad[0].detail}{more}")
     return 0
 
 
@@ -68,11 +68,11 @@ def _parser() -> argparse.ArgumentParser:
 def _details(one: Planned) -> list[str]:
     """One run in detail."""
     if one.workload is None:
-        return [f"{one.cell}: {one.status}{', nothing to do' if one.status in ('done', 'diverged') else ''}"]
+        return [f"{one.run}: {one.status}{', nothing to do' if one.status in ('done', 'diverged') else ''}"]
     found = one.plain()
     longest = found["longest_batch"]
     lines = [
-        one.cell,
+        one.run,
         f"  training    {found['steps']:,} steps, {found['tokens']:,} tokens ({found['padded_tokens']:,} with "
         f"padding), longest batch {longest['rows']} x {longest['length']}",
     ]
@@ -98,13 +98,13 @@ def _details(one: Planned) -> list[str]:
 
 def _table(planned: Sequence[Planned]) -> list[str]:
     """A line for each run, and the sum."""
-    width = max(len(one.cell) for one in planned)
+    width = max(len(one.run) for one in planned)
     lines = [_ROW.format("run", *_TITLES, width=width)]
     total = 0.0
     for one in planned:
         if one.workload is None or one.measured is None or one.hours is None:
             detail = f": {one.detail}" if one.detail else ""
-            lines.append(f"{one.cell:<{width}}  {one.status}{detail}")
+            lines.append(f"{one.run:<{width}}  {one.status}{detail}")
             continue
         found, hours = one.plain(), one.hours
         longest = found["longest_batch"]
@@ -119,7 +119,7 @@ def _table(planned: Sequence[Planned]) -> list[str]:
             f"{hours['evaluate']:.3f}",
             _gb(found),
         )
-        lines.append(_ROW.format(one.cell, *row, width=width))
+        lines.append(_ROW.format(one.run, *row, width=width))
     counts: dict[str, int] = {}
     for one in planned:
         counts[one.status] = counts.get(one.status, 0) + 1

@@ -1,4 +1,4 @@
-"""The default command: run one cell, or with -m many."""
+"""The default command: run one run, or with -m many."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MANY = ("-m", "--multirun")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the cell, or with -m the cells, that a command line asks for; the exit status.
+    """Run the run, or with -m the runs, that a command line asks for; the exit status.
 
-    Raises UserError, and for a single cell whatever ended it.
+    Raises UserError, and for a single run whatever ended it.
     """
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through instead of printing and exiting
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     settings = [argument for argument in arguments if argument not in MANY]
     with rank_zero_reports():
         if world_size() > 1 and len(settings) < len(arguments):
-            raise UserError("torchrun's processes train one cell together: start it without -m, a command a cell")
+            raise UserError("torchrun's processes train one run together: start it without -m, a command a cell")
     if len(settings) < len(arguments) and not any(argument.startswith("-") for argument in settings):
         return run_many(settings)
     for argument in arguments:
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run_one(arguments: list[str]) -> int:
-    """One cell, or what Hydra's own flags ask for."""
+    """One run, or what Hydra's own flags ask for."""
     failed: list[Exception] = []
     statuses: list[int] = []
 

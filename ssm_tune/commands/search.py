@@ -1,4 +1,4 @@
-"""ssm-tune search: try learning rates on the selection split, and write the best of each cell into conf/tuned."""
+"""ssm-tune search: try learning rates on the selection split, and write the best of each run into conf/tuned."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ssm_tune.utils.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the trials that are missing and write what they choose; 0 if every trial has ended, a diverged one too.
 
-    Raises UserError for what ``read_search`` finds amiss, and for a tuned file that is not a search's.
+    Raises UserError for what ``read_search`` finds invalid, and for a tuned file that is not a search's.
     """
     options = _parser().parse_intermixed_args(argv)
     settings = [word if "=" in word or word.startswith("~") else f"search={word}" for word in options.settings]
     search = read_search(settings)
     path = _tuned_file(options.to, search)
-    read_tuned(path)  # before the hours: a file that may not be written to is told at once
+    read_tuned(path)  # before the hours: a file that may not be written to is reported at once
     if options.dry_run:
         print("\n".join(_budget(search, path)))
         return 0
     if world_size() > 1:
-        raise UserError("torchrun's processes train one cell together: a search is started without it")
+        raise UserError("torchrun's processes train one run together: a search is started without it")
     outcomes = run_sweep(search.sweep)
     with file_lock(Path(search.configs[0].output_dir) / "trials" / path.name):  # parts of a search may end at once
         _write(search, path)
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
                         "as behind -m with grid.learning_rate=A,B,C")  # fmt: skip
     parser.add_argument("--to", type=Path, metavar="FILE",
                         help="the tuned file to write (default: conf/tuned/NAME.yaml, as the search or the model is "
-                        "called); its other cells are kept")  # fmt: skip
+                        "called); its other runs are kept")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
     return parser
 
@@ -92,7 +92,7 @@ def _trials(search: Search) -> list[Trial | None]:
 
 
 def _write(search: Search, path: Path) -> None:
-    """Merge the choices of the cells whose trials are all there into the file, and say them."""
+    """Merge the choices of the runs whose trials are all there into the file, and say them."""
     rates, about, adapter_dtype = read_tuned(path)
     known, written = _trials(search), 0
     for (task, method), numbers in search.groups().items():
@@ -110,12 +110,12 @@ def _write(search: Search, path: Path) -> None:
             raise UserError(
                 f"{path} holds rates of {adapter_dtype} adapters, these are of {dtype}: name a file with --to"
             )
-        cell, adapter_dtype = (trials[0]["cell"]["model"], task, method), dtype
-        merge(rates, cell, choice.rate)
-        merge(about, cell, provenance(choice))
+        run, adapter_dtype = (trials[0]["cell"]["model"], task, method), dtype
+        merge(rates, run, choice.rate)
+        merge(about, run, provenance(choice))
         written += 1
         print(_said(task, method, choice))
-        if unlike := _unlike(about[cell[0]][task], method):
+        if unlike := _unlike(about[run[0]][task], method):
             print(
                 f"note: on {task} the file has other budgets for {', '.join(unlike)}: do not compare", file=sys.stderr
             )

@@ -1,4 +1,4 @@
-"""ssm-tune status: what became of the cells of a sweep, or of every cell folder there is."""
+"""ssm-tune status: what became of the runs of a sweep, or of every run folder there is."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import printable
 
 OPEN = ("running", "stale", "stopped", "failed", "missing")
-"""Statuses of cells that still take time."""
+"""Statuses of runs that still take time."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the states; 0 if every cell has its record, 1 if one has not. Raises UserError as ``-m`` does."""
+    """Print the states; 0 if every run has its record, 1 if one has not. Raises UserError as ``-m`` does."""
     options = _parser().parse_args(argv)
     if options.sweep:
         rows, shown = _asked(options.sweep, options.results)
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = Results(options.results or "results").folders()
         shown = [label for label, _ in rows]
     if not rows:
-        raise UserError(f"no cell under {Path(options.results or 'results') / 'runs'}: name a sweep, or --results DIR")
+        raise UserError(f"no run under {Path(options.results or 'results') / 'runs'}: name a sweep, or --results DIR")
     if options.format == "json":
         print(json.dumps(_summary(rows) | {"cells": [_plain(*row) for row in rows]}, indent=2))
     else:
@@ -37,22 +37,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune status",
-        description="Say what became of each cell: done, diverged, running (where, since when), stale (its process is "
+        description="Say what became of each run: done, diverged, running (where, since when), stale (its process is "
         "gone), stopped (saved, goes on), failed (why) or missing; the hours spent and an estimate of the rest. "
-        "Exit status 0 if every cell has its record, 1 if not.",
+        "Exit status 0 if every run has its record, 1 if not.",
     )
     parser.add_argument("sweep", nargs="*", metavar="SWEEP",
                         help="a sweep's name (conf/sweep/NAME.yaml) and settings, or settings as behind -m: "
-                        "tiny seed=42; default: every cell folder under results/runs")  # fmt: skip
+                        "tiny seed=42; default: every run folder under results/runs")  # fmt: skip
     parser.add_argument("--results", metavar="DIR", help="the results folder (default: output_dir's, results)")
     parser.add_argument("--format", choices=("terminal", "json"), default="terminal",
                         help="how to print (default: terminal)")  # fmt: skip
-    parser.add_argument("--all", action="store_true", help="list the cells that are done, too")
+    parser.add_argument("--all", action="store_true", help="list the runs that are done, too")
     return parser
 
 
 def _asked(words: Sequence[str], folder: str | None) -> tuple[list[tuple[str, State]], list[str]]:
-    """The states of the cells that -m would run, and what tells these apart."""
+    """The states of the runs that -m would run, and what tells these apart."""
     from ssm_tune.config.compose import Composer
     from ssm_tune.records.run_id import label_of, labels_of
     from ssm_tune.sweeps.sweep_file import read_sweep
@@ -61,20 +61,20 @@ def _asked(words: Sequence[str], folder: str | None) -> tuple[list[tuple[str, St
     if folder:
         settings.append(f"output_dir={folder}")
     composer, results, rows = Composer(), dict[str, Results](), list[tuple[str, State]]()
-    cells = read_sweep(settings).cells
-    for cell in cells:
+    runs = read_sweep(settings).runs
+    for run in runs:
         try:
-            config = composer.config(cell.overrides)
+            config = composer.config(run.overrides)
         except UserError as error:
-            raise UserError(f"{cell.origin}: {error}" if cell.origin else str(error)) from error
+            raise UserError(f"{run.origin}: {error}" if run.origin else str(error)) from error
         if config.output_dir not in results:
             results[config.output_dir] = Results(config.output_dir)
-        rows.append((label_of(cell.overrides), results[config.output_dir].state(config)))
-    return rows, labels_of([cell.overrides for cell in cells])
+        rows.append((label_of(run.overrides), results[config.output_dir].state(config)))
+    return rows, labels_of([run.overrides for run in runs])
 
 
 def _summary(rows: Sequence[tuple[str, State]]) -> dict[str, Any]:
-    """Counts by status, hours spent, and hours that the rest may take, one cell at a time."""
+    """Counts by status, hours spent, and hours that the rest may take, one run at a time."""
     counts = {status: sum(state.status == status for _, state in rows) for status in STATUSES}
     by_task: dict[str, list[float]] = {}
     for _, state in rows:
@@ -102,7 +102,7 @@ def _plain(label: str, state: State) -> dict[str, Any]:
 
 
 def _lines(rows: Sequence[tuple[str, State]], shown: Sequence[str], every: bool) -> list[str]:
-    """The cells that are not done, grouped by status, and the counts last."""
+    """The runs that are not done, grouped by status, and the counts last."""
     lines = []
     for status in STATUSES:
         for label, (_, state) in zip(shown, rows, strict=True):
@@ -117,5 +117,5 @@ def _lines(rows: Sequence[tuple[str, State]], shown: Sequence[str], every: bool)
         if not any(state.status in OPEN for _, state in rows) or left is None
         else f", about {left:.2f} h of one process at a time for the rest"
     )
-    lines.append(f"{len(rows)} cell{'s' * (len(rows) != 1)}: {counts}; {summary['hours_spent']:.2f} h spent{estimate}")
+    lines.append(f"{len(rows)} run{'s' * (len(rows) != 1)}: {counts}; {summary['hours_spent']:.2f} h spent{estimate}")
     return lines

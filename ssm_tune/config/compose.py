@@ -1,4 +1,4 @@
-"""From the command line's overrides to cells, through Hydra; Hydra's errors become one line each."""
+"""From the command line's overrides to runs, through Hydra; Hydra's errors become one line each."""
 
 from __future__ import annotations
 

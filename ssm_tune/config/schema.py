@@ -101,11 +101,11 @@ class SplitConfig:
 class TrainConfig:
     epochs: int = 10
     batch_size: int | None = None
-    """examples a step; null: conf/tuned's for the cell, else 4"""
+    """examples a step; null: conf/tuned's for the run, else 4"""
     micro_batch: int | None = None
     """examples that a process computes at a time, whose gradients are summed; null: all that it has of a batch"""
     learning_rate: float | None = None
-    """null: conf/tuned's for the cell, else the method's own default"""
+    """null: conf/tuned's for the run, else the method's own default"""
     adapter_dtype: str = "auto"
     """bfloat16, float32, or auto: bfloat16 with a learning rate of the paper's on a bfloat16 model, else float32"""
     max_steps: int | None = None
@@ -165,7 +165,7 @@ class CheckpointConfig:
 
 @dataclass
 class Config:
-    """One cell of the grid, and how to run it."""
+    """One run of the grid, and how to run it."""
 
     model: Any = MISSING
     task: Any = MISSING
@@ -188,7 +188,7 @@ class Config:
     frozen: bool = True
     """also score the base model (once per model, data, task and decoding; then cached)"""
     force: bool = False
-    """run a cell again although its record exists, and from its start although a checkpoint does"""
+    """run a run again although its record exists, and from its start although a checkpoint does"""
     output_dir: str = "results"
     logger: str = "none"
     """wandb (the extra of that name; offline without a key or network) or none; steps.jsonl is written in any case"""

@@ -14,7 +14,7 @@ from ssm_tune.utils.files import atomic_write
 from ssm_tune.utils.yaml_files import read_yaml
 
 HEAD = """\
-# Written by "ssm-tune search": for each cell the learning rate whose trial scored best on the selection split, of those
+# Written by "ssm-tune search": for each run the learning rate whose trial scored best on the selection split, of those
 # that tie the one with the lowest training loss. "trials" says of each what was tried ([rate, score] in fractions), in
 # how many steps and on what; edge: the best was the smallest or the largest of the grid. Runs take the rates with
 # tuned={name}.
@@ -28,7 +28,7 @@ Tables = dict[str, dict[str, dict[str, Any]]]
 
 
 def of_cell(table: dict[str, Any] | None, model: str, task: str, method: dict[str, Any]) -> Any:
-    """What a table of conf/tuned has for a cell, else None. method: its section of the configuration.
+    """What a table of conf/tuned has for a run, else None. method: its section of the configuration.
 
     A method may stand there with the options that are not its defaults; without them it stands for all of its options.
     """
@@ -99,9 +99,9 @@ def write_tuned(path: Path, rates: Tables, trials: Tables, adapter_dtype: str) -
     atomic_write(path, ["".join(lines).encode()])
 
 
-def merge(into: Tables, cell: tuple[str, str, str], value: Any) -> None:
-    """Put a cell's value into a table."""
-    model, task, method = cell
+def merge(into: Tables, run: tuple[str, str, str], value: Any) -> None:
+    """Put a run's value into a table."""
+    model, task, method = run
     into.setdefault(model, {}).setdefault(task, {})[method] = value
 
 

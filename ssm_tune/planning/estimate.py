@@ -22,7 +22,7 @@ from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
 from ssm_tune.planning.workload import Workload, evaluations, training_work
 from ssm_tune.records.run_id import digest, label_of, request_hash
 from ssm_tune.sweeps.status import Results
-from ssm_tune.sweeps.sweep_file import Cell
+from ssm_tune.sweeps.sweep_file import PlannedRun
 from ssm_tune.training.settings import total_steps
 from ssm_tune.utils.errors import UserError
 
@@ -36,7 +36,7 @@ class Planned:
     hours: load, train, evaluate and their total. peak: bytes, on CUDA alone. detail: why, and what to do.
     """
 
-    cell: str
+    run: str
     status: str
     detail: str = ""
     workload: Workload | None = None
@@ -45,7 +45,7 @@ class Planned:
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
-        found: dict[str, Any] = {"cell": self.cell, "status": self.status, "detail": self.detail, "hours": self.hours}
+        found: dict[str, Any] = {"cell": self.run, "status": self.status, "detail": self.detail, "hours": self.hours}
         work, measured = self.workload, self.measured
         if work is None:
             return found
@@ -92,42 +92,42 @@ class Planner:
     def __init__(self) -> None:
         self._composer = Composer()
         self._results: dict[str, Results] = {}
-        self._groups: dict[str, list[tuple[int, Cell, Config]]] = {}
+        self._groups: dict[str, list[tuple[int, PlannedRun, Config]]] = {}
         self._frozen: set[Any] = set()
         self._found: dict[int, Planned] = {}
 
-    def plan(self, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Planned]:
+    def plan(self, runs: Sequence[PlannedRun], say: Callable[[str], None]) -> list[Planned]:
         """A plan for each run. say: called with each line of progress. Raises UserError for settings that cannot be
         composed, and where every run fails."""
-        for number, cell in enumerate(cells):
+        for number, run in enumerate(runs):
             try:
-                config = self._composer.config(cell.overrides)
+                config = self._composer.config(run.overrides)
             except UserError as error:
-                raise UserError(f"{cell.origin}: {error}" if cell.origin else str(error)) from error
+                raise UserError(f"{run.origin}: {error}" if run.origin else str(error)) from error
             if config.output_dir not in self._results:
                 self._results[config.output_dir] = Results(config.output_dir)
             state = self._results[config.output_dir].state(config)
             if state.record is not None and not config.force:
-                self._found[number] = Planned(label_of(cell.overrides), state.status, state.detail)
+                self._found[number] = Planned(label_of(run.overrides), state.status, state.detail)
                 continue
             request = request_hash(dataclasses.replace(config, seed=0))
             key = digest([request, config.output_dir, config.decode.batch_size])
-            self._groups.setdefault(key, []).append((number, cell, config))
+            self._groups.setdefault(key, []).append((number, run, config))
         for at, group in enumerate(self._groups.values(), start=1):
             say(f"measuring {at} of {len(self._groups)}: {label_of(group[0][1].overrides)}")
             try:
                 self._plan_group(group)
             except UserError as error:
-                for number, cell, _ in group:
-                    self._found[number] = Planned(label_of(cell.overrides), "failed", str(error))
+                for number, run, _ in group:
+                    self._found[number] = Planned(label_of(run.overrides), "failed", str(error))
             free_memory()
-        planned = [self._found[number] for number in range(len(cells))]
+        planned = [self._found[number] for number in range(len(runs))]
         failed = [one for one in planned if one.status == "failed"]
         if failed and len(failed) == len(planned):
             raise UserError(failed[0].detail)
         return planned
 
-    def _plan_group(self, group: list[tuple[int, Cell, Config]]) -> None:
+    def _plan_group(self, group: list[tuple[int, PlannedRun, Config]]) -> None:
         """Plan runs that differ in seed alone."""
         begun = time.perf_counter()
         experiment = build_experiment(group[0][2])
@@ -146,9 +146,9 @@ class Planner:
             return CudaCapture(experiment.model.device) if captured else None
 
         measured: Measured | None = None
-        for number, cell, config in group:
+        for number, run, config in group:
             work = workload(experiment, sequences, config.seed, captured, self._scores_frozen(experiment))
-            label = label_of(cell.overrides)
+            label = label_of(run.overrides)
             try:
                 measured = measure(adapter, work, experiment.decode, capture, measured, micro_batch)
             except DoesNotFit as failure:

@@ -43,7 +43,7 @@ def read_record(path: Path | str) -> Record:
     try:
         record = decode_json(read_bytes(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is truncated or not JSON ({error}): run this cell again with force=true") from error
+        raise UserError(f"{path} is truncated or not JSON ({error}): run this run again with force=true") from error
     try:
         return validate(record)
     except ValueError as error:

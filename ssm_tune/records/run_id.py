@@ -1,4 +1,4 @@
-"""A cell's identity: what determines its result, hashed into the name of its folder."""
+"""A run's identity: what determines its result, hashed into the name of its folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EXECUTION = {
     "train": ("cuda_graphs", "micro_batch", "deterministic", "recompute", "memory"),
     "decode": ("batch_size",),
 }
-"""Settings that say how a cell is computed, and move its numbers by rounding at most: no part of its identity."""
+"""Settings that say how a run is computed, and move its numbers by rounding at most: no part of its identity."""
 
 
 NAMING = ("model=", "task=", "method=", "method.", "seed=")
-"""What a cell is called by, as overrides begin."""
+"""What a run is called by, as overrides begin."""
 ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
-"""Settings that say which cell it is."""
+"""Settings that say which run it is."""
 
 
 def digest(value: Any) -> str:
@@ -32,10 +32,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
-def folder_name(cell: dict[str, Any], key: str) -> str:
+def folder_name(run: dict[str, Any], key: str) -> str:
     """A readable name, safe on every file system, with the first 8 digits of ``key``."""
-    options = "".join(f"-{name}={value}" for name, value in sorted(cell["method_options"].items()))
-    name = f"{cell['data']}-{cell['model']}-{cell['method']}{options}-{cell['protocol']}-s{cell['seed']}"
+    options = "".join(f"-{name}={value}" for name, value in sorted(run["method_options"].items()))
+    name = f"{run['data']}-{run['model']}-{run['method']}{options}-{run['protocol']}-s{run['seed']}"
     return f"{re.sub(r'[^A-Za-z0-9=._-]+', '_', name)[:120]}-{key[:8]}"
 
 
@@ -69,23 +69,23 @@ def request_hash(config: Config) -> str:
 
 
 def label_of(overrides: Sequence[str]) -> str:
-    """A cell in words: its settings without those that say where and how it runs."""
+    """A run in words: its settings without those that say where and how it runs."""
     hidden = ("hydra/", "hydra.", "output_dir=", "sweep", "-")
     return " ".join(item for item in overrides if not item.lstrip("+~").startswith(hidden) and not item.startswith("-"))
 
 
-def labels_of(cells: Sequence[Sequence[str]]) -> list[str]:
-    """The same of several cells, in no more words than tell them apart: of the settings that name a cell those that are
-    not common to all, and of the others what cells that are named alike do not share."""
-    common = frozenset.intersection(*map(frozenset, cells)) if len(cells) > 1 else frozenset()
-    named = [[item for item in cell if item.lstrip("+").startswith(NAMING) and item not in common] for cell in cells]
+def labels_of(runs: Sequence[Sequence[str]]) -> list[str]:
+    """The same of several runs, in no more words than tell them apart: of the settings that name a run those that are
+    not common to all, and of the others what runs that are named alike do not share."""
+    common = frozenset.intersection(*map(frozenset, runs)) if len(runs) > 1 else frozenset()
+    named = [[item for item in run if item.lstrip("+").startswith(NAMING) and item not in common] for run in runs]
     alike: dict[tuple[str, ...], list[int]] = {}
     for number, items in enumerate(named):
         alike.setdefault(tuple(items), []).append(number)
     labels = []
-    for cell, items in zip(cells, named, strict=True):
+    for run, items in zip(runs, named, strict=True):
         others = alike[tuple(items)]
-        shared = frozenset.intersection(*(frozenset(cells[number]) for number in others)) if len(others) > 1 else cell
-        label = label_of([item for item in cell if item in items or item not in shared])
-        labels.append(label or label_of([item for item in cell if item.startswith(NAMING)]) or "the cell")
+        shared = frozenset.intersection(*(frozenset(runs[number]) for number in others)) if len(others) > 1 else run
+        label = label_of([item for item in run if item in items or item not in shared])
+        labels.append(label or label_of([item for item in run if item.startswith(NAMING)]) or "the cell")
     return labels

@@ -44,7 +44,7 @@ def build(found: Found, published: Published | None = None, pictures: bool = Tru
     """Everything that ``make tables`` writes. Without ``pictures`` their data alone, which takes no matplotlib.
 
     Raises:
-        UserError: two records of one cell disagree, or a run's steps are missing or damaged.
+        UserError: two records of one run disagree, or a run's steps are missing or damaged.
     """
     agreeing(found)
     records = [record for _, record in found]
@@ -92,7 +92,7 @@ def _figures(table: Table, folders: figure_data.Folders, pictures: bool) -> dict
 
 
 def agreeing(found: Found) -> None:
-    """Raises UserError for two records of one cell whose scores differ, with both paths."""
+    """Raises UserError for two records of one run whose scores differ, with both paths."""
     seen: dict[str, tuple[Path, Record]] = {}
     for path, record in found:
         key = record.get("cell_hash")
@@ -101,7 +101,7 @@ def agreeing(found: Found) -> None:
         before = seen.setdefault(key, (path, record))
         if before[1]["metrics"] != record["metrics"] or before[1]["status"] != record["status"]:
             raise UserError(
-                f"two records of one cell disagree: {before[0]} and {path}; move one of them out of the results folder"
+                f"two records of one run disagree: {before[0]} and {path}; move one of them out of the results folder"
             )
 
 

@@ -20,7 +20,7 @@ from ssm_tune.config.tuned import batch_size_of, variant
 from ssm_tune.records.trial import Trial
 from ssm_tune.sweeps.sweep_file import (
     Block,
-    Cell,
+    PlannedRun,
     Sweep,
     narrowed,
     on_command_line,
@@ -86,9 +86,9 @@ def read_search(settings: Sequence[str]) -> Search:
         blocks = [Block({key.lstrip("+"): values for key, values in given.items()} | {RATE: rates}, where)]
         given = {}
     blocks = [Block(STANDARD | block.settings, block.origin) for block in blocks]
-    sweep.cells = narrowed(blocks, given | {"trial": ["trial=true"]}, where)
+    sweep.runs = narrowed(blocks, given | {"trial": ["trial=true"]}, where)
     composer = Composer()
-    search = Search(sweep, [_composed(composer, cell) for cell in sweep.cells], tuned)
+    search = Search(sweep, [_composed(composer, run) for run in sweep.runs], tuned)
     _same_budget(search)
     return search
 
@@ -124,13 +124,13 @@ def _blocks(content: Any, where: str, rates: list[str] | None) -> list[Block]:
     return found
 
 
-def _composed(composer: Composer, cell: Cell) -> Config:
+def _composed(composer: Composer, run: PlannedRun) -> Config:
     try:
-        config = composer.config(cell.overrides)
+        config = composer.config(run.overrides)
     except UserError as error:
-        raise UserError(f"{cell.origin}: {error}") from error
+        raise UserError(f"{run.origin}: {error}") from error
     if config.train.learning_rate is None:
-        raise UserError(f"{cell.origin}: {RATE} is null, which is no learning rate to try")
+        raise UserError(f"{run.origin}: {RATE} is null, which is no learning rate to try")
     return config
 
 

@@ -1,4 +1,4 @@
-"""ssm-tune -m: many cells. Skips what is done, hands the rest to the launcher, ends with a table."""
+"""ssm-tune -m: many runs. Skips what is done, hands the rest to the launcher, ends with a table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ssm_tune.config.schema import Config, checked
 from ssm_tune.models.source import require_model_path
 from ssm_tune.records.run_id import label_of, labels_of
 from ssm_tune.sweeps.status import Results, record_path
-from ssm_tune.sweeps.sweep_file import Cell, Sweep, read_sweep
+from ssm_tune.sweeps.sweep_file import PlannedRun, Sweep, read_sweep
 from ssm_tune.sweeps.worker import Outcome, outcome_of, run_config
 from ssm_tune.utils.errors import UserError, first_line
 from ssm_tune.utils.text import printable
@@ -33,7 +33,7 @@ BAD = ("failed", "diverged", "stopped")
 
 
 class Task:
-    """What a launcher is given: runs one composed cell. stop_on_error: start none after a failure."""
+    """What a launcher is given: runs one composed run. stop_on_error: start none after a failure."""
 
     def __init__(self, stop_on_error: bool) -> None:
         self.stop_on_error = stop_on_error
@@ -43,43 +43,43 @@ class Task:
 
 
 def run_many(settings: Sequence[str]) -> int:
-    """Run what is missing; 0 if no cell failed, else the worst cell's status.
+    """Run what is missing; 0 if no run failed, else the worst run's status.
 
-    Raises UserError for a mistake in a sweep file or in every cell, before anything runs.
+    Raises UserError for a mistake in a sweep file or in every run, before anything runs.
     """
     return max((outcome.exit for outcome in run_sweep(read_sweep(settings))), default=0)
 
 
 def run_sweep(sweep: Sweep) -> list[Outcome]:
-    """Run the sweep's cells that are missing and print the table; the outcome of each. Raises as ``run_many``."""
+    """Run the sweep's runs that are missing and print the table; the outcome of each. Raises as ``run_many``."""
     outcomes = _looked_up(sweep)
     waiting = [number for number, outcome in enumerate(outcomes) if outcome is None]
     kept = sum(outcome is not None and outcome.status == "kept" for outcome in outcomes)
     print(
-        f"{len(sweep.cells)} cell{'s' * (len(sweep.cells) != 1)}: {kept} done already, {len(waiting)} to run",
+        f"{len(sweep.runs)} run{'s' * (len(sweep.runs) != 1)}: {kept} done already, {len(waiting)} to run",
         file=sys.stderr,
     )
     stop = sweep.on_error == "stop"
     if waiting and not (stop and any(outcome and outcome.status == "failed" for outcome in outcomes)):
-        launched = _launch(sweep, [sweep.cells[number].overrides for number in waiting], Task(stop))
+        launched = _launch(sweep, [sweep.runs[number].overrides for number in waiting], Task(stop))
         for number, outcome in zip(waiting, launched, strict=False):
             outcomes[number] = outcome
     ended = [outcome or Outcome("not run") for outcome in outcomes]
-    print("\n".join(table(sweep.cells, ended)), flush=True)
+    print("\n".join(table(sweep.runs, ended)), flush=True)
     return ended
 
 
 def _looked_up(sweep: Sweep) -> list[Outcome | None]:
-    """The outcomes that are known without running: of cells that are done, or that cannot be composed."""
+    """The outcomes that are known without running: of runs that are done, or that cannot be composed."""
     composer, outcomes = Composer(), list[Outcome | None]()
     results: dict[tuple[str, bool], Results] = {}
     errors: list[UserError] = []
-    for cell in sweep.cells:
+    for run in sweep.runs:
         try:
-            config = composer.config(cell.overrides)
+            config = composer.config(run.overrides)
         except UserError as error:
-            if cell.origin:
-                raise UserError(f"{cell.origin}: {error} ({label_of(cell.overrides)})") from error
+            if run.origin:
+                raise UserError(f"{run.origin}: {error} ({label_of(run.overrides)})") from error
             errors.append(error)
             outcomes.append(Outcome("failed", str(error), exit=2))
             continue
@@ -88,10 +88,10 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
             results[place] = Results(*place)
             for warning in results[place].warnings:
                 print(f"note: {printable(warning)}", file=sys.stderr)
-        outcomes.append(_known(results[place], config, alone=len(sweep.cells) == 1))
+        outcomes.append(_known(results[place], config, alone=len(sweep.runs) == 1))
         if outcomes[-1] is None:
-            require_model_path(config.model)  # a mistake in every cell of a sweep, told once
-    if errors and len(errors) == len(sweep.cells):
+            require_model_path(config.model)  # a mistake in every run of a sweep, told once
+    if errors and len(errors) == len(sweep.runs):
         raise errors[0]
     for number, outcome in enumerate(outcomes, start=1):
         if outcome is not None and outcome.status == "failed":
@@ -114,9 +114,9 @@ def _known(results: Results, config: Config, alone: bool) -> Outcome | None:
     return None
 
 
-def _launch(sweep: Sweep, cells: list[list[str]], task: Task) -> list[Outcome]:
-    """Hand the cells to Hydra's launcher, whichever it is; their outcomes, in order, as far as it got."""
-    hydra_settings = [*sweep.hydra, *(item for item in cells[0] if item.startswith("output_dir="))]
+def _launch(sweep: Sweep, runs: list[list[str]], task: Task) -> list[Outcome]:
+    """Hand the runs to Hydra's launcher, whichever it is; their outcomes, in order, as far as it got."""
+    hydra_settings = [*sweep.hydra, *(item for item in runs[0] if item.startswith("output_dir="))]
     try:
         with hydra.initialize_config_dir(str(conf_dir()), **HYDRA_BEHAVIOR):
             main = GlobalHydra.instance().hydra
@@ -128,7 +128,7 @@ def _launch(sweep: Sweep, cells: list[list[str]], task: Task) -> list[Outcome]:
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, list(sweep.hydra))) from error
-    return [_outcome(job) for job in launcher.launch(cells, 0)]
+    return [_outcome(job) for job in launcher.launch(runs, 0)]
 
 
 def returned(overrides: Sequence[str], outcome: Outcome) -> JobReturn:
@@ -144,10 +144,10 @@ def _outcome(job: Any) -> Outcome:
     return found if isinstance(found, Outcome) else Outcome("failed", "the launcher returned no outcome", exit=1)
 
 
-def table(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> list[str]:
-    """A line a cell (what tells it from the others, status, score, seconds), then how many of each status."""
-    rows = [("cell", "status", "score", "seconds")]
-    for label, outcome in zip(labels_of([cell.overrides for cell in cells]), outcomes, strict=True):
+def table(runs: Sequence[PlannedRun], outcomes: Sequence[Outcome]) -> list[str]:
+    """A line a run (what tells it from the others, status, score, seconds), then how many of each status."""
+    rows = [("run", "status", "score", "seconds")]
+    for label, outcome in zip(labels_of([run.overrides for run in runs]), outcomes, strict=True):
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.0f}"
         rows.append((printable(label), outcome.status, outcome.score or "", seconds))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -47,8 +47,8 @@ class Results:
         found, self.warnings = find_trials(output_dir) if trials else find_records(output_dir)
         self.records: dict[tuple[str, str, int], list[tuple[Path, Any]]] = {}
         for path, record in found:
-            cell = record["cell"]
-            self.records.setdefault((cell["task"], cell["method"], cell["seed"]), []).append((path, record))
+            run = record["cell"]
+            self.records.setdefault((run["task"], run["method"], run["seed"]), []).append((path, record))
         self.attempts: dict[str, LockFile] = {}
         self.spent: dict[str, float] = {}
         for claims in sorted(self.runs.glob(f"*/{LOCKS_NAME}/*/")):

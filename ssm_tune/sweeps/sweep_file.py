@@ -1,4 +1,4 @@
-"""What -m asks for: a sweep file's blocks, or the command line's lists, as one list of settings a cell.
+"""What -m asks for: a sweep file's blocks, or the command line's lists, as one list of settings a run.
 
 A file conf/sweep/NAME.yaml holds ``blocks``; a block maps settings to a value or a list of values and stands for all
 their combinations. ``"*"`` for a group stands for all its choices; a value that is itself a list is put in a list.
@@ -22,8 +22,8 @@ FILTERED = ("task", "method")
 
 
 @dataclass
-class Cell:
-    """Settings of one cell, and where they come from (of a sweep file)."""
+class PlannedRun:
+    """Settings of one run, and where they come from (of a sweep file)."""
 
     overrides: list[str]
     origin: str = ""
@@ -41,7 +41,7 @@ class Block:
 class Sweep:
     """cells: in the order in which they run; hydra: settings of the launcher; files: names of sweep files."""
 
-    cells: list[Cell] = field(default_factory=list)
+    runs: list[PlannedRun] = field(default_factory=list)
     hydra: list[str] = field(default_factory=list)
     on_error: str = "continue"
     files: list[str] = field(default_factory=list)
@@ -51,14 +51,14 @@ def read_sweep(settings: Sequence[str]) -> Sweep:
     """What the settings behind -m stand for. Raises UserError for what cannot be read or is not there."""
     sweep, given = read_settings(settings)
     if sweep.files:
-        sweep.cells = _unique([cell for name in sweep.files for cell in _of_file(name, given)])
+        sweep.runs = _unique([run for name in sweep.files for run in _of_file(name, given)])
     else:
-        sweep.cells = [Cell(list(combination)) for combination in _combinations(given)]
+        sweep.runs = [PlannedRun(list(combination)) for combination in _combinations(given)]
     return sweep
 
 
 def read_settings(settings: Sequence[str], group: str = "sweep") -> tuple[Sweep, dict[str, list[str]]]:
-    """A sweep without its cells, and by setting the values of all others. group: what names its files."""
+    """A sweep without its runs, and by setting the values of all others. group: what names its files."""
     sweep, given = Sweep(), dict[str, list[str]]()
     for text in map(at_home, settings):
         values = values_of(text)
@@ -79,14 +79,14 @@ def read_settings(settings: Sequence[str], group: str = "sweep") -> tuple[Sweep,
     return sweep, given
 
 
-def _of_file(name: str, given: dict[str, list[str]]) -> list[Cell]:
-    """The cells of a sweep file as the command line narrows or changes them."""
+def _of_file(name: str, given: dict[str, list[str]]) -> list[PlannedRun]:
+    """The runs of a sweep file as the command line narrows or changes them."""
     content, where = read_file("sweep", name)
     return narrowed(read_blocks(content, where), given, where)
 
 
-def narrowed(blocks: Sequence[Block], given: dict[str, list[str]], where: str) -> list[Cell]:
-    """The cells of blocks as the command line narrows or changes them. where: the blocks' file, for errors."""
+def narrowed(blocks: Sequence[Block], given: dict[str, list[str]], where: str) -> list[PlannedRun]:
+    """The runs of blocks as the command line narrows or changes them. where: the blocks' file, for errors."""
     narrowing, changing = {}, dict(given)
     for key, values in given.items():
         known = {value for block in blocks for value in block.settings.get(key, [])}
@@ -97,7 +97,7 @@ def narrowed(blocks: Sequence[Block], given: dict[str, list[str]], where: str) -
         if set(values) <= known:
             narrowing[key] = set(values)
             del changing[key]
-    cells = []
+    runs = []
     for block in blocks:
         chosen = {
             key: [value for value in values if key not in narrowing or value in narrowing[key]]
@@ -106,10 +106,10 @@ def narrowed(blocks: Sequence[Block], given: dict[str, list[str]], where: str) -
         if not narrowing.keys() <= block.settings.keys():
             continue
         combinations = _combinations(chosen | changing)
-        cells += [Cell(list(combination), block.origin) for combination in combinations]
-    if not cells:
-        raise UserError(f"{where} has no cell with {' '.join(v for values in given.values() for v in values)}")
-    return cells
+        runs += [PlannedRun(list(combination), block.origin) for combination in combinations]
+    if not runs:
+        raise UserError(f"{where} has no run with {' '.join(v for values in given.values() for v in values)}")
+    return runs
 
 
 def read_file(group: str, name: str) -> tuple[Any, str]:
@@ -164,6 +164,6 @@ def _combinations(values: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
     return itertools.product(*values.values())
 
 
-def _unique(cells: list[Cell]) -> list[Cell]:
-    """Each once: two blocks, or two sweeps, may share cells."""
-    return list({frozenset(cell.overrides): cell for cell in reversed(cells)}.values())[::-1]
+def _unique(runs: list[PlannedRun]) -> list[PlannedRun]:
+    """Each once: two blocks, or two sweeps, may share runs."""
+    return list({frozenset(run.overrides): run for run in reversed(runs)}.values())[::-1]

@@ -37,7 +37,7 @@ from ssm_tune.utils.files import atomic_write, encode_json
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell came out.
+    """How a run came out.
 
     status: done, kept (was done already), held (another process runs it), failed, diverged, stopped, not run.
     line: what to say of it. record: its path. seconds: of the run. exit: the process's exit status.
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
-    """Run the cell and print what came of it. Raises what ends it: UserError, Stopped, anything."""
+    """Run the run and print what came of it. Raises what ends it: UserError, Stopped, anything."""
     request, early_failure = Request(request_hash(config), label_of(overrides)), early_failure_path(config)
     try:
         with raise_stopped():
@@ -78,7 +78,7 @@ def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
 
 
 def told(record: Any, path: Path, fresh: bool) -> Outcome:
-    """The outcome of a cell that has its record, printed as it is made."""
+    """The outcome of a run that has its record, printed as it is made."""
     if not fresh:
         print("this run is done already (force=true runs it again)", file=sys.stderr)
     outcome = outcome_of(record, path, fresh)
@@ -102,8 +102,8 @@ def outcome_of(record: Any, path: Path, fresh: bool) -> Outcome:
     return Outcome("done" if fresh else "kept", "", str(path), score, seconds)
 
 
-def run_cell(overrides: Sequence[str]) -> Outcome:
-    """Compose and run one cell of many; whatever ends it becomes its outcome. Ctrl-C goes through."""
+def run_settings(overrides: Sequence[str]) -> Outcome:
+    """Compose and run one run of many; whatever ends it becomes its outcome. Ctrl-C goes through."""
     from ssm_tune.config.compose import compose
 
     try:
@@ -145,7 +145,7 @@ def serve(answers: int) -> None:
         while (overrides := jobs.get()) is not None:
             running.set()
             try:
-                outcome = run_cell(overrides)
+                outcome = run_settings(overrides)
             except KeyboardInterrupt:
                 outcome = Outcome("stopped", "interrupted", exit=130)
             running.clear()
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if path == "--serve":
         serve(int(overrides[0]))
         return 0
-    outcome = run_cell(overrides)
+    outcome = run_settings(overrides)
     if outcome.line:
         print(f"ssm-tune: {outcome.status}: {outcome.line}", file=sys.stderr)
     atomic_write(Path(path), [encode_json(asdict(outcome))])

@@ -38,7 +38,7 @@ def read_yaml(path: Path, where: str | None = None) -> Any:
     except RecursionError as error:
         raise UserError(f"{where} is nested too deeply") from error
     except Exception as error:  # the errors of yaml and of OmegaConf share no base
-        raise UserError(f"{where} is not yaml that can be read: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{where} cannot be read, it is not yaml: {' '.join(str(error).split())[:200]}") from error
 
 
 def _expanded(node: yaml.Node, known: dict[int, int], depth: int) -> int:

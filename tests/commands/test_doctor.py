@@ -92,11 +92,8 @@ def test_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_folders_that_cannot_be_written_and_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(dir: Path) -> None:
-        raise PermissionError(13, "Permission denied")
-
     with monkeypatch.context() as patch:
-        patch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+        patch.setattr("os.access", lambda path, mode: False)
         results, cache = doctor._folders(asked())
         assert (results.state, results.mend) == ("problem", "output_dir=DIR")
         assert (cache.state, cache.mend) == ("note", "export SSM_TUNE_CACHE=DIR")

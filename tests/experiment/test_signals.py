@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from ssm_tune.experiment.signals import SIGNALS, note_signals, raise_stopped
-from ssm_tune.sweeps.worker import run_cell
+from ssm_tune.sweeps.worker import run_settings
 from ssm_tune.utils.errors import Stopped
 
 STOPPED_IN_AN_IMPORT = """
@@ -147,4 +147,4 @@ def test_a_cell_that_is_stopped_while_it_is_composed_says_so(monkeypatch: pytest
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(DictConfig, "_set_value", stop)
-    assert run_cell(["model=tiny"]).status == "stopped"
+    assert run_settings(["model=tiny"]).status == "stopped"

@@ -18,7 +18,7 @@ from ssm_tune.sweeps.sweep_file import read_sweep
 
 
 def composed(composer: Composer, settings: list[str]) -> list[str]:
-    cells = read_sweep(settings).cells
+    cells = read_sweep(settings).runs
     return [json.dumps(dataclasses.asdict(composer.config(cell.overrides)), sort_keys=True) for cell in cells]
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from hydra_plugins.ssm_tune_launchers import serial
 from ssm_tune.cli import main
 from ssm_tune.config import groups
 from ssm_tune.config.compose import compose
@@ -24,6 +25,7 @@ from ssm_tune.records.record import find_records, read_record
 from ssm_tune.records.trial import find_trials, read_trial
 from ssm_tune.sweeps.lr_search import Search, choose, read_search
 from ssm_tune.sweeps.status import Results
+from ssm_tune.sweeps.worker import run_settings
 from ssm_tune.tasks.glue import Glue
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import encode_json
@@ -218,6 +220,8 @@ def test_a_search_runs_what_is_missing_and_never_scores_the_reported_split(
         return score(self, outputs, examples)
 
     monkeypatch.setattr(Glue, "score", watched)
+    # in this process, where it can be watched
+    monkeypatch.setattr(serial._Worker, "run", lambda self, overrides: run_settings(overrides))
     results, tuned = tmp_path / "results", tmp_path / "mine.yaml"
     line = ["search", *CELL, *QUICK, "grid.learning_rate=1e-3,1e-1", f"output_dir={results}", "--to", str(tuned)]
     assert main(line) == 0

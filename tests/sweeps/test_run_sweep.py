@@ -36,14 +36,14 @@ QUICK = ["train.max_steps=2", "frozen=false"]
 
 
 def lines(*settings: str) -> list[str]:
-    return [" ".join(cell.overrides) for cell in read_sweep(settings).cells]
+    return [" ".join(cell.overrides) for cell in read_sweep(settings).runs]
 
 
 def test_the_command_lines_lists_are_multiplied() -> None:
     assert lines("method=a,b", "seed=1,2", "x=3") == [
         "method=a seed=1 x=3", "method=a seed=2 x=3", "method=b seed=1 x=3", "method=b seed=2 x=3",
     ]  # fmt: skip
-    assert lines("seed=range(1,3)", "~y") == ["seed=1 ~y", "seed=2 ~y"]
+    assert lines("seed=range(1,3)", "y=4") == ["seed=1 y=4", "seed=2 y=4"]
     found = read_sweep(["hydra/launcher=local", "hydra.launcher.n_jobs=2", "sweep.on_error=stop", "seed=1"])
     assert (found.hydra, found.on_error) == (["hydra/launcher=local", "hydra.launcher.n_jobs=2"], "stop")
 
@@ -51,7 +51,7 @@ def test_the_command_lines_lists_are_multiplied() -> None:
 @pytest.mark.parametrize("name", names("sweep"))
 def test_every_sweep_composes(name: str) -> None:
     composer = Composer()
-    cells = read_sweep([f"+sweep={name}"]).cells
+    cells = read_sweep([f"+sweep={name}"]).runs
     assert cells
     for cell in cells:
         composer.config(cell.overrides)
@@ -66,7 +66,7 @@ def test_every_sweep_that_the_documents_name_exists() -> None:
 
 
 def test_the_tiny_sweep_is_all_tasks_all_methods_three_seeds() -> None:
-    cells = [dict(item.split("=", 1) for item in cell.overrides) for cell in read_sweep(["+sweep=tiny"]).cells]
+    cells = [dict(item.split("=", 1) for item in cell.overrides) for cell in read_sweep(["+sweep=tiny"]).runs]
     expected = itertools.product(benchmarks(), names("method"), ("42", "1042", "2042"))
     assert sorted((cell["task"], cell["method"], cell["seed"]) for cell in cells) == sorted(expected)
     by_task = {(cell["task"], *(v for k, v in cell.items() if k not in ("method", "seed"))) for cell in cells}
@@ -269,7 +269,7 @@ def test_ctrl_c_stops_all_processes_and_the_same_line_goes_on(tmp_path: Path) ->
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=300)
     assert child.returncode in (130, 143)
-    assert "stopping 2 cells" in err
+    assert "stopping 2 runs" in err
     assert "2 stopped, 1 not run" in out
     assert "Traceback" not in err
     assert [json.loads(path.read_text())["outcome"] for path in held] == ["stopped"] * 2

@@ -52,6 +52,8 @@ CASES = (
     Case("mamba_1b4", 5, 1024),
     Case("mamba_1b4", 1, 2560),
     Case("mamba_1b4", 5, 819, lengths=True),
+    Case("mamba2_130m", 5, 1024),
+    Case("mamba2_1b3", 5, 1024),
     Case("tiny", 5, 24),
     Case("tiny", 1, 24),
 )
@@ -59,7 +61,7 @@ ON_GPU = ("mamba_130m", "mamba_1b4")
 """The models timed where none is named."""
 TABLE = Table(
     {
-        "model": 10,
+        "model": 11,
         "beams": 5,
         "examples": 8,
         "lengths": 9,

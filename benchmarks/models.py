@@ -1,20 +1,26 @@
-"""Mambas of the real sizes with random weights: what a benchmark needs no download for."""
+"""Models of the real sizes with random weights: what a benchmark needs no download for."""
 
 from __future__ import annotations
 
 import torch
 
-from ssm_tune.models.config import MambaConfig
+from ssm_tune.models.config import FAMILIES
 from ssm_tune.models.mamba import Mamba
 
-SIZES = {"mamba_130m": (768, 24, 50_280), "mamba_1b4": (2048, 48, 50_280), "tiny": (128, 6, 2048)}
+SIZES = {
+    "mamba_130m": (768, 24, 50_280),
+    "mamba_1b4": (2048, 48, 50_280),
+    "mamba2_130m": (768, 24, 50_288),
+    "mamba2_1b3": (2048, 48, 50_288),
+    "tiny": (128, 6, 2048),
+}
 """d_model, layers and rows of the vocabulary."""
 
 
 def random_model(name: str, device: torch.device, dtype: torch.dtype) -> Mamba:
-    """A Mamba of one of ``SIZES`` with random weights."""
+    """A Mamba or Mamba-2 of one of ``SIZES`` with random weights."""
     with device:
-        model = Mamba(MambaConfig(*SIZES[name]))
+        model = Mamba(FAMILIES["mamba2" if name.startswith("mamba2") else "mamba"](*SIZES[name]))
     model.cast_params(dtype)
     torch.nn.init.normal_(model.backbone.embedding.weight, std=0.02)
     return model

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: scan, step, generate and cpu."""
+"""The command line of the benchmarks: scan, step, families, generate and cpu."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cpu, generate, scan, train_step
+from benchmarks import cpu, families, generate, scan, train_step
 from benchmarks.models import SIZES
 from benchmarks.official import train_steps
 from ssm_tune.ops import backend
@@ -53,6 +53,11 @@ def _step(options: argparse.Namespace, file: Any) -> dict[str, Any]:
     return train_step.run(options.methods or (), options.cuda_graphs == "auto", options.memory, file)
 
 
+def _families(options: argparse.Namespace, file: Any) -> dict[str, Any]:
+    _require_gpu()
+    return families.run(options.methods or (), options.cuda_graphs == "auto", file)
+
+
 def _generate(options: argparse.Namespace, file: Any) -> dict[str, Any]:
     if torch.cuda.is_available() or options.models != ["tiny"]:
         _require_gpu()
@@ -79,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples: python -m benchmarks scan --shape 4x1536x1024; python -m benchmarks generate --model "
         "mamba_130m; python -m benchmarks cpu --format json. The paper's whole grid: python -m benchmarks.paper_grid",
     )
-    commands = parser.add_subparsers(required=True, metavar="scan|step|generate|cpu")
+    commands = parser.add_subparsers(required=True, metavar="scan|step|families|generate|cpu")
 
     def add(name: str, benchmark: Callable[..., dict[str, Any]], what: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
@@ -117,6 +122,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="keep to this share of the official code's peak above the weights, e.g. 0.5, by recomputing activations",
     )
+    command = add("families", _families, "training steps of Mamba-2 beside Mamba-1's of the same shapes")
+    command.add_argument(
+        "--method",
+        dest="methods",
+        action="append",
+        metavar="NAME",
+        choices=families.METHODS,
+        help="only this method's rows (may be repeated)",
+    )
+    command.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto", help="as train.cuda_graphs")
     for command in (
         add("generate", _generate, "decoding with such weights, beside the memory's limit and the official code's"),
         add(

@@ -39,6 +39,22 @@ def test_every_method_and_model_is_named_and_every_count_is_right() -> None:
         assert name in README
 
 
+def test_the_counts_of_both_families_are_right() -> None:
+    from ssm_tune.config.groups import method_section
+    from ssm_tune.methods.base import load_method
+    from ssm_tune.models.config import Mamba2Config, MambaConfig
+
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    sizes = [MambaConfig(768, 24, 50_280), MambaConfig(2048, 48, 50_280)]
+    sizes += [Mamba2Config(768, 24, 50_288), Mamba2Config(2048, 48, 50_288)]
+    rows = re.findall(r"^\| (`[\w`, ]+`) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    named = {name: counts for cell, *counts in rows for name in re.findall(r"\w+", cell)}
+    assert named.keys() == set(names("method"))
+    for name, counts in named.items():
+        found = [load_method(method_section(name, family=s.family)).num_trainable_params(s) for s in sizes]
+        assert [f"{count:,}" for count in found] == counts, name
+
+
 def test_every_file_and_target_that_is_named_exists() -> None:
     for path in re.findall(r"`?((?:conf|scripts|ssm_tune|tests)/[\w./]+)", README):
         if "/x." not in path:

@@ -107,8 +107,11 @@ class SlurmLauncher(RunLauncher):
     def _submit(self, runs: Sequence[Sequence[str]]) -> list[Any]:
         from ssm_tune.utils.errors import UserError
 
-        if shutil.which("sbatch") is None:
-            raise UserError("hydra/launcher=slurm: no sbatch here: run on a login node, or with hydra/launcher=local")
+        for program in ("sbatch", "srun"):
+            if shutil.which(program) is None:
+                raise UserError(
+                    f"hydra/launcher=slurm: no {program} here: run on a login node, or with hydra/launcher=local"
+                )
         try:
             import submitit
         except ImportError as error:

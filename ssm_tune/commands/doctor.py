@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -273,9 +273,7 @@ def _output(command: list[str]) -> str | None:
     return done.stdout.strip() or None
 
 
-CHECKS: tuple[Callable[[Asked], list[Finding]], ...] = (
-    _python, _torch, _nvrtc, _folders, _packages, _data, _wordnet, _slurm
-)  # fmt: skip
+CHECKS = (_python, _torch, _nvrtc, _folders, _packages, _data, _wordnet, _slurm)
 
 
 def _print(findings: list[Finding]) -> None:

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: scan, step, families, generate and cpu."""
+"""The command line of the benchmarks: scan, ssd, step, families, generate and cpu."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cpu, families, generate, scan, train_step
+from benchmarks import cpu, families, generate, scan, state_space_dual, train_step
 from benchmarks.models import SIZES
 from benchmarks.official import train_steps
 from ssm_tune.ops import backend
@@ -46,6 +46,11 @@ def exit_status(work: Callable[[], int]) -> int:
 def _scan(options: argparse.Namespace, file: Any) -> dict[str, Any]:
     _require_gpu()
     return scan.run(options.shapes or scan.SHAPES, file)
+
+
+def _ssd(options: argparse.Namespace, file: Any) -> dict[str, Any]:
+    _require_gpu()
+    return state_space_dual.run(options.shapes or state_space_dual.SHAPES, file)
 
 
 def _step(options: argparse.Namespace, file: Any) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples: python -m benchmarks scan --shape 4x1536x1024; python -m benchmarks generate --model "
         "mamba_130m; python -m benchmarks cpu --format json. The paper's whole grid: python -m benchmarks.paper_grid",
     )
-    commands = parser.add_subparsers(required=True, metavar="scan|step|families|generate|cpu")
+    commands = parser.add_subparsers(required=True, metavar="scan|ssd|step|families|generate|cpu")
 
     def add(name: str, benchmark: Callable[..., dict[str, Any]], what: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
@@ -105,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
         type=_shape,
         metavar="BxDxL",
         help="a shape of your own, e.g. 4x1536x1024 (may be repeated)",
+    )
+    command = add("ssd", _ssd, "Mamba-2's scan, beside the device's limits and mamba-ssm's Triton kernels")
+    command.add_argument(
+        "--shape",
+        dest="shapes",
+        action="append",
+        type=_three,
+        metavar="BxLxH",
+        help="a shape of your own, e.g. 4x1024x24 (may be repeated)",
     )
     command = add("step", _step, "whole training steps on random weights of the real sizes, beside the official code's")
     command.add_argument(
@@ -159,11 +173,18 @@ def _positive(text: str) -> float:
     return number
 
 
-def _shape(text: str) -> tuple[int, int, int]:
+def _three(text: str) -> tuple[int, int, int]:
     try:
-        rows, channels, length = (int(number) for number in text.split("x"))
+        first, second, third = (int(number) for number in text.split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form BxDxL") from None
-    if min(rows, channels, length) < 1 or channels % 8:
-        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 1 on, D a multiple of 8")
+        raise argparse.ArgumentTypeError(f"{text!r} is not three whole numbers with an x between them") from None
+    if min(first, second, third) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 1 on")
+    return first, second, third
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    rows, channels, length = _three(text)
+    if channels % 8:
+        raise argparse.ArgumentTypeError(f"{text!r}: D must be a multiple of 8")
     return rows, channels, length

@@ -65,15 +65,15 @@ def choose(wanted: str, device: torch.device, dtype: torch.dtype) -> Choice:
     return Choice("reference", reason)
 
 
-def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1) -> bool:
-    """Whether ``operation`` on ``x`` runs on the CUDA kernels.
+def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1, obstacle: str | None = None) -> bool:
+    """Whether ``operation`` on ``x`` runs on the CUDA kernels; ``obstacle``: why this operation's own cannot take it.
 
     Raises:
         KernelError: backend=cuda is forced and cannot take these tensors; the reason is named.
     """
     if _wanted == "reference":
         return False
-    reason = _obstacle(x.device, x.dtype)
+    reason = _obstacle(x.device, x.dtype) or obstacle
     if reason is None and (x.numel() == 0 or x.shape[0] > _MOST_ROWS):
         reason = f"the batch must be from 1 to {_MOST_ROWS}, and nothing else empty, got {tuple(x.shape)}"
     if reason is None and channels % 8:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,34 +36,39 @@ WIDEST = 2**27
 
 
 def pairwise() -> list[dict[str, Any]]:
-    """Cases that hold every pair of settings, but for pairs that no allowed size has; greedy, from a fixed seed."""
+    """Cases of the selective scan that hold every pair of settings, but for pairs that no allowed size has."""
+    return pairs_of(SETTINGS, _allowed)
+
+
+def pairs_of(settings: dict[str, tuple[Any, ...]], allowed: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Allowed cases that hold every pair of ``settings``, but for pairs that none has; greedy, from a fixed seed."""
     draw = random.Random(0)
-    names = list(SETTINGS)
+    names = list(settings)
     missing = {
         ((a, i), (b, j))
         for a, b in itertools.combinations(names, 2)
-        for i in range(len(SETTINGS[a]))
-        for j in range(len(SETTINGS[b]))
+        for i in range(len(settings[a]))
+        for j in range(len(settings[b]))
     }
     cases = []
     while missing:
         pair = min(missing)  # with the rest drawn, of which the draw with the most new pairs is kept
         found: list[tuple[int, dict[str, int]]] = []
         for _ in range(40):
-            case = {name: draw.randrange(len(SETTINGS[name])) for name in names} | dict(pair)
-            if _allowed(case):
+            case = {name: draw.randrange(len(settings[name])) for name in names} | dict(pair)
+            if allowed({name: settings[name][index] for name, index in case.items()}):
                 found.append((sum(two in missing for two in itertools.combinations(case.items(), 2)), case))
         missing.discard(pair)
         if found:
             case = max(found, key=lambda entry: entry[0])[1]
             missing.difference_update(itertools.combinations(case.items(), 2))
-            cases.append({name: SETTINGS[name][index] for name, index in case.items()})
+            cases.append({name: settings[name][index] for name, index in case.items()})
     return cases
 
 
-def _allowed(case: dict[str, int]) -> bool:
-    wide = math.prod(SETTINGS[name][case[name]] for name in ("batch", "length", "channels"))
-    return wide <= WIDEST and wide * SETTINGS["states"][case["states"]] <= LARGEST
+def _allowed(case: dict[str, Any]) -> bool:
+    wide = math.prod(case[name] for name in ("batch", "length", "channels"))
+    return wide <= WIDEST and wide * case["states"] <= LARGEST
 
 
 def inputs(case: dict[str, Any], seed: int = 0) -> dict[str, Tensor | None]:

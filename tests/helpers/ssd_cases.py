@@ -92,15 +92,16 @@ def error(value: Tensor, exact: Tensor) -> float:
     return float((value.double() - exact).norm() / exact.norm().clamp_min(1e-300))
 
 
-def worst_ratio(ours: dict[str, Tensor], plain: dict[str, Tensor], exact: dict[str, Tensor]) -> tuple[Any, ...]:
-    """The largest error over that of the float32 recurrence rounded to the same dtype, and whose it is.
+def worst_ratio(
+    ours: dict[str, Tensor], plain: dict[str, Tensor], exact: dict[str, Tensor], dtype: torch.dtype
+) -> tuple[Any, ...]:
+    """The largest error over that of the float32 recurrence rounded to ``dtype``, and whose it is.
 
     A float32 result can be exact to the last bit in the baseline by luck: 5e-7 of the norm counts as its least error.
     """
     worst: tuple[Any, ...] = (0.0,)
+    least = 5e-7 if dtype == torch.float32 else torch.finfo(dtype).eps / 4
     for name, value in exact.items():
-        dtype = ours[name].dtype
-        least = 5e-7 if dtype == torch.float32 else torch.finfo(dtype).eps / 4
         mine, baseline = error(ours[name], value), max(error(plain[name].to(dtype), value), least)
         worst = max(worst, (mine / baseline, name, mine, baseline))
     return worst

@@ -47,7 +47,7 @@ def test_errors_are_at_most_twice_those_of_rounding(case: dict[str, Any], frozen
     ours = run(chunked, arguments, wanted, dy, d_final.float())
     plain = run(naive, arguments, wanted, dy, d_final.float(), torch.float32)
     exact = run(naive, arguments, wanted, dy, d_final.float(), torch.float64)
-    worst = worst_ratio(ours, plain, exact)
+    worst = worst_ratio(ours, plain, exact, case["dtype"])
     assert worst[0] <= 2, worst
 
 

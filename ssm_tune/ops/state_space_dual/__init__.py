@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.state_space_dual.checks import check_scan, state_dtype
+from ssm_tune.ops.state_space_dual.checks import check_scan, state_dtype, triton_kernels_run
 from ssm_tune.ops.state_space_dual.cpu import StateSpaceDual, read_offset, step_sizes
 from ssm_tune.ops.state_space_dual.update import state_space_dual_update
 
@@ -57,9 +57,16 @@ def state_space_dual(
 
     Raises:
         ValueError: shapes, dtypes or limits that do not belong together, named.
+        KernelError: a backend is forced that cannot take these tensors; the reason is named.
     """
     check_scan(x, dt, A_log, B, C, dt_limit, D=D, dt_bias=dt_bias, initial_state=initial_state,
                state_offset=state_offset, output_offset=output_offset, lengths=lengths)  # fmt: skip
+    if triton_kernels_run("state_space_dual", x, B.shape[3]):
+        from ssm_tune.ops.state_space_dual.cuda import scan
+
+        y, final = scan(x, dt, A_log, B, C, D, dt_bias, initial_state, state_offset, output_offset, lengths,
+                        dt_limit, output_final_state)  # fmt: skip
+        return y if final is None else (y, final)
     wide = state_dtype(x.dtype)
     step = step_sizes(dt, dt_bias, dt_limit, wide)
     if lengths is not None:

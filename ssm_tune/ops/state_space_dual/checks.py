@@ -1,11 +1,18 @@
-"""What ``state_space_dual`` and its update take."""
+"""What ``state_space_dual`` and its update take, and where they run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+
+from ssm_tune.ops.backend import kernels_run
+
+MOST_STATES = 256
+"""States a channel that the kernels' tiles hold."""
 
 Shape = tuple[int, ...]
 
@@ -13,6 +20,25 @@ Shape = tuple[int, ...]
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of states and sums: float64 for float64 inputs, float32 for all others."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def triton_kernels_run(operation: str, x: Tensor, states: int) -> bool:
+    """Whether ``operation`` on ``x`` runs on the Triton kernels; otherwise on plain PyTorch.
+
+    Raises:
+        KernelError: backend=cuda is forced and cannot take these tensors; the reason is named.
+    """
+    obstacle = None
+    if not _has_triton():
+        obstacle = "these kernels are Triton's, and the package triton is missing (PyTorch's CUDA wheels bring it)"
+    elif states > MOST_STATES:
+        obstacle = f"there may be at most {MOST_STATES} states a channel, got {states}"
+    return kernels_run(operation, x, channels=8, obstacle=obstacle)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def check_scan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.state_space_dual.checks import check_update
+from ssm_tune.ops.state_space_dual.checks import check_update, triton_kernels_run
 from ssm_tune.ops.state_space_dual.cpu import step_sizes
 
 
@@ -36,9 +36,17 @@ def state_space_dual_update(
 
     Raises:
         ValueError: shapes or limits that do not belong together, named.
+        KernelError: a backend is forced that cannot take these tensors; the reason is named.
     """
     check_update(state, x, dt, A_log, B, C, dt_limit, D=D, dt_bias=dt_bias, state_offset=state_offset,
                  output_offset=output_offset, source=source, into=into)  # fmt: skip
+    given = (state, x, dt, A_log, B, C, D, dt_bias, state_offset, output_offset)
+    differentiable = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
+    if not differentiable and triton_kernels_run("state_space_dual_update", x, B.shape[2]):
+        from ssm_tune.ops.state_space_dual.cuda_update import run_update
+
+        after = state if into is None else into
+        return run_update(state, after, source, *given[1:], dt_limit), after
     if source is not None:
         state = state.index_select(0, source.clamp(min=0))
     wide = state.dtype

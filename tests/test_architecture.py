@@ -143,7 +143,9 @@ def test_optional_packages_are_never_needed() -> None:
     names = [
         f"ssm_tune.{name}"
         for name in modules()
-        if name not in ("__init__", "__main__") and name.split(".")[0] != "peft"  # the one room that needs peft
+        if name not in ("__init__", "__main__")
+        and name.split(".")[0] != "peft"  # the one room that needs peft
+        and not name.startswith("ops.state_space_dual.gpu")  # Triton's kernels: imported where they run
     ]
     blocked = (
         "mamba_ssm",

@@ -62,7 +62,7 @@ def state_space_dual(
     check_scan(x, dt, A_log, B, C, dt_limit, D=D, dt_bias=dt_bias, initial_state=initial_state,
                state_offset=state_offset, output_offset=output_offset, lengths=lengths)  # fmt: skip
     if triton_kernels_run("state_space_dual", x, B.shape[3]):
-        from ssm_tune.ops.state_space_dual.cuda import scan
+        from ssm_tune.ops.state_space_dual.gpu.forward import scan
 
         y, final = scan(x, dt, A_log, B, C, D, dt_bias, initial_state, state_offset, output_offset, lengths,
                         dt_limit, output_final_state)  # fmt: skip

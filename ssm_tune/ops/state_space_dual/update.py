@@ -43,8 +43,9 @@ def state_space_dual_update(
     given = (state, x, dt, A_log, B, C, D, dt_bias, state_offset, output_offset)
     differentiable = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
     if not differentiable and triton_kernels_run("state_space_dual_update", x, B.shape[2]):
-        from ssm_tune.ops.state_space_dual.cuda_update import run_update
+        from ssm_tune.ops.state_space_dual.gpu.update import run_update
 
+        state = state.contiguous()
         after = state if into is None else into
         return run_update(state, after, source, *given[1:], dt_limit), after
     if source is not None:

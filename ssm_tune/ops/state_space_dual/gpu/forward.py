@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.autograd import refuse_a_second_derivative
-from ssm_tune.ops.state_space_dual import layout as lay
-from ssm_tune.ops.state_space_dual.chunks import chunk_outputs
-from ssm_tune.ops.state_space_dual.cuda_backward import Backward
-from ssm_tune.ops.state_space_dual.layout import Layout, Limits
-from ssm_tune.ops.state_space_dual.steps import step_sizes
-from ssm_tune.ops.state_space_dual.walks import walk_states
+from ssm_tune.ops.state_space_dual.gpu.backward import Backward
+from ssm_tune.ops.state_space_dual.gpu.chunks import chunk_outputs
+from ssm_tune.ops.state_space_dual.gpu.layout import OUTPUTS, WALK, Layout, Limits
+from ssm_tune.ops.state_space_dual.gpu.steps import step_sizes
+from ssm_tune.ops.state_space_dual.gpu.walks import walk_states
 
 NAMES = ("x", "dt", "A_log", "B", "C", "D", "dt_bias", "initial_state", "state_offset", "output_offset")
 """The arguments that may require gradients."""
@@ -78,15 +77,15 @@ def _forward(
         walk_states[layout.grid_of_walks()](
             x, B, steps, totals, rests, initial, starts, final,
             *x.stride()[:3], *B.stride()[:3], initial.stride(0) if initial is not None and initial.dim() == 4 else 0,
-            layout.length, layout.chunks, layout.heads, layout.share, **layout.options_of(lay.WALK),
+            layout.length, layout.chunks, layout.heads, layout.share, **layout.options_of(WALK),
         )  # fmt: skip
-    grid, each, splits = layout.programs(lay.OUTPUTS, x.device)
+    grid, each, splits = layout.programs(OUTPUTS, x.device)
     read = starts if starts is not None else layout.only_border(initial)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     chunk_outputs[grid](
         x, B, C, given["D"], steps, totals, rests, read, given["state_offset"], given["output_offset"], y,
         *x.stride()[:3], *B.stride()[:3], *C.stride()[:3], *layout.strides(read),
         layout.length, layout.chunks, layout.heads, layout.share, each, splits,
-        **layout.options_of(lay.OUTPUTS), **layout.inner_strides(),
+        **layout.options_of(OUTPUTS), **layout.inner_strides(),
     )  # fmt: skip
     return y, final, (steps, totals, rests, starts)

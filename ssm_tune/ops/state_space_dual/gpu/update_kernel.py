@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssm_tune.ops.state_space_dual.tiles import exp, load_tile, softplus, store_tile
+from ssm_tune.ops.state_space_dual.gpu.tiles import exp, load_tile, softplus, store_tile
 
 
 @triton.jit

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssm_tune.ops.state_space_dual.tiles import (
+from ssm_tune.ops.state_space_dual.gpu.tiles import (
     decay_from_to,
     exp,
     load_state,

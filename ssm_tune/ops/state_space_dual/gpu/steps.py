@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssm_tune.ops.state_space_dual.tiles import exp, softplus
+from ssm_tune.ops.state_space_dual.gpu.tiles import exp, softplus
 
 
 @triton.jit

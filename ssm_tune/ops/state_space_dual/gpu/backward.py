@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.cuda.sums import sum_partials
-from ssm_tune.ops.state_space_dual import layout as lay
-from ssm_tune.ops.state_space_dual.chunks import head_gradients, shared_gradients
-from ssm_tune.ops.state_space_dual.layout import Layout
-from ssm_tune.ops.state_space_dual.steps import step_gradients
-from ssm_tune.ops.state_space_dual.walks import walk_gradients
+from ssm_tune.ops.state_space_dual.gpu.chunks import head_gradients, shared_gradients
+from ssm_tune.ops.state_space_dual.gpu.layout import HEADS, SHARED, WALK, Layout, Tuning
+from ssm_tune.ops.state_space_dual.gpu.steps import step_gradients
+from ssm_tune.ops.state_space_dual.gpu.walks import walk_gradients
 
 
 class Backward:
@@ -61,7 +60,7 @@ class Backward:
             walk_gradients[layout.grid_of_walks()](
                 dy, C, self.given["totals"], self.d_final, made, d_start, d_offset,
                 *dy.stride()[:3], *C.stride()[:3], layout.length, layout.chunks, layout.heads, layout.share,
-                CARRY=made is not None or d_start is not None, **layout.options_of(lay.WALK),
+                CARRY=made is not None or d_start is not None, **layout.options_of(WALK),
             )  # fmt: skip
         return made if layout.chunks > 1 else layout.only_border(self.d_final)
 
@@ -74,23 +73,23 @@ class Backward:
         if d_put is not None and starts is not None:
             d_through = dy.new_empty(layout.rows, layout.heads, layout.chunks, dtype=torch.float32)
         vectors = [d_step, d_later, d_earlier, d_put, d_through]
-        grid, sizes = self._programs(lay.HEADS)
+        grid, sizes = self._programs(HEADS)
         head_gradients[grid](
             dy, given["x"], given["B"], given["C"], given["D"], given["steps"], given["totals"], given["rests"],
             starts, ends, self.grads.get("x"), self._partial("D", grid[0], layout.heads),
             self._partial("output_offset", grid[0], layout.heads, layout.width), *vectors,
-            *self._strides(starts, ends), *sizes, **layout.options_of(lay.HEADS), **layout.inner_strides(),
+            *self._strides(starts, ends), *sizes, **layout.options_of(HEADS), **layout.inner_strides(),
         )  # fmt: skip
         return vectors
 
     def _shared(self, starts: Tensor | None, ends: Tensor | None) -> None:
         given, layout = self.given, self.layout
-        grid, sizes = self._programs(lay.SHARED)
+        grid, sizes = self._programs(SHARED)
         partials = (self._partial(name, sizes[-1], *given[name].shape) for name in ("B", "C"))
         shared_gradients[(*grid, layout.parts)](
             self.dy, given["x"], given["B"], given["C"], given["steps"], given["totals"], given["rests"],
             given["state_offset"], starts, ends, *partials,
-            *self._strides(starts, ends), *sizes, **layout.options_of(lay.SHARED), **layout.inner_strides(),
+            *self._strides(starts, ends), *sizes, **layout.options_of(SHARED), **layout.inner_strides(),
         )  # fmt: skip
 
     def _strides(self, starts: Tensor | None, ends: Tensor | None) -> tuple[int, ...]:
@@ -98,7 +97,7 @@ class Backward:
         outer = (number for tensor in tensors for number in tensor.stride()[:3])
         return *outer, *self.layout.strides(starts), *self.layout.strides(ends)
 
-    def _programs(self, kernel: lay.Tuning) -> tuple[tuple[int, int], tuple[int, ...]]:
+    def _programs(self, kernel: Tuning) -> tuple[tuple[int, int], tuple[int, ...]]:
         layout = self.layout
         grid, each, splits = layout.programs(kernel, self.dy.device)
         return grid, (layout.length, layout.chunks, layout.heads, layout.share, each, splits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssm_tune.ops.state_space_dual.tiles import exp, load_state, load_tile, product_onto, store_state, to_end
+from ssm_tune.ops.state_space_dual.gpu.tiles import exp, load_state, load_tile, product_onto, store_state, to_end
 
 
 @triton.jit(do_not_specialize=["chunks"])

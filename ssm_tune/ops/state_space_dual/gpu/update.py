@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ssm_tune.ops.state_space_dual.update_kernel import update_state
+from ssm_tune.ops.state_space_dual.gpu.update_kernel import update_state
 
 
 def run_update(

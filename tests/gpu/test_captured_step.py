@@ -67,7 +67,7 @@ def losses(training: Trainer) -> list[float]:
 def captured(training: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The losses of a training whose graphs are not forgotten at its end, and all of which were captured."""
     assert training.graphs is not None
-    monkeypatch.setattr(training.graphs, "forget", lambda: None)
+    monkeypatch.setattr(training.graphs, "reset", lambda: None)
     found = losses(training)
     assert not training.graphs.fallback
     assert len(training.graphs.captured) >= 2
@@ -134,7 +134,7 @@ def test_dropout_differs_between_replays(monkeypatch: pytest.MonkeyPatch) -> Non
             if name.endswith(".B"):
                 parameter.normal_()
     training.sequences = [SEQUENCES[0]] * len(SEQUENCES)
-    monkeypatch.setattr(training.graphs, "forget", lambda: None)
+    monkeypatch.setattr(training.graphs, "reset", lambda: None)
     found = losses(training)
     assert training.graphs is not None
     assert len(training.graphs.captured) == 1
@@ -185,7 +185,7 @@ def test_what_cannot_be_captured_runs_without_and_says_so(
     monkeypatch.setattr(TrainStep, "update", waits)
     training = started("lora", True, dtype=torch.float32)
     assert training.graphs is not None
-    monkeypatch.setattr(training.graphs, "forget", lambda: None)
+    monkeypatch.setattr(training.graphs, "reset", lambda: None)
     with caplog.at_level(logging.WARNING):
         found = losses(training)
     assert not training.graphs.captured

@@ -102,7 +102,7 @@ def losses(name: str, monkeypatch: pytest.MonkeyPatch, capture: bool) -> list[fl
     trainer = Trainer(adapter, EXAMPLES, settings, 0, CudaCapture(model.device))
     assert trainer.graphs is not None
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.graphs, "forget", lambda: None)
+        patch.setattr(trainer.graphs, "reset", lambda: None)
         if not capture:
             patch.setattr(GraphedTrainStep, "_capture", lambda *_: None)
         trainer.fit(lambda epoch, step: None, Silent())

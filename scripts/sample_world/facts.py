@@ -88,20 +88,18 @@ def _query(draw: Draw) -> str:
     if words and draw.chance(0.4):
         column = draw.choice(words)
         where = f"{column} = '{draw.choice(_VALUES[column])}'"
-    form = draw.choice(
-        (
-            "SELECT {shown} FROM {table}",
-            "SELECT {shown} FROM {table} WHERE {where}",
-            "SELECT count(*) FROM {table}",
-            "SELECT count(*) FROM {table} WHERE {where}",
-            "SELECT {shown} FROM {table} ORDER BY {number}",
-            "SELECT {shown} FROM {table} ORDER BY {number} DESC LIMIT 1",
-            "SELECT max({number}) , min({number}) FROM {table}",
-            "SELECT avg({number}) FROM {table} WHERE {where}",
-            "SELECT {shown} , count(*) FROM {table} GROUP BY {shown}",
-            "SELECT T1.name FROM person AS T1 JOIN {linked} AS T2 ON T1.id = T2.{key}",
-        )
-    )
+    form = draw.choice((
+        "SELECT {shown} FROM {table}",
+        "SELECT {shown} FROM {table} WHERE {where}",
+        "SELECT count(*) FROM {table}",
+        "SELECT count(*) FROM {table} WHERE {where}",
+        "SELECT {shown} FROM {table} ORDER BY {number}",
+        "SELECT {shown} FROM {table} ORDER BY {number} DESC LIMIT 1",
+        "SELECT max({number}) , min({number}) FROM {table}",
+        "SELECT avg({number}) FROM {table} WHERE {where}",
+        "SELECT {shown} , count(*) FROM {table} GROUP BY {shown}",
+        "SELECT T1.name FROM person AS T1 JOIN {linked} AS T2 ON T1.id = T2.{key}",
+    ))  # fmt: skip
     linked, key = draw.choice((("pet", "owner_id"), ("ticket", "person_id"), ("trip", "person_id")))
     return form.format(shown=shown, table=table, where=where, number=number, linked=linked, key=key)
 
@@ -111,15 +109,13 @@ def opinion(world: World) -> str:
     draw = world.draw
     texts = []
     for _ in range(draw.between(2, 4)):
-        subject = draw.weighted(
-            {
-                f"The film {draw.choice(FILMS)}": 1,
-                f"The {draw.choice(DISHES)} {Place(draw.choice(ROOMS)).at}": 1,
-                f"The trip to {draw.choice(TOWNS)}": 1,
-                f"The {draw.choice(PRESENTS)} from {draw.choice(world.people)}": 1,
-                f"The evening {draw.choice(PLACES)}": 1,
-            }
-        )
+        subject = draw.weighted({
+            f"The film {draw.choice(FILMS)}": 1,
+            f"The {draw.choice(DISHES)} {Place(draw.choice(ROOMS)).at}": 1,
+            f"The trip to {draw.choice(TOWNS)}": 1,
+            f"The {draw.choice(PRESENTS)} from {draw.choice(world.people)}": 1,
+            f"The evening {draw.choice(PLACES)}": 1,
+        })  # fmt: skip
         good = draw.chance(0.5)
         verdict, more = draw.choice(_GOOD if good else _BAD), draw.choice(_MORE_GOOD if good else _MORE_BAD)
         # a dish in the plural would need another verb
@@ -132,15 +128,13 @@ def questions(world: World) -> str:
     draw = world.draw
     texts = []
     for person in draw.sample(world.people, draw.between(2, 3)):
-        asked, answer = draw.choice(
-            (
-                (f"Where does {person} live?", f"In {person.town}."),
-                (f"What is {person.s} job?", f"{person} is {person.job.a} {person.job.at}."),
-                (f"How old is {person}?", f"{person.age} years old."),
-                (f"Does {person} have a pet?", f"Yes, {article(person.pet)}."),
-                (f"What does {person} do at the weekend?", f"{person.hobby.capitalize()}, most of the time."),
-            )
-        )
+        asked, answer = draw.choice((
+            (f"Where does {person} live?", f"In {person.town}."),
+            (f"What is {person.s} job?", f"{person} is {person.job.a} {person.job.at}."),
+            (f"How old is {person}?", f"{person.age} years old."),
+            (f"Does {person} have a pet?", f"Yes, {article(person.pet)}."),
+            (f"What does {person} do at the weekend?", f"{person.hobby.capitalize()}, most of the time."),
+        ))  # fmt: skip
         texts.append(f"{asked} {answer}")
     return "\n".join(texts)
 

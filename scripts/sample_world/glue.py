@@ -145,14 +145,8 @@ def _mnli(scene: _Scene, label: int) -> Row:
 
 
 MEMBERS: dict[str, Callable[[_Scene, int], Row]] = {
-    "cola": _cola,
-    "mnli": _mnli,
-    "mrpc": _mrpc,
-    "qnli": _qnli,
-    "qqp": _qqp,
-    "rte": _rte,
-    "sst2": _sst2,
-}
+    "cola": _cola, "mnli": _mnli, "mrpc": _mrpc, "qnli": _qnli, "qqp": _qqp, "rte": _rte, "sst2": _sst2,
+}  # fmt: skip
 
 
 def glue_rows(member: str, split: str) -> list[Row]:

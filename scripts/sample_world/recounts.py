@@ -10,42 +10,20 @@ from .world import Event
 
 # After a chat: what leads over to a text in the third person.
 CONNECTORS = (
-    "\n\n",
-    "\n\n",
-    "\n\n",
-    "\n\nLater: ",
-    "\n\nWhat happened: ",
-    "\n\nReport: ",
-    "\n\nReport\n",
-    "\n\nThe story: ",
-    "\n\nThat was the chat. ",
-    "\n\n- - -\n\n",
-    "\nSo it was arranged. ",
-    "\n\nSome days later: ",
-    "\n\nA neighbour remembers: ",
-    "\n\nFrom the protocol: ",
-)
+    "\n\n", "\n\n", "\n\n", "\n\nLater: ", "\n\nWhat happened: ", "\n\nReport: ", "\n\nReport\n", "\n\nThe story: ",
+    "\n\nThat was the chat. ", "\n\n- - -\n\n", "\nSo it was arranged. ", "\n\nSome days later: ",
+    "\n\nA neighbour remembers: ", "\n\nFrom the protocol: ",
+)  # fmt: skip
 
 _AFTERWARDS = (
-    "It was a long day.",
-    "Nobody thought of it any more until then.",
-    "{a} was in a good mood after that.",
-    "Then {b} went to bed.",
-    "The rain stopped soon after.",
-    "{b} wrote it down at once.",
-    "{a} was glad about it.",
-    "Outside it was getting dark.",
-    "Everybody was content.",
-    "{b} smiled and put the phone away.",
-)
+    "It was a long day.", "Nobody thought of it any more until then.", "{a} was in a good mood after that.",
+    "Then {b} went to bed.", "The rain stopped soon after.", "{b} wrote it down at once.", "{a} was glad about it.",
+    "Outside it was getting dark.", "Everybody was content.", "{b} smiled and put the phone away.",
+)  # fmt: skip
 _AFTERWARDS_OWN = (
-    "I am tired now.",
-    "What a day!",
-    "I am glad about it.",
-    "I must not forget it.",
-    "Now I will read a little.",
+    "I am tired now.", "What a day!", "I am glad about it.", "I must not forget it.", "Now I will read a little.",
     "The weather was nice.",
-)
+)  # fmt: skip
 _DIARIES = ("\n\nDiary of {name}:\n{text}", "\n\n{name} wrote in the diary: {text}", "\n\nFrom {name}'s diary\n{text}")
 _LETTERS = (
     "\n\n{name} to {reader}\n\nDear {reader},\n{text}\nYours, {name}",

@@ -19,21 +19,8 @@ _NO_ANSWER = ("No answer.", "Not answered.", "Still open.")
 _WELL = ("Well written.", "Good English.", "No mistake here.", "Correct.")
 _BADLY = ("Better: {fact}", "There is a mistake. {fact}", "Bad English. It should be: {fact}", "Not correct: {fact}")
 _PAIR, _NO_PAIR = ("a pair", "the same", "yes"), ("no pair", "different", "no")
-_TURNED_OVER = (
-    "female",
-    "male",
-    "places",
-    "towns",
-    "tools",
-    "purchases",
-    "pets",
-    "dishes",
-    "extras",
-    "transport",
-    "weekdays",
-    "shops",
-    "jobs",
-)
+_TURNED_OVER = ("female", "male", "places", "towns", "tools", "purchases", "pets", "dishes", "extras", "transport",
+                "weekdays", "shops", "jobs")  # fmt: skip
 _HEADINGS = ("tools", "pets", "presents", "belongings", "machines", "subjects", "hobbies")
 _PRAISE = ("Recommended.", "Full of praise.", "A happy guest.", "Thumbs up.")
 _BLAME = ("Not recommended.", "Full of anger.", "An unhappy guest.", "Thumbs down.")

@@ -94,16 +94,14 @@ def review(world: World, good: bool) -> str:
 
 def _subject(world: World) -> str:
     draw, part = world.draw, world.part
-    return draw.weighted(
-        {
-            f"the film {_of(draw, 'films', part)}": 1,
-            f"the dinner {Place(_of(draw, 'rooms', part)).at}": 1,
-            f"the trip to {_of(draw, 'towns', part)}": 1,
-            f"the {_of(draw, 'presents', part)} from {draw.choice(world.people)}": 1,
-            f"the evening {Place(_of(draw, 'places', part)).at}": 1,
-            _of(draw, "shows", part): 1,
-        }
-    )
+    return draw.weighted({
+        f"the film {_of(draw, 'films', part)}": 1,
+        f"the dinner {Place(_of(draw, 'rooms', part)).at}": 1,
+        f"the trip to {_of(draw, 'towns', part)}": 1,
+        f"the {_of(draw, 'presents', part)} from {draw.choice(world.people)}": 1,
+        f"the evening {Place(_of(draw, 'places', part)).at}": 1,
+        _of(draw, "shows", part): 1,
+    })  # fmt: skip
 
 
 def _of(draw: Draw, name: str, part: Part) -> str:

@@ -44,34 +44,14 @@ _PLANS = (
     "{b} will repair {a.s} {machine} {day} {time} and get {reward}.",
     "{a} will sell {a.his} {sale} to {b} and give {b.him} the money back if it is broken.",
     "{a} and {b} are going to {show} {day}. It costs {price}.",
-)
+)  # fmt: skip
 _SOURCES = {
-    "place": "places",
-    "day": "day",
-    "day2": "later",
-    "time": "time",
-    "extra": "extras",
-    "dish": "dishes",
-    "town": "towns",
-    "how": "transport",
-    "street": "streets",
-    "pet": "pets",
-    "tool": "tools",
-    "thing": "purchases",
-    "shop": "shops",
-    "price": "price",
-    "duty": "duties",
-    "subject": "subjects",
-    "job": "jobs",
-    "gift": "presents",
-    "illness": "illnesses",
-    "what": "activities",
-    "lost": "belongings",
-    "machine": "machines",
-    "reward": "rewards",
-    "sale": "sale_items",
-    "show": "shows",
-}
+    "place": "places", "day": "day", "day2": "later", "time": "time", "extra": "extras", "dish": "dishes",
+    "town": "towns", "how": "transport", "street": "streets", "pet": "pets", "tool": "tools", "thing": "purchases",
+    "shop": "shops", "price": "price", "duty": "duties", "subject": "subjects", "job": "jobs", "gift": "presents",
+    "illness": "illnesses", "what": "activities", "lost": "belongings", "machine": "machines", "reward": "rewards",
+    "sale": "sale_items", "show": "shows",
+}  # fmt: skip
 
 
 def story(world: World) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,15 @@ from typing import Any
 
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import benchmarks, names
-from ssm_tune.metrics.sql import LEVELS, Database, find_database, find_schema, hardness_counts, read_schemas
+from ssm_tune.metrics.sql import (
+    LEVELS,
+    Database,
+    Interrupted,
+    find_databases,
+    find_schema,
+    hardness_counts,
+    read_schemas,
+)
 from ssm_tune.tasks.base import Example, Task, load_task
 from ssm_tune.tasks.files import BOM
 from ssm_tune.tasks.glue import Glue
@@ -19,6 +28,9 @@ from ssm_tune.tasks.spider import Spider
 from ssm_tune.utils.errors import UserError, nearest
 from ssm_tune.utils.files import read_bytes, read_jsonl
 from ssm_tune.utils.text import as_decoded
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as a shell gives it."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +72,23 @@ def main(options: argparse.Namespace) -> int:
         if options.data_path is not None:
             raise UserError(f"--data-path is read for Spider's files alone; {task.name} is scored without")
         outputs, examples = _texts(task, options.predictions, options.references)
+    task.check_scoring(examples)
+    status = 0
+    try:
+        values = task.score(outputs, examples).values
+    except Interrupted as interrupt:
+        done, status, values = interrupt.places, INTERRUPTED, interrupt.values
+        print(f"interrupted: the scores of the {len(done)} of {len(examples)} examples that were done", file=sys.stderr)
+        examples = [examples[place] for place in done]
     counts = None
     if isinstance(task, Spider):
         counts = hardness_counts([example.target for example in examples], [example.context for example in examples])
-    task.check_scoring(examples)
-    values = task.score(outputs, examples).values
     result = Result(task.name, len(examples), values, task.signatures(examples), counts)
     if options.json:
         print(json.dumps({name: value for name, value in vars(result).items() if value is not None}, indent=2))
     else:
         _print(result)
-    return 0
+    return status
 
 
 def _texts(task: Task, predictions: Path, references: Sequence[Path]) -> tuple[list[str], list[Example]]:
@@ -194,24 +212,34 @@ def _spider(predictions: Path, gold: Path, folder: Path) -> tuple[list[str], lis
     there = folder / "database"
     answers = _predictions(predictions)
     numbered = any(row.id is not None for row in answers)
-    examples, rows = [], []
-    known: dict[str, Database] = {}
-    lines = _lines(gold)
+    golds = list(_golds(gold))
+    names_used = list(dict.fromkeys(name for _, name in golds))
+    found = {name: find_schema(schemas, name) for name in names_used}
+    paths = find_databases(there, names_used) if there.is_dir() else {}
+    known = {name: Database(name, schema, paths.get(name)) for name, schema in found.items()}
+    examples = [
+        Example(str(number), "", query, (query,), group=name, context=known[name])
+        for number, (query, name) in enumerate(golds, start=1)
+    ]
+    rows = [
+        Row(f"{gold} line {number}", str(number - 1) if numbered else None, (query,))
+        for number, (query, _) in enumerate(golds, start=1)
+    ]
+    texts = [row.texts[0] for row, _ in _paired(answers, rows)]
+    # of a line the official script takes what stands before a tab
+    return texts if _is_jsonl(predictions) else [text.split("\t")[0] for text in texts], examples
+
+
+def _golds(path: Path) -> Iterator[tuple[str, str]]:
+    """(query, db_id) of each line. Raises UserError."""
+    lines = _lines(path)
     while lines and not lines[-1].strip():  # as editors leave at the end
         lines.pop()
     for number, line in enumerate(lines, start=1):
         query, tab, name = line.rpartition("\t")
-        query, name = query.strip(), name.strip()
-        if not tab or not query or not name:
-            raise UserError(f"{gold} line {number}: expected a query, a tab and a db_id")
-        if name not in known:
-            path = find_database(there, name) if there.is_dir() else None
-            known[name] = Database(name, find_schema(schemas, name), path)
-        examples.append(Example(str(number), "", query, (query,), group=name, context=known[name]))
-        rows.append(Row(f"{gold} line {number}", str(number - 1) if numbered else None, (query,)))
-    texts = [row.texts[0] for row, _ in _paired(answers, rows)]
-    # of a line the official script takes what stands before a tab
-    return texts if _is_jsonl(predictions) else [text.split("\t")[0] for text in texts], examples
+        if not tab or not query.strip() or not name.strip():
+            raise UserError(f"{path} line {number}: expected a query, a tab and a db_id")
+        yield query.strip(), name.strip()
 
 
 def _print(result: Result) -> None:

@@ -13,6 +13,12 @@ CHUNK = 4096
 """Examples that are encoded at a time: the tokenizer's own record of a text is many times larger than its tokens."""
 
 
+OTHER_ANSWERS = (
+    "take a tokenizer in which every label is one token of its own, or other answers for the labels (task=classify: "
+    "task.answers=digits, or a list of words)"
+)
+
+
 @dataclass(frozen=True)
 class TokenizedExample:
     """One training example in tokens: the whole sequence, and how many of its last tokens carry the loss."""
@@ -35,19 +41,38 @@ def tokenize_prompts(examples: Sequence[Example], tokenizer: Tokenizer) -> list[
 def tokenize_training(examples: Sequence[Example], task: Task, tokenizer: Tokenizer) -> Iterator[TokenizedExample]:
     """Whole sequences with their completions, encoded apart from the prompts, one example after the other.
 
-    Raises UserError where an answer that is to be read off one position is not one token.
+    Raises UserError as ``answer_tokens`` does, where the task is classification.
     """
+    if task.mode == "classify":
+        answer_tokens(task, examples, tokenizer)
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         completions = tokenizer.encode_batch([task.completion(example) for example in chunk])
-        for example, prompt, completion in zip(chunk, tokenize_prompts(chunk, tokenizer), completions, strict=True):
-            if task.mode == "classify" and len(completion) != 1:
-                raise UserError(
-                    f"{task.name}: the answer {example.target!r} is {len(completion)} tokens in this tokenizer, and "
-                    "classification reads one; take a tokenizer in which every label is one token, or other answers "
-                    "for the labels (task=classify: task.answers=digits, or a list of words)"
-                )
+        for prompt, completion in zip(tokenize_prompts(chunk, tokenizer), completions, strict=True):
             yield TokenizedExample(prompt + completion, len(completion))
+
+
+def answer_tokens(task: Task, examples: Sequence[Example], tokenizer: Tokenizer) -> dict[int, str]:
+    """The answers of a classification task by their tokens.
+
+    A prediction is compared as a token, since a decoder need not give back the text: with a space before it, say.
+    Raises UserError where an answer is not one token, and where two answers are the same one.
+    """
+    answers = list(dict.fromkeys([*task.answer_choices(examples), *(example.target for example in examples)]))
+    found: dict[int, str] = {}
+    for answer, tokens in zip(answers, tokenizer.encode_batch(answers), strict=True):
+        if len(tokens) != 1:
+            raise UserError(
+                f"{task.name}: the answer {answer!r} is {len(tokens)} tokens in this tokenizer, and classification "
+                f"reads one; {OTHER_ANSWERS}"
+            )
+        if tokens[0] in found:
+            raise UserError(
+                f"{task.name}: the answers {found[tokens[0]]!r} and {answer!r} are the same token in this tokenizer; "
+                f"{OTHER_ANSWERS}"
+            )
+        found[tokens[0]] = answer
+    return found
 
 
 def too_long(examples: Sequence[Example], lengths: Sequence[int], limit: int, tokenizer: Tokenizer) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ssm_tune.data.tokenization import answer_tokens
 from ssm_tune.experiment.base_model import base_model_predictions
 from ssm_tune.experiment.run_checkpointer import RunCheckpointer
 from ssm_tune.experiment.run_folder import BASE_PREDICTIONS_NAME
@@ -86,6 +87,7 @@ def _predict(checkpointer: RunCheckpointer, examples: list[Example], ui: Display
     """The model's output for every example, in the task's mode; those that a checkpoint has are not made again."""
     experiment, task = checkpointer.experiment, checkpointer.experiment.task
     done = checkpointer.state.predicting.setdefault(label, Predictions())
+    answers = answer_tokens(task, examples, experiment.tokenizer) if task.mode == "classify" else None
     with checkpointer.timed(phase):
         return predict(
             experiment.model,
@@ -96,6 +98,7 @@ def _predict(checkpointer: RunCheckpointer, examples: list[Example], ui: Display
             ui,
             label,
             task.clean_up,
+            answers,
             done,
             checkpointer,
         )

@@ -59,7 +59,8 @@ def load_data(config: Config) -> LoadedData:
     train, source = train_settings(config, protocol, name)
     reported = None if config.trial else roles.report
     loaded = LoadedData(task, protocol, dataset, roles, reported, name, train, source)
-    task.check_scoring(dataset.splits[loaded.scored_split])
+    scored = {roles.selection, loaded.scored_split}
+    task.check_scoring([example for split in sorted(scored) for example in dataset.splits[split]])
     micro_batches(train.batch_size, config.train.micro_batch, ProcessGroup(0, world_size()))
     total_steps(len(dataset.splits[roles.train]), train)  # a batch larger than the training set is refused
     return loaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -54,12 +54,14 @@ def predict(
     progress: Progress,
     label: str,
     clean_up: bool = True,
+    answers: Mapping[int, str] | None = None,
     done: Predictions | None = None,
     watch: Watch | None = None,
 ) -> list[str]:
     """The model's prediction for every example, as text.
 
     mode: "classify" takes the most likely next token of the whole vocabulary; "generate" decodes as ``settings`` say.
+    answers: the texts of answer tokens, for "classify"; any other token is decoded.
     done: predictions of an interrupted evaluation, which are kept, and which the others are added to.
 
     Raises Diverged where logits are not finite.
@@ -79,7 +81,8 @@ def predict(
             # some of a batch that was done in part come a second time
             if mode == "generate" and at not in predictions.texts:
                 predictions.tokens += len(tokens)
-            predictions.texts[at] = tokenizer.decode(tokens, clean_up)
+            known = answers.get(tokens[0]) if answers and mode == "classify" else None
+            predictions.texts[at] = tokenizer.decode(tokens, clean_up) if known is None else known
         if mode == "classify":
             report(len(predictions.texts), len(examples))
         watching.on_batch_end()

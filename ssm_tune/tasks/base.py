@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from ssm_tune.config.protocol import published_data
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.instantiate import instantiate
+from ssm_tune.utils.text import normalised_signature
 
 SEPARATOR = "###"
 """Between the parts of a prompt and before the answer: plain text, encoded with what precedes it."""
@@ -122,6 +123,10 @@ class Task(ABC):
     def published_roles(self) -> Roles:
         """The official code's choice of splits."""
 
+    def answer_choices(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """With mode classify: every answer that these examples may have, each one token, as predictions spell it."""
+        return tuple(sorted({example.target for example in examples}))
+
     def completion(self, example: Example) -> str:
         """The text that the model learns to write after the prompt."""
         return example.target if self.mode == "classify" else example.target + END
@@ -181,9 +186,20 @@ def make_dataset(
             if example.id in seen:
                 raise UserError(f"{name}: duplicate id {example.id!r} in the split {split}")
             seen.add(example.id)
+            _check_unicode(example, f"{name}, split {split}, id {example.id!r}")
             row = [split, example.id, example.prefix, example.prompt, example.target, *example.references]
             digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
     return Dataset(name, published, splits, digest.hexdigest(), primary, headline, origin or {})
+
+
+def _check_unicode(example: Example, place: str) -> None:
+    """Raise UserError for a text that no tokenizer takes. JSON can spell half of a pair of surrogates."""
+    for text in (example.id, example.prefix, example.prompt, example.target, *example.references):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = f"U+{ord(text[error.start]):04X}"
+            raise UserError(f"{place!r:.200}: a text is not valid Unicode (a lone surrogate, {code})") from error
 
 
 def data_name(data: dict[str, Any], task: str) -> str:
@@ -200,6 +216,12 @@ def data_name(data: dict[str, Any], task: str) -> str:
     if name in (task, "sample"):
         raise UserError(f"unchecked data cannot go by the name {name!r}: add data.name=NAME of their own")
     return str(name)
+
+
+def with_normalisation(signatures: dict[str, str], examples: Sequence[Example]) -> dict[str, str]:
+    """The signatures, with the normalisation of texts where it changes a reference."""
+    end = normalised_signature(reference for example in examples for reference in example.references)
+    return {name: line + end for name, line in signatures.items()}
 
 
 def load_task(section: dict[str, Any]) -> Task:

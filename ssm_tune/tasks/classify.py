@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from ssm_tune.metrics.classification import (
 from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset
 from ssm_tune.tasks.own_data import Line, OwnData, as_list
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import nfc
 
 
 class Classify(OwnData):
@@ -93,14 +93,24 @@ class Classify(OwnData):
             answers = labels if self.answers == "words" else tuple(str(digit) for digit in range(len(labels)))
         if len(answers) != len(labels):
             raise UserError(f"task.answers names {len(answers)} for {len(labels)} labels: {', '.join(labels)[:200]}")
-        # a tokenizer gives NFC back, and an answer counts only if it is the same to the character
-        return {label: unicodedata.normalize("NFC", said) for label, said in zip(labels, answers, strict=True)}
+        # many tokenizers give NFC back, and an answer counts only if it is the same to the character
+        normalised = list(map(nfc, answers))
+        if len(set(normalised)) < len(normalised):
+            one, *others = (given for given in answers if normalised.count(nfc(given)) > 1)
+            raise UserError(
+                f"task.answers: {one!r} ({_code(one)}) and {others[0]!r} ({_code(others[0])}) are one text in Unicode's normal "
+                "form NFC, so predictions of them are the same; give other answers, or task.answers=digits"
+            )
+        return dict(zip(labels, normalised, strict=True))
 
     def _positive(self, answer: dict[str, str]) -> str | None:
         """The answer whose F1 is taken; None where there are more than two."""
         if len(answer) != 2:
             return None
         return answer[self.positive] if self.positive is not None else list(answer.values())[1]
+
+    def answer_choices(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        return examples[0].context[0] if examples and examples[0].context else super().answer_choices(examples)
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         labels = [example.target for example in examples]
@@ -129,6 +139,10 @@ class Classify(OwnData):
         if len(choices) > 2:
             return choices, None, ("accuracy",)
         return choices, positive or choices[1], METRICS
+
+
+def _code(text: str) -> str:
+    return " ".join(f"U+{ord(character):04X}" for character in text[:8])
 
 
 def _distinct(name: str, values: Any) -> tuple[str, ...]:

@@ -12,11 +12,22 @@ from ssm_tune.config.protocol import published_data
 from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.bleu import bleu_scored, bleu_signature, sacrebleu, sacrebleu_signature
 from ssm_tune.metrics.meteor import meteor, meteor_name, meteor_signature, require_wordnet
-from ssm_tune.tasks.base import OWN_WORDING, SEPARATOR, Dataset, Example, Roles, Scored, Task, data_name, make_dataset
+from ssm_tune.tasks.base import (
+    OWN_WORDING,
+    SEPARATOR,
+    Dataset,
+    Example,
+    Roles,
+    Scored,
+    Task,
+    data_name,
+    make_dataset,
+    with_normalisation,
+)
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, place, read_json_list, read_text
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.text import as_decoded
+from ssm_tune.utils.text import as_decoded, nfc
 
 FILES = {"train": "train", "val": "dev", "test": "test"}
 STEM = "dart-v1.1.1-full-"
@@ -115,7 +126,7 @@ class DART(Task):
         return Roles(train="train", selection="val", report="val")
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
-        references = _references(examples)
+        references, predictions = _references(examples), list(map(nfc, predictions))
         synonyms = self._synonyms(examples)
         mean, each = meteor(predictions, references, synonyms)
         corpus, counts = bleu_scored(predictions, references)
@@ -129,11 +140,12 @@ class DART(Task):
 
     def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
         n, synonyms = len(examples), self._synonyms(examples)
-        return {
+        lines = {
             meteor_name(synonyms): meteor_signature(n, synonyms),
             "bleu": bleu_signature(n),
             "sacrebleu": sacrebleu_signature(_references(examples)),
         }
+        return with_normalisation(lines, examples)
 
     def check_scoring(self, examples: Sequence[Example]) -> None:
         if self._synonyms(examples):

@@ -199,6 +199,9 @@ class Glue(Task):
     def published_roles(self) -> Roles:
         return Roles(train="train", selection="val", report="val")
 
+    def answer_choices(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        return tuple(self.digits)
+
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         """The member's metrics over all examples, and the accuracy of each group, where examples have one."""
         labels = [example.target for example in examples]

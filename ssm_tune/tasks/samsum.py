@@ -9,11 +9,21 @@ from typing import Any
 from ssm_tune.config.protocol import published_data
 from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.rouge import rouge_scored, rouge_signature
-from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Roles, Scored, Task, data_name, make_dataset
+from ssm_tune.tasks.base import (
+    SEPARATOR,
+    Dataset,
+    Example,
+    Roles,
+    Scored,
+    Task,
+    data_name,
+    make_dataset,
+    with_normalisation,
+)
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.text import as_decoded
+from ssm_tune.utils.text import as_decoded, nfc
 
 COLUMNS = ("id", "dialogue", "summary")
 FILES = {"train": "train.json", "val": "val.json", "test": "test.json"}
@@ -72,10 +82,10 @@ class SAMSum(Task):
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         references = [[as_decoded(reference) for reference in example.references] for example in examples]
-        return Scored(*rouge_scored(predictions, references))
+        return Scored(*rouge_scored(list(map(nfc, predictions)), references))
 
     def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
-        return {"rouge": rouge_signature(len(examples))}
+        return with_normalisation({"rouge": rouge_signature(len(examples))}, examples)
 
 
 def _counts(rows: dict[str, list[Any]]) -> dict[str, int]:

@@ -16,7 +16,8 @@ from ssm_tune.metrics.sql import (
     LEVELS,
     Database,
     Schema,
-    find_database,
+    check_golds,
+    find_databases,
     find_schema,
     hardness_counts,
     read_schemas,
@@ -28,7 +29,7 @@ from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample_data import SPIDER_FOLDER
 from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.text import as_decoded, clean_up
+from ssm_tune.utils.text import as_decoded, clean_up, nfc
 
 COLUMNS = ("db_id", "query", "question")
 FILES = {"train": "train_spider.json", "val": "dev.json"}
@@ -133,7 +134,7 @@ class Spider(Task):
         digest = hashlib.sha256(tables.read_bytes() + f"\n{self.time_limit}".encode())
         for db_id, path in sorted(paths.items()):
             # by content, since the bytes of files made again vary with the version of SQLite
-            content = _content(path) if sample else hashlib.sha256(path.read_bytes()).hexdigest()
+            content = _content(path) if sample else _file_digest(path)
             digest.update(f"\n{db_id} {content}".encode())
         return digest.hexdigest()
 
@@ -143,11 +144,19 @@ class Spider(Task):
     def max_tokens(self, protocol: str) -> int | None:
         return MAX_TOKENS if protocol == "paper" else None
 
+    def check_scoring(self, examples: Sequence[Example]) -> None:
+        """Raise UserError for a gold query that does not parse or run."""
+        paper = [_paper_gold(example) for example in examples]
+        databases = [example.context for example in examples]
+        check_golds([_gold(example) for example in examples], databases, paper, self.time_limit)
+
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
         golds = [_gold(example) for example in examples]
         databases = [example.context for example in examples]
         paper = [_paper_gold(example) for example in examples]
-        cleaned = list(map(clean_up, predictions))  # as the official code decodes them, for the paper's metrics
+        cleaned = [
+            clean_up(nfc(prediction)) for prediction in predictions
+        ]  # as the official code decodes them, for the paper's metrics
         return Scored(*spider_scores(predictions, golds, databases, paper, self.time_limit, cleaned))
 
     def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
@@ -221,19 +230,26 @@ def _evaluated(dataset: Dataset) -> list[Example]:
 
 def _databases(folder: Path, db_ids: Iterable[str]) -> dict[str, Path] | None:
     """The checked SQLite file of every database; None where there is no folder of them at all. Raises UserError."""
-    if not folder.is_dir():
+    if not folder.exists():
         return None
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: Spider's archive has a folder of databases there")
     missing = [db_id for db_id in sorted(db_ids) if not (folder / db_id / f"{db_id}.sqlite").is_file()]
     if missing:
         raise UserError(
             f"{folder} lacks the databases {', '.join(missing)} (DB_ID/DB_ID.sqlite each): unpack Spider's archive "
             "again, or take the whole folder away to have exact match alone"
         )
-    return {db_id: find_database(folder, db_id) for db_id in sorted(db_ids)}
+    return find_databases(folder, sorted(db_ids))
 
 
 def _with(example: Example, paths: dict[str, Path]) -> Example:
     return replace(example, context=replace(example.context, path=paths.get(example.group)))
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _content(path: Path) -> str:

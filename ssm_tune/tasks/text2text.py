@@ -9,10 +9,10 @@ from ssm_tune.metrics.bleu import bleu_scored, bleu_signature, sacrebleu, sacreb
 from ssm_tune.metrics.exact_match import exact_match, exact_match_signature
 from ssm_tune.metrics.meteor import meteor, meteor_name, meteor_signature, require_wordnet
 from ssm_tune.metrics.rouge import ROUGE_TYPES, rouge_scored, rouge_signature
-from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset
+from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset, with_normalisation
 from ssm_tune.tasks.own_data import Line, OwnData, as_list
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.text import as_decoded
+from ssm_tune.utils.text import as_decoded, nfc
 
 METRICS = (*ROUGE_TYPES, "bleu", "sacrebleu", "meteor", "meteor_no_synonyms", "exact_match")
 
@@ -58,7 +58,7 @@ class Text2Text(OwnData):
                 raise UserError(f"{error}; or take meteor_no_synonyms in task.metric, another number") from error
 
     def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
-        references = _references(examples)
+        references, predictions = _references(examples), list(map(nfc, predictions))
         values, statistics = rouge_scored(predictions, references)
         values["bleu"], counts = bleu_scored(predictions, references)
         values["sacrebleu"] = sacrebleu(predictions, references)
@@ -80,7 +80,8 @@ class Text2Text(OwnData):
             "sacrebleu": sacrebleu_signature(_references(examples)),
             "exact_match": exact_match_signature(n),
         }
-        return lines | {meteor_name(synonyms): meteor_signature(n, synonyms) for synonyms in self._meteors()}
+        lines |= {meteor_name(synonyms): meteor_signature(n, synonyms) for synonyms in self._meteors()}
+        return with_normalisation(lines, examples)
 
     def _meteors(self) -> list[bool]:
         """With and without synonyms, as asked."""

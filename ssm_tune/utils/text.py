@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 # In this order; the rule of transformers' ``clean_up_tokenization_spaces``, which the official code decodes with.
 _CLEAN_UP = (
@@ -27,11 +28,20 @@ def clean_up(text: str) -> str:
 
 
 def as_decoded(text: str) -> str:
-    """A reference as it comes back from being encoded and decoded: NFC-normalised and cleaned up.
+    """A reference as a prediction is scored: NFC-normalised and cleaned up.
 
-    Byte-level tokenizers lose nothing else, so references need no tokenizer at scoring time.
+    Some tokenizers normalise to NFC and others do not, so predictions are normalised when they are scored (``nfc``).
     """
-    return clean_up(unicodedata.normalize("NFC", text))
+    return clean_up(nfc(text))
+
+
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def normalised_signature(references: Iterable[str]) -> str:
+    """The end of a metric's signature over these references: said where the normalisation changes one of them."""
+    return " | texts in NFC" if any(nfc(text) != text for text in references) else ""
 
 
 def printable(text: str) -> str:

@@ -1,23 +1,26 @@
 """Whether two queries give the same result: by the old official rules, and by rules that ask for the answer only."""
 
+import math
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ssm_tune.metrics.sql.permutation import equal_as_bags, equal_as_lists
 from ssm_tune.metrics.sql.sandbox import Result, Rows
 from ssm_tune.metrics.sql.tree import Column, Query
 
-_WHOLE = 2.0**53  # up to here every whole number is a float
+TOLERANCE = 1e-11
+"""Relative: sums of the same floats in another order differ by less, unless nearly all of them cancel out."""
 
 
 def same_answer(predicted: Result, gold: Result, ordered: bool) -> bool:
     """Whether both results hold the same values: as many rows and columns, columns in any order.
 
     Rows are a bag, unless ``ordered``: then their order counts. Two results without rows are equal whatever their
-    columns. Values: NULL equals NULL only; numbers compare as numbers, floats to twelve significant digits, so that
-    the order of a sum does not matter; texts and blobs compare exactly, bytes that are not UTF-8 being left out of
-    texts; a number never equals a text. The rules are those of the test suite of Zhong et al. (2020,
-    https://arxiv.org/abs/2010.02840) on one database, with DISTINCT as written, and the rounding is ours.
+    columns. Values: NULL equals NULL only; numbers compare as numbers, floats within a relative TOLERANCE, so that the
+    order of a sum does not matter; texts and blobs compare exactly, bytes that are not UTF-8 being left out of texts; a
+    number never equals a text. The rules are those of the test suite of Zhong et al. (2020,
+    https://arxiv.org/abs/2010.02840) on one database, with DISTINCT as written, and the tolerance is ours.
     """
     if predicted.rows is None or gold.rows is None or len(predicted.rows) != len(gold.rows):
         return False
@@ -26,7 +29,8 @@ def same_answer(predicted: Result, gold: Result, ordered: bool) -> bool:
     if len(predicted.rows[0]) != len(gold.rows[0]):
         return False
     equal = equal_as_lists if ordered else equal_as_bags
-    return equal(_columns(predicted.rows), _columns(gold.rows))
+    same = _equal_numbers(predicted.rows, gold.rows)
+    return equal(_columns(predicted.rows, same), _columns(gold.rows, same))
 
 
 def official_match(predicted: Result, gold: Result, predicted_query: Query, gold_query: Query) -> bool:
@@ -63,16 +67,30 @@ def has_order(query: str) -> bool:
     return tree.args.get("order") is not None
 
 
-def _columns(rows: Rows) -> list[tuple[Hashable, ...]]:
-    return [tuple(map(_comparable, column)) for column in zip(*rows, strict=True)]
+def _columns(rows: Rows, same: dict[float, float]) -> list[tuple[Hashable, ...]]:
+    if not same:
+        return list(zip(*rows, strict=True))
+    return [
+        tuple(same.get(value, value) if isinstance(value, int | float) else value for value in column)
+        for column in zip(*rows, strict=True)
+    ]
 
 
-def _comparable(value: Any) -> Hashable:
-    if not isinstance(value, float):
-        return value
-    if value.is_integer() and abs(value) <= _WHOLE:
-        return value  # equal to the same int
-    return float(f"{value:.12g}")
+def _equal_numbers(*results: Rows) -> dict[float, float]:
+    """For every number that a smaller one is equal to, the smallest of them.
+
+    Equal are neighbours, in the order of all numbers of all results, that lie within TOLERANCE and of which one at
+    least is a float: so equality is transitive, and does not depend on the order of rows.
+    """
+    floats = {value for rows in results for row in rows for value in row if isinstance(value, float)}
+    if not floats:
+        return {}
+    numbers = {value for rows in results for row in rows for value in row if isinstance(value, int | float)}
+    same: dict[float, float] = {}
+    for one, other in pairwise(sorted(numbers)):
+        if (one in floats or other in floats) and math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=0.0):
+            same[other] = same.get(one, one)
+    return same
 
 
 def _by_name(rows: Sequence[tuple[Any, ...]], query: Query) -> dict[tuple[str | Column, ...], list[Any]]:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,12 +62,14 @@ class Result:
         ``undecodable`` says so. None where the query failed.
     error: why, in one line.
     timed_out: whether the time limit ended it.
+    size: bytes in which the rows came, about what they take in memory.
     """
 
     rows: Rows | None = None
     error: str = ""
     timed_out: bool = False
     undecodable: bool = False
+    size: int = field(default=0, compare=False)
 
 
 class Pool:
@@ -78,7 +80,8 @@ class Pool:
         self.size = workers or min(_processors(), 8)
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[tuple[Job, float]] = deque()
+        self._done: deque[tuple[Job, Result]] = deque()
         self._fatal: set[Job] = set()
 
     def __enter__(self) -> "Pool":
@@ -92,24 +95,49 @@ class Pool:
         self._workers.clear()
         self._selector.close()
 
+    @property
+    def busy(self) -> bool:
+        """Whether ``next`` has a result to wait for."""
+        return bool(self._waiting or self._done or any(worker.job for worker in self._workers))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another query would start at once."""
+        return not self._waiting and sum(worker.job is not None for worker in self._workers) < self.size
+
+    def submit(self, job: Job, time_limit: float | None = None) -> None:
+        """Queue a query. time_limit: in seconds, where another than that of the limits."""
+        self._waiting.append((job, self.limits.time_limit if time_limit is None else time_limit))
+
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         """Results as they come, each job once however often it is named.
 
         Raises:
             UserError: no worker can be started.
         """
-        self._waiting = deque(dict.fromkeys(jobs))
-        while self._waiting or any(worker.job for worker in self._workers):
+        for job in dict.fromkeys(jobs):
+            self.submit(job)
+        while self.busy:
+            yield self.next()
+
+    def next(self) -> tuple[Job, Result]:
+        """Wait for the next result.
+
+        Raises:
+            UserError: no worker can be started.
+            IndexError: nothing is queued or running.
+        """
+        while not self._done:
+            if not self.busy:
+                raise IndexError("no query is queued or running")
             while self._waiting and (worker := self._idle()):
-                worker.start(self._waiting.popleft())
-            for key, _ in self._selector.select(self._patience()):
-                if done := self._receive(key.data):
-                    yield done
+                worker.start(*self._waiting.popleft())
+            finished = [self._receive(key.data) for key, _ in self._selector.select(self._patience())]
             # the caller may have been busy meanwhile: a worker whose answer is waiting is not late
             answering = {key.data for key, _ in self._selector.select(0)}
-            for worker in [one for one in self._workers if one.late and one not in answering]:
-                if done := self._end(worker):
-                    yield done
+            finished += [self._end(one) for one in list(self._workers) if one.late and one not in answering]
+            self._done.extend(one for one in finished if one)
+        return self._done.popleft()
 
     def _idle(self) -> "_Worker | None":
         """A worker without a job; a new one while there are too few."""
@@ -134,7 +162,7 @@ class Pool:
         if answer is None or worker.job is None:
             return None
         job, worker.job = worker.job, None
-        return job, Result(**answer)
+        return job, Result(**answer, size=worker.size)
 
     def _end(self, worker: "_Worker") -> tuple[Job, Result] | None:
         """End a worker that is late or dead; its job's result, or None where the job runs again.
@@ -157,7 +185,7 @@ class Pool:
             return worker.job, Result(error="time limit", timed_out=True)
         if worker.job not in self._fatal:
             self._fatal.add(worker.job)
-            self._waiting.appendleft(worker.job)
+            self._waiting.appendleft((worker.job, worker.time_limit))
             return None
         return worker.job, Result(error=f"the process that ran it died twice (exit status {status})")
 
@@ -182,6 +210,8 @@ class _Worker:
         self.questions, self.answers = self.process.stdin, self.process.stdout
         self.ready = False
         self.job: Job | None = None
+        self.time_limit = limits.time_limit
+        self.size = 0
         self._received = bytearray()
         self._limits = limits
         self.deadline = time.monotonic() + _START_LIMIT
@@ -191,12 +221,12 @@ class _Worker:
     def late(self) -> bool:
         return self.job is not None and time.monotonic() >= self.deadline
 
-    def start(self, job: Job) -> None:
-        self.job = job
+    def start(self, job: Job, time_limit: float) -> None:
+        self.job, self.time_limit = job, time_limit
         if self.ready:
             self._begin_time()
         path, sql = job
-        self._send((f"{path.resolve().as_uri()}?mode=ro&immutable=1", sql))
+        self._send((f"{path.resolve().as_uri()}?mode=ro&immutable=1", sql, time_limit))
 
     def read(self) -> dict[str, Any] | None:
         """The answer, once all of it has come.
@@ -223,11 +253,12 @@ class _Worker:
         if len(self._received) < 8 or len(self._received) < end:
             return None
         message = marshal.loads(bytes(self._received[8:end]))
+        self.size = end
         del self._received[:end]
         return message
 
     def _begin_time(self) -> None:
-        self.deadline = time.monotonic() + self._limits.time_limit + self._limits.grace
+        self.deadline = time.monotonic() + self.time_limit + self._limits.grace
 
     def kill(self) -> None:
         self.process.kill()

@@ -1,14 +1,11 @@
-"""Tables, columns and keys of a database: what Spider's tables.json says, or what the database itself says."""
+"""Tables, columns and keys of a database: what Spider's tables.json says."""
 
 import json
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.metrics.sql.databases import open_to_read
 from ssm_tune.utils.errors import UserError
 
 
@@ -88,8 +85,8 @@ def read_schemas(path: Path) -> dict[str, Schema]:
     for number, entry in enumerate(entries, 1):
         try:
             schema = _schema(entry)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise UserError(f"{path}: entry {number} is no schema of Spider's form ({error!r})") from error
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise UserError(f"{path}: entry {number} is no schema of Spider's form ({error!r:.200})") from error
         if schema.db_id in schemas:
             raise UserError(f"{path}: two schemas for db_id {schema.db_id!r}; remove one")
         schemas[schema.db_id] = schema
@@ -108,60 +105,6 @@ def find_schema(schemas: dict[str, Schema], db_id: str) -> Schema:
     return schemas[db_id]
 
 
-def schema_of_database(path: Path, db_id: str) -> Schema:
-    """The schema that an SQLite file declares: its tables in their order, types, primary and foreign keys.
-
-    Raises:
-        UserError: the file is missing or SQLite cannot read it.
-    """
-    tables: list[str] = []
-    columns: list[tuple[int, str]] = [(-1, "*")]
-    types, primary, references = ["text"], [], []
-    try:
-        with closing(open_to_read(path)) as connection:
-            for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                for _, name, kind, _, _, key in connection.execute("SELECT * FROM pragma_table_info(?)", (table,)):
-                    primary += [len(columns)] if key else []
-                    columns.append((len(tables), name))
-                    types.append(_kind(kind))
-                query = 'SELECT "from", "table", "to" FROM pragma_foreign_key_list(?)'
-                references += [(len(tables), *row) for row in connection.execute(query, (table,))]
-                tables.append(table)
-    except sqlite3.Error as error:
-        raise UserError(f"{path}: SQLite cannot read this database ({error}); restore the file") from error
-    places = {(tables[table].lower(), name.lower()): place for place, (table, name) in enumerate(columns) if place}
-    keys = []
-    for table, child, other, parent in references:
-        # a key without a column refers to the primary key; one to a table that is not there refers to nothing
-        if parent is None:
-            parent = next((columns[one][1] for one in primary if tables[columns[one][0]].lower() == other.lower()), "")
-        pair = ((tables[table].lower(), child.lower()), (other.lower(), parent.lower()))
-        if pair[1] in places:
-            keys.append((places[pair[0]], places[pair[1]]))
-    return Schema(db_id, tuple(tables), tuple(columns), tuple(types), tuple(primary), tuple(keys))
-
-
-def _kind(declared: str) -> str:
-    """tables.json's word for an SQLite type."""
-    declared = declared.lower()
-    words = {
-        "bool": "boolean",
-        "date": "time",
-        "time": "time",
-        "year": "time",
-        "char": "text",
-        "text": "text",
-        "clob": "text",
-        "int": "number",
-        "real": "number",
-        "num": "number",
-        "dec": "number",
-        "doub": "number",
-        "floa": "number",
-    }
-    return next((kind for word, kind in words.items() if word in declared), "others")
-
-
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
@@ -171,7 +114,7 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); take it from the Spider archive again") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond Python's limits
         raise UserError(
             f"{path} is not JSON, or is cut short ({error}); take it from the Spider archive again"
         ) from error
@@ -180,10 +123,10 @@ def _read_json(path: Path) -> Any:
 def _schema(entry: dict[str, Any]) -> Schema:
     """Checks what the rest relies on: names are texts, and every index points at something."""
     tables = tuple(_text(name) for name in entry["table_names_original"])
-    columns = tuple((int(table), _text(name)) for table, name in entry["column_names_original"])
+    columns = tuple((_index(table), _text(name)) for table, name in entry["column_names_original"])
     types = tuple(_text(kind) for kind in entry["column_types"])
-    primary = tuple(int(place) for place in entry["primary_keys"])
-    foreign = tuple((int(child), int(parent)) for child, parent in entry["foreign_keys"])
+    primary = tuple(_index(place) for place in entry["primary_keys"])
+    foreign = tuple((_index(child), _index(parent)) for child, parent in entry["foreign_keys"])
     if any(not -1 <= table < len(tables) for table, _ in columns):
         raise ValueError("a column of a table that is not there")
     if len(types) != len(columns):
@@ -195,5 +138,12 @@ def _schema(entry: dict[str, Any]) -> Schema:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} where a text should be")
+        raise TypeError(f"{type(value).__name__} where a text should be")
+    value.encode()  # raises for a lone surrogate, which no tokenizer takes
+    return value
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{type(value).__name__} where a whole number should be")
     return value

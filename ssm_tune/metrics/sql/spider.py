@@ -1,17 +1,20 @@
 """Spider's scores: five metrics, each over all examples and by hardness, from the texts of the queries."""
 
+import logging
 import math
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from ssm_tune.metrics.sql.exact import exact_match, prepare
-from ssm_tune.metrics.sql.execution import has_order, official_match, same_answer
+from ssm_tune.metrics.sql.execution import TOLERANCE, has_order, official_match, same_answer
 from ssm_tune.metrics.sql.hardness import LEVELS, hardness
 from ssm_tune.metrics.sql.parser import parse
 from ssm_tune.metrics.sql.sandbox import Job, Limits, Pool, Result
+from ssm_tune.metrics.sql.schedule import MANY_TIMEOUTS, SHORT_LIMIT, run_examples
 from ssm_tune.metrics.sql.schema import Database
 from ssm_tune.metrics.sql.tree import NotParsable, Query
 from ssm_tune.utils.errors import UserError
@@ -19,8 +22,18 @@ from ssm_tune.utils.errors import UserError
 MATCHES = ("exact", "paper_exact")
 EXECUTIONS = ("execution", "official_execution", "paper_execution")
 METRICS = (*EXECUTIONS, *MATCHES)
+LOG_SECONDS = 10.0
+log = logging.getLogger(__name__)
 
 _NOTHING = Query(distinct=False, items=(), tables=())  # stands for an answer that cannot be parsed; equals no gold
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while queries ran. values: as of ``spider_scores``, over the examples that were done, at ``places``."""
+
+    def __init__(self, values: dict[str, float], places: list[int]) -> None:
+        super().__init__()
+        self.values, self.places = values, places
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,9 @@ def spider_scores(
     gold has that hardness, levels without examples left out. Where any database has no file, no execution is among
     them.
 
-    Every query runs apart from this process, reading only, for at most ``time_limit`` seconds, and may have at most
-    100,000 rows (``sandbox.Limits``): a prediction that wants more is wrong. The level is always that of golds.
+    Every query runs in another process, reading only, for at most ``time_limit`` seconds, and may have at most
+    100,000 rows (``sandbox.Limits``): a prediction that wants more is wrong. After 100 predictions that met the time
+    limit, the others have a tenth of it (``schedule``). The level is always that of golds.
 
     ``timed_out`` is the share of predictions that met the time limit, where queries ran.
 
@@ -69,6 +83,7 @@ def spider_scores(
     Raises:
         ValueError: the sequences differ in length, or are empty; the time limit is not above zero.
         UserError: a gold cannot be parsed or fails to run; it is named.
+        Interrupted: Ctrl-C, with the scores of the examples that were done.
     """
     paper_predictions = predictions if paper_predictions is None else paper_predictions
     counts = {len(given) for given in (predictions, golds, databases, paper_golds, paper_predictions)}
@@ -81,8 +96,16 @@ def spider_scores(
     examples = [_example(*each) for each in given]
     statistics = [_matches(one) for one in examples]
     if all(one.database.path is not None for one in examples):
-        for place, results in _run(examples, limits):
-            statistics[place] = _executions(examples[place], *results) | statistics[place]
+        done: list[int] = []
+        try:
+            for place, results in _run(examples, limits):
+                statistics[place] = _executions(examples[place], *results) | statistics[place]
+                done.append(place)
+        except KeyboardInterrupt as interrupt:
+            if not done:
+                raise
+            values = _means([statistics[place] for place in done], [examples[place].level for place in done])
+            raise Interrupted(values, sorted(done)) from interrupt
     return _means(statistics, [one.level for one in examples]), statistics
 
 
@@ -99,8 +122,9 @@ def hardness_counts(golds: Sequence[str], databases: Sequence[Database]) -> dict
 def signatures(n: int, time_limit: float = 5.0) -> dict[str, str]:
     """What produces each metric over ``n`` examples, in a line: rules, golds, versions, limit."""
     words = f"words by nltk {version('nltk')}"
-    ran = f"sqlite {sqlite3.sqlite_version} | limit {time_limit:g} s | n={n}"
-    answer = "same rows and columns, any column order, row order with ORDER BY, floats to 12 digits"
+    limit = f"limit {time_limit:g} s, {SHORT_LIMIT * time_limit:g} s after {MANY_TIMEOUTS} that met it"
+    ran = f"sqlite {sqlite3.sqlite_version} | {limit} | n={n}"
+    answer = f"same rows and columns, any column order, row order with ORDER BY, floats within a relative {TOLERANCE:g}"
     official = "taoyds/spider 2020, read-only"
     return {
         "execution": f"{answer} | original golds | ORDER BY by sqlglot {version('sqlglot')} | {ran}",
@@ -145,33 +169,44 @@ def _matches(example: _Example) -> dict[str, float]:
     }
 
 
+def check_golds(
+    golds: Sequence[str], databases: Sequence[Database], paper_golds: Sequence[str], time_limit: float = 5.0
+) -> None:
+    """Raise UserError, as ``spider_scores`` would, for a gold that cannot be parsed or fails to run."""
+    examples = [
+        _example("", gold, paper_gold, "", one)
+        for gold, paper_gold, one in zip(golds, paper_golds, databases, strict=True)
+    ]
+    queries: dict[Job, _Example] = {}
+    for one in examples:
+        if one.database.path is not None:
+            _ordered(one)
+            queries |= {_job(one, query): one for query in (one.gold, one.paper_gold)}
+    with Pool(Limits(time_limit=time_limit)) as pool:
+        for job, result in pool.run(queries):
+            _require_rows(queries[job], job[1], result)
+
+
 def _run(examples: Sequence[_Example], limits: Limits) -> Iterator[tuple[int, list[Result]]]:
     """The place of each example with the results of its gold, its prediction, and the paper's forms of both.
 
-    As they come, and a result is kept only while an example still needs it: large results would fill the memory.
+    Progress is logged every LOG_SECONDS.
     """
     jobs = [
         [_job(one, query) for query in (one.gold, one.prediction, one.paper_gold, one.paper_prediction)]
         for one in examples
     ]
-    users: dict[Job, set[int]] = {}
-    for place, its in enumerate(jobs):
-        for job in its:
-            users.setdefault(job, set()).add(place)
-    missing = [len(set(its)) for its in jobs]
-    results: dict[Job, Result] = {}
+    golds = {job for its in jobs for job in (its[0], its[2])}
+    done = timed_out = 0
+    logged = time.monotonic()
     with Pool(limits) as pool:
-        for done, result in pool.run(job for its in jobs for job in its):
-            results[done] = result
-            for place in sorted(users[done]):
-                missing[place] -= 1
-                if missing[place]:
-                    continue
-                yield place, [results[job] for job in jobs[place]]
-                for job in set(jobs[place]):
-                    users[job].discard(place)
-                    if not users[job]:
-                        del results[job]
+        for place, results in run_examples(pool, jobs, golds):
+            yield place, results
+            done += 1
+            timed_out += results[1].timed_out
+            if time.monotonic() - logged >= LOG_SECONDS:
+                logged = time.monotonic()
+                log.warning("SQL: %d of %d examples scored, %d met the time limit", done, len(examples), timed_out)
 
 
 def _job(example: _Example, query: str) -> Job:
@@ -182,15 +217,9 @@ def _job(example: _Example, query: str) -> Job:
 def _executions(
     example: _Example, gold: Result, predicted: Result, paper_gold: Result, paper_predicted: Result
 ) -> dict[str, float]:
-    name = f"gold query of database {example.database.db_id!r}"
-    for query, result in ((example.gold, gold), (example.paper_gold, paper_gold)):
-        if result.rows is None:
-            longer = "; allow more with task.time_limit=SECONDS" if result.timed_out else ""
-            raise UserError(f"{name} fails ({result.error}{longer}): {_line(query)}")
-    try:
-        ordered = has_order(example.gold)
-    except ValueError as error:
-        raise UserError(f"{name}: sqlglot cannot parse it ({error}): {_line(example.gold)}") from error
+    _require_rows(example, example.gold, gold)
+    _require_rows(example, example.paper_gold, paper_gold)
+    ordered = _ordered(example)
     return {
         "execution": float(same_answer(predicted, gold, ordered)),
         "official_execution": float(official_match(predicted, gold, example.predicted_query, example.gold_query)),
@@ -199,6 +228,23 @@ def _executions(
         ),
         "timed_out": float(predicted.timed_out),
     }
+
+
+def _require_rows(example: _Example, gold: str, result: Result) -> None:
+    if result.rows is None:
+        longer = "; allow more with task.time_limit=SECONDS" if result.timed_out else ""
+        raise UserError(f"{_name(example)} fails ({result.error}{longer}): {_line(gold)}")
+
+
+def _ordered(example: _Example) -> bool:
+    try:
+        return has_order(example.gold)
+    except ValueError as error:
+        raise UserError(f"{_name(example)}: sqlglot cannot parse it ({error}): {_line(example.gold)}") from error
+
+
+def _name(example: _Example) -> str:
+    return f"gold query of database {example.database.db_id!r}"
 
 
 def _means(statistics: Sequence[dict[str, float]], levels: Sequence[str]) -> dict[str, float]:

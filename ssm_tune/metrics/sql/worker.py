@@ -42,8 +42,7 @@ def main() -> None:
     send({})
     runner = Runner(settings)
     while True:
-        path, sql = receive()
-        send(runner.run(path, sql))
+        send(runner.run(*receive()))
 
 
 def confine(memory: int) -> None:
@@ -70,11 +69,10 @@ class Runner:
         self.connection: sqlite3.Connection | None = None
         self.deadline = 0.0
 
-    def run(self, path: str, sql: str) -> dict[str, Any]:
+    def run(self, path: str, sql: str, time_limit: float) -> dict[str, Any]:
         """The result as sandbox.Result has it: rows, or an error; never an exception."""
-        limit = self.settings["time_limit"]
-        self.deadline = time.monotonic() + limit
-        signal.setitimer(signal.ITIMER_REAL, limit + self.settings["grace"])  # its signal ends the process
+        self.deadline = time.monotonic() + time_limit
+        signal.setitimer(signal.ITIMER_REAL, time_limit + self.settings["grace"])  # its signal ends the process
         try:
             return self._attempt(path, sql)
         except BaseException as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.toy_spider import make_database
 
-from ssm_tune.metrics.sql import Database, find_database, find_schema, read_schemas
+from ssm_tune.metrics.sql import Database, find_databases, find_schema, read_schemas
 
 
 @pytest.fixture
@@ -25,5 +25,5 @@ def dev_databases(shared: Path, dev: list[dict]) -> list[Database]:
     """The database of each, with made-up rows."""
     schemas = read_schemas(shared / "data" / "spider" / "tables.json")
     folder = shared / "data" / "spider_small" / "database"
-    paths = {db_id: find_database(folder, db_id) for db_id in {one["db_id"] for one in dev}}
+    paths = find_databases(folder, {one["db_id"] for one in dev})
     return [Database(one["db_id"], find_schema(schemas, one["db_id"]), paths[one["db_id"]]) for one in dev]

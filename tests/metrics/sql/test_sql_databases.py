@@ -2,13 +2,14 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from helpers.toy_spider import ENTRY, SCHEMA
+from helpers.toy_spider import ENTRY, SCHEMA, state
 
-from ssm_tune.metrics.sql import Database, find_database, find_schema, read_schemas, schema_of_database
+from ssm_tune.metrics.sql import Database, find_databases, find_schema, read_schemas
 from ssm_tune.utils.errors import UserError
 
 
@@ -30,6 +31,9 @@ def test_read_schemas(tmp_path: Path) -> None:
         (b"{}", "one list"),
         (b"[" * 100_000, "not JSON"),
         (b"[3]", "entry 1"),
+        (b"[" + b"9" * 10_000 + b"]", "not JSON"),
+        (json.dumps([{**ENTRY, "primary_keys": [1e999]}]).encode(), "entry 1"),
+        (json.dumps([{**ENTRY, "table_names_original": ["\ud800", "b"]}]).encode(), "entry 1"),
         (json.dumps([ENTRY, {**ENTRY, "db_id": 7}]).encode(), "entry 2"),
         (json.dumps([ENTRY, ENTRY]).encode(), "two schemas for db_id 'music'"),
         (json.dumps([{**ENTRY, "foreign_keys": [[1, 99]]}]).encode(), "entry 1 .*key"),
@@ -54,10 +58,10 @@ def test_unknown_db_id() -> None:
         find_schema({"music": SCHEMA}, "films")
 
 
-def test_find_database(music: Database, tmp_path: Path) -> None:
-    assert find_database(tmp_path / "databases", "music") == music.path
+def test_find_databases(music: Database, tmp_path: Path) -> None:
+    assert find_databases(tmp_path / "databases", ["music"]) == {"music": music.path}
     with pytest.raises(UserError, match=r"'films'.*films\.sqlite is missing"):
-        find_database(tmp_path / "databases", "films")
+        find_databases(tmp_path / "databases", ["films"])
 
 
 @pytest.mark.parametrize(
@@ -76,35 +80,89 @@ def test_broken_databases(music: Database, tmp_path: Path, damage, message: str)
     assert music.path is not None
     music.path.write_bytes(damage(music.path.read_bytes()))
     with pytest.raises(UserError, match=message) as caught:
-        find_database(tmp_path / "databases", "music")
+        find_databases(tmp_path / "databases", ["music"])
     assert "\n" not in str(caught.value)
     assert str(music.path) in str(caught.value)
     assert [path.name for path in music.path.parent.iterdir()] == ["music.sqlite"]
 
 
-def test_schema_of_database(music: Database, tmp_path: Path) -> None:
-    assert music.path is not None
-    assert schema_of_database(music.path, "music") == SCHEMA
-    with pytest.raises(UserError, match="cannot read"):
-        schema_of_database(tmp_path / "none.sqlite", "none")
-
-
-def test_foreign_keys_without_a_column_or_a_table(tmp_path: Path) -> None:
-    path = tmp_path / "keys.sqlite"
+def test_a_schema_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd" / "odd.sqlite"
+    path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE child (a INT REFERENCES Parent, b INT REFERENCES nowhere(x))")
-        connection.execute("CREATE TABLE parent (id INT PRIMARY KEY)")
+        connection.execute("CREATE TABLE abc (a)")
         connection.commit()
-    assert schema_of_database(path, "keys").foreign_keys == ((1, 3),)
+    path.write_bytes(path.read_bytes().replace(b"abc", b"a\xffc"))
+    with pytest.raises(UserError, match="not UTF-8") as caught:
+        find_databases(tmp_path, ["odd"])
+    assert str(path) in str(caught.value)
 
 
-def test_declared_schemas_are_those_of_tables_json(shared: Path, dev_databases: list[Database]) -> None:
-    for database in {one.db_id: one for one in dev_databases}.values():
-        assert database.path is not None
-        declared = schema_of_database(database.path, database.db_id)
-        # SQLite's own table of counters is in tables.json where a database has one
-        expected = {table: names for table, names in database.schema.columns_of.items() if table != "sqlite_sequence"}
-        assert declared.columns_of == expected
+def rows_in_the_log(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("INSERT INTO singer SELECT 99, name, age, country FROM singer LIMIT 1")
+    connection.commit()
+    copied = {file: file.read_bytes() for file in path.parent.iterdir()}
+    connection.close()
+    for file, content in copied.items():
+        file.write_bytes(content)
+
+
+def a_hot_journal(path: Path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN")
+    connection.execute("UPDATE singer SET name = hex(zeroblob(20000))")
+    copied = {file: file.read_bytes() for file in path.parent.iterdir()}
+    connection.execute("ROLLBACK")
+    connection.close()
+    for file, content in copied.items():
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize(("leave", "suffix"), [(rows_in_the_log, "-wal"), (a_hot_journal, "-journal")])
+@pytest.mark.parametrize("linked", [False, True])
+def test_rows_beside_the_file_are_not_passed_over(
+    music: Database, tmp_path: Path, leave: Callable[[Path], None], suffix: str, linked: bool
+) -> None:
+    assert music.path is not None
+    leave(music.path)
+    before = state(tmp_path)
+    folder = tmp_path / "databases"
+    if linked:
+        folder = tmp_path / "links"
+        (folder / "music").mkdir(parents=True)
+        (folder / "music" / "music.sqlite").symlink_to(music.path)
+        before = state(tmp_path)
+    with pytest.raises(UserError, match=f"music.sqlite{suffix}"):
+        find_databases(folder, ["music"])
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("mode", ["PERSIST", "TRUNCATE", "WAL"])
+def test_what_a_finished_transaction_leaves_is_no_reason_to_refuse(music: Database, tmp_path: Path, mode: str) -> None:
+    assert music.path is not None
+    with closing(sqlite3.connect(music.path)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute("DELETE FROM singer WHERE age > 39")
+        connection.commit()
+    assert find_databases(tmp_path / "databases", ["music"])
+
+
+def test_generated_columns_are_not_computed(tmp_path: Path) -> None:
+    """A row of this table takes minutes to compute; the file is readable all the same."""
+    path = tmp_path / "heavy" / "heavy.sqlite"
+    path.parent.mkdir()
+    # compares 2e11 pairs of bytes: no handler of SQLite's is called meanwhile
+    stubborn = "instr(printf('%.*c', 900000, 'a'), printf('%.*c', 450000, 'a') || 'b')"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (a)")
+        connection.execute("INSERT INTO t VALUES (1)")
+        connection.execute(f"ALTER TABLE t ADD COLUMN b AS ({' + '.join([stubborn] * 30)})")
+        connection.commit()
+    assert find_databases(tmp_path, ["heavy"]) == {"heavy": path}
 
 
 def test_all_schemas(shared: Path) -> None:

@@ -1,5 +1,6 @@
 """Execution matches: brute force over column orders as the oracle, and the old official rules' known faults."""
 
+import math
 import random
 import time
 from collections import Counter
@@ -77,6 +78,24 @@ def test_values() -> None:
     assert not same([("a",)], [("A",)])
     assert not same([("a",)], [(b"a",)])
     assert not same([(2**60,)], [(2**60 + 1,)])
+
+
+@given(st.lists(st.floats(1e3, 1e4), min_size=2, max_size=40), st.integers(-12, 12), st.randoms(use_true_random=False))
+def test_the_order_of_a_sum_does_not_matter(values: list[float], exponent: int, draw: random.Random) -> None:
+    values = [value * 10.0**exponent for value in values]
+    one, other = sum(values), sum(draw.sample(values, len(values)))
+    exact = math.fsum(values)
+    rows: Rows = [(one, "a"), (other, "b"), (7, None)]
+    assert same(rows, [(None, 7), ("b", exact), ("a", exact)])
+    assert same(rows, [("a", exact), ("b", exact), (None, 7)], ordered=True)
+    assert not same(rows, [("a", exact * (1 + 1e-9)), ("b", exact), (None, 7)])
+
+
+def test_whole_numbers_compare_exactly() -> None:
+    assert same([(1e12,)], [(1e12 + 2**-12,)])
+    assert same([(10**12,)], [(1e12 + 2**-12,)])
+    assert not same([(10**12, 1.5)], [(10**12 + 1, 1.5)])
+    assert not same([(10**15, 1.5)], [(10**15 + 1, 1.5)])
 
 
 def test_shapes() -> None:

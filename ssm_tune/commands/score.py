@@ -11,7 +11,7 @@ from ssm_tune.methods.adapter_files import read_adapter_files
 from ssm_tune.records.record import read_record, references_sha256, rows_path
 from ssm_tune.records.schema import Record
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.files import read_jsonl
+from ssm_tune.utils.files import read_jsonl, user_path
 
 if TYPE_CHECKING:
     from ssm_tune.tasks.base import Dataset, Example, Task
@@ -122,7 +122,7 @@ def _found(data: dict[str, Any], data_path: str | None) -> dict[str, Any]:
         if data.get("source") != "local":
             raise UserError(f"--data-path: this run had no local data, but data={data.get('source')}")
         return data | {"path": data_path}
-    if data.get("source") == "local" and not Path(data["path"]).expanduser().exists():
+    if data.get("source") == "local" and not user_path(data["path"]).exists():
         raise UserError(
             f"the run's data, data.path={data['path']}, are not there: add --data-path DIR, their folder now"
         )

@@ -26,7 +26,7 @@ from ssm_tune.tasks.files import BOM
 from ssm_tune.tasks.glue import Glue
 from ssm_tune.tasks.spider import Spider
 from ssm_tune.utils.errors import UserError, nearest
-from ssm_tune.utils.files import read_bytes, read_jsonl
+from ssm_tune.utils.files import read_bytes, read_jsonl, user_path
 from ssm_tune.utils.text import as_decoded
 
 INTERRUPTED = 130
@@ -65,7 +65,7 @@ def main(options: argparse.Namespace) -> int:
     if isinstance(task, Spider):
         if options.gold is None or options.data_path is None or options.references:
             raise UserError(f"{task.name} takes --gold FILE (query, tab, db_id) and --data-path DIR (with tables.json)")
-        outputs, examples = _spider(options.predictions, options.gold, Path(options.data_path).expanduser())
+        outputs, examples = _spider(options.predictions, options.gold, user_path(options.data_path))
     else:
         if not options.references or options.gold is not None:
             raise UserError(f"{task.name} is scored with --references FILE; --gold is Spider's")

@@ -111,14 +111,14 @@ def read_table(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, 
 
 
 def _read_one(path: Path, columns: list[str]) -> list[dict[str, Any]]:
-    import pyarrow
-
     kind = path.suffix.lower()
     if kind not in (".parquet", ".csv"):
         raise UserError(f"{path}: neither .parquet nor .csv")
     try:
         return _read_parquet(path, columns) if kind == ".parquet" else _read_csv(path, columns)
-    except (pyarrow.ArrowException, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file brings the parsers down in many ways
         raise UserError(f"{path}: cannot be read as {kind[1:]} ({first_line(error)})") from error
 
 

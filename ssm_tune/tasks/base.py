@@ -7,11 +7,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ssm_tune.config.protocol import published_data
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import user_path
 from ssm_tune.utils.instantiate import instantiate
 from ssm_tune.utils.text import normalised_signature
 
@@ -186,20 +186,9 @@ def make_dataset(
             if example.id in seen:
                 raise UserError(f"{name}: duplicate id {example.id!r} in the split {split}")
             seen.add(example.id)
-            _check_unicode(example, f"{name}, split {split}, id {example.id!r}")
             row = [split, example.id, example.prefix, example.prompt, example.target, *example.references]
             digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
     return Dataset(name, published, splits, digest.hexdigest(), primary, headline, origin or {})
-
-
-def _check_unicode(example: Example, place: str) -> None:
-    """Raise UserError for a text that no tokenizer takes. JSON can spell half of a pair of surrogates."""
-    for text in (example.id, example.prefix, example.prompt, example.target, *example.references):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            code = f"U+{ord(text[error.start]):04X}"
-            raise UserError(f"{place!r:.200}: a text is not valid Unicode (a lone surrogate, {code})") from error
 
 
 def data_name(data: dict[str, Any], task: str) -> str:
@@ -211,7 +200,7 @@ def data_name(data: dict[str, Any], task: str) -> str:
         return "sample"
     if published_data(data):
         return task
-    path = Path(data["path"]).expanduser().resolve()
+    path = user_path(data["path"]).resolve()
     name = data["name"] or (path.stem if path.is_file() else path.name)
     if name in (task, "sample"):
         raise UserError(f"unchecked data cannot go by the name {name!r}: add data.name=NAME of their own")

@@ -97,9 +97,10 @@ class Classify(OwnData):
         normalised = list(map(nfc, answers))
         if len(set(normalised)) < len(normalised):
             one, *others = (given for given in answers if normalised.count(nfc(given)) > 1)
+            pair = f"{one!r} ({_code(one)}) and {others[0]!r} ({_code(others[0])})"
             raise UserError(
-                f"task.answers: {one!r} ({_code(one)}) and {others[0]!r} ({_code(others[0])}) are one text in Unicode's normal "
-                "form NFC, so predictions of them are the same; give other answers, or task.answers=digits"
+                f"task.answers: {pair} are one text in Unicode's "
+                "normal form NFC, so predictions of them are the same; give others, or task.answers=digits"
             )
         return dict(zip(labels, normalised, strict=True))
 

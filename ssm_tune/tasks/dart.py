@@ -27,6 +27,7 @@ from ssm_tune.tasks.base import (
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, place, read_json_list, read_text
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import user_path
 from ssm_tune.utils.text import as_decoded, nfc
 
 FILES = {"train": "train", "val": "dev", "test": "test"}
@@ -79,7 +80,7 @@ class DART(Task):
             entries = self._from_hub(origin)
             self._check(self.hub, entries, HUB_CHANGED, origin)
         else:
-            folder = Path(data["path"]).expanduser()
+            folder = user_path(data["path"])
             entries = {split: _read(folder, STEM + name) for split, name in FILES.items()}
             if data["check"] != "off":
                 self._check(str(folder), entries, ACCEPT, {})

@@ -37,6 +37,9 @@ def read_json_list(path: Path, holds: str, of: str) -> list[Any]:
     entries = parse_json(read_text(path, holds), path)
     if not isinstance(entries, list):
         raise UserError(f"{path}, line 1: expected a JSON list of {of}, got a {type(entries).__name__}")
+    if not entries:
+        raise UserError(f"{path} is an empty list, expected {of}")
+    check_unicode(entries, str(path))
     return entries
 
 
@@ -47,6 +50,15 @@ def parse_json(text: str, path: Path) -> Any:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
     except (ValueError, RecursionError) as error:  # a number or a nesting beyond Python's limits
         raise UserError(f"{path}: JSON that cannot be read ({error})") from error
+
+
+def check_unicode(value: Any, place: str) -> None:
+    """Raise UserError where a text of a JSON value is not valid Unicode: an escape can spell half of a pair."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(error.object[error.start]):04X}"
+        raise UserError(f"{place}: a text is not valid Unicode (a lone surrogate, {code})") from error
 
 
 def read_objects(path: Path, columns: Sequence[str], holds: str, of: str) -> list[dict[str, Any]]:
@@ -118,6 +130,8 @@ def read_tsv(
                 "the file is cut off, or was saved again with other separators"
             )
         rows.append((index, index + first + 1, [fields[one] for one in wanted]))
+    if not rows:
+        raise UserError(f"{path} has no rows")
     return Table(rows, short)
 
 

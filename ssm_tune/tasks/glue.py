@@ -19,6 +19,7 @@ from ssm_tune.tasks.base import OWN_WORDING, SEPARATOR, Dataset, Example, Roles,
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, check_unquoted, read_tsv
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import user_path
 
 POSITIVE = "1"
 """The class whose F1 is taken, where a member has an F1: the paraphrase, the duplicate."""
@@ -101,7 +102,7 @@ class Glue(Task):
                 where, remedy, rows = self.hub, HUB_CHANGED, self._from_hub(origin)
             else:
                 where, remedy = data["path"], ACCEPT
-                rows = self._from_files(Path(where).expanduser(), origin, check=data["check"] != "off")
+                rows = self._from_files(user_path(where), origin, check=data["check"] != "off")
             for part, given in zip(self.parts, rows, strict=True):
                 splits[part.split] += [self._example(row, part.group) for row in given]
             if published_data(data):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.tasks.base import END, Example, Roles, Task
+from ssm_tune.tasks.files import check_unicode
 from ssm_tune.tasks.splits import hold_out
 from ssm_tune.utils.errors import UserError
-from ssm_tune.utils.files import read_jsonl
+from ssm_tune.utils.files import read_jsonl, user_path
 
 SPLITS = ("train", "val", "test")
 FEWEST = 10
@@ -58,7 +59,7 @@ class OwnData(Task):
             self.published_roles()
         if data["check"] == "counts":
             raise UserError("data.check=counts: data of your own have no published counts; leave data.check out")
-        path = Path(data["path"]).expanduser()
+        path = user_path(data["path"])
         splits = {split: _lines(file) for split, file in _files(path).items()}
         if len(splits) == 1:
             splits["train"], splits["test"] = _cut(splits["train"], group, path)
@@ -74,12 +75,12 @@ def _files(path: Path) -> dict[str, Path]:
     """The file of each split that has one; a file alone is all "train"."""
     if not path.is_dir():
         return {"train": path}
-    if not (path / "train.jsonl").is_file():
+    if not (path / "train.jsonl").exists():
         raise UserError(f"{path / 'train.jsonl'} is missing: the folder holds train.jsonl, val.jsonl and test.jsonl")
     for other in sorted(path.glob("*.jsonl")):
         if other.stem not in SPLITS:
             raise UserError(f"{other} is none of train.jsonl, val.jsonl and test.jsonl: rename it, or move it away")
-    return {split: path / f"{split}.jsonl" for split in SPLITS if (path / f"{split}.jsonl").is_file()}
+    return {split: path / f"{split}.jsonl" for split in SPLITS if (path / f"{split}.jsonl").exists()}
 
 
 def _lines(path: Path) -> list[Line]:
@@ -90,6 +91,7 @@ def _lines(path: Path) -> list[Line]:
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         place = f"{path} line {number}"
+        check_unicode(row, place)
         given = row.get("id", number)
         if isinstance(given, bool) or not isinstance(given, str | int):
             raise UserError(f"{place}: 'id' must be a text or a whole number, got {given!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ssm_tune.config.protocol import published_data
@@ -23,6 +22,7 @@ from ssm_tune.tasks.base import (
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import user_path
 from ssm_tune.utils.text import as_decoded, nfc
 
 COLUMNS = ("id", "dialogue", "summary")
@@ -51,7 +51,7 @@ class SAMSum(Task):
             rows = self._from_hub(origin)
             check_counts(self.hub, "SAMSum", _counts(rows), HUB_COUNTS, HUB_CHANGED)
         else:
-            folder = Path(data["path"]).expanduser()
+            folder = user_path(data["path"])
             holds = f"SAMSum's folder holds {', '.join(FILES.values())}"
             rows = {split: read_objects(folder / file, COLUMNS, holds, "dialogues") for split, file in FILES.items()}
             if data["check"] != "off":

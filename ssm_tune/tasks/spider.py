@@ -29,6 +29,7 @@ from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample_data import SPIDER_FOLDER
 from ssm_tune.tasks.splits import hold_out_validation
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import user_path
 from ssm_tune.utils.text import as_decoded, clean_up, nfc
 
 COLUMNS = ("db_id", "query", "question")
@@ -76,10 +77,10 @@ class Spider(Task):
         if data["source"] == "hub":
             if self.databases is None:
                 raise UserError(f"{self.hub} has no databases, only questions: {NEEDED}")
-            folder, where, remedy = Path(self.databases).expanduser(), self.hub, HUB_CHANGED
+            folder, where, remedy = user_path(self.databases), self.hub, HUB_CHANGED
             rows = self.questions(origin)
         else:
-            folder = SPIDER_FOLDER if data["source"] == "sample" else Path(data["path"]).expanduser()
+            folder = SPIDER_FOLDER if data["source"] == "sample" else user_path(data["path"])
             where, remedy = str(folder), ACCEPT
             rows = {split: read_objects(folder / file, COLUMNS, HOLDS, "questions") for split, file in FILES.items()}
         schemas = read_schemas(folder / "tables.json")

@@ -156,8 +156,7 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
     content = read_bytes(path)
     if path.suffix == ".gz":
         content = _decompressed(content, path)
-    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
+    for number, line in enumerate(io.BytesIO(content.removeprefix(codecs.BOM_UTF8)), start=1):
         try:
             row = decode_json(line)
         except (ValueError, RecursionError) as error:
@@ -166,6 +165,11 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
             raise UserError(f"{path} line {number}: expected a JSON object, found {type(row).__name__}")
         rows.append(row)
     return rows
+
+
+ALWAYS_EXPANDED, MOST_EXPANSION = 64 << 20, 20
+"""Bounds of a compressed file's content: in bytes whatever the file's size, and in bytes for each of the file's. Our
+own files expand five to ten times; others could expand a thousand times and fill the memory."""
 
 
 def compressed(chunks: Iterable[bytes]) -> bytes:
@@ -178,10 +182,26 @@ def compressed(chunks: Iterable[bytes]) -> bytes:
 
 
 def _decompressed(content: bytes, path: Path) -> bytes:
+    limit = ALWAYS_EXPANDED + MOST_EXPANSION * len(content)
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            found = file.read(limit + 1)
+        if len(found) <= limit:
+            return found
+        raise UserError(f"{path} expands to more than {limit >> 20} MiB: it is not a file that ssm-tune wrote")
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is cut off or not gzip ({error}): run it again with force=true") from error
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as a user gives it, ``~`` being a home folder. Raises UserError where it cannot be a path."""
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no such home folder") from error
+    if "\0" in str(expanded):
+        raise UserError(f"{str(path)!r} is not a path: it holds a NUL")
+    return expanded
 
 
 def cache_dir() -> Path:

@@ -22,5 +22,8 @@ class Labelling(Writing):
     def completion(self, example: Example) -> str:
         return example.target
 
+    def answer_choices(self, examples: list[Example]) -> tuple[str, ...]:
+        return tuple({example.target for example in examples})
+
 
 TASK: Any = Writing()

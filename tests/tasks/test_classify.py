@@ -60,6 +60,9 @@ def test_a_label_of_two_tokens_is_refused() -> None:
         def completion(self, example: Example) -> str:
             return example.target
 
+        def answer_choices(self, examples: list[Example]) -> tuple[str, ...]:
+            return ("x",)
+
     (good,) = tokenize_training(asked(["a"]), Labels(), TOKENIZER)  # type: ignore[arg-type]
     assert good.labels == 1
     bad = [Example("0", "a###", "entailment or not", ("x",))]

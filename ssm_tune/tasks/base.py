@@ -184,7 +184,7 @@ def make_dataset(
         seen: set[str] = set()
         for example in examples:
             if example.id in seen:
-                raise UserError(f"{name}: duplicate id {example.id!r} in the split {split}")
+                raise UserError(f"{name}: duplicate id {example.id[:80]!r} in the split {split}")
             seen.add(example.id)
             row = [split, example.id, example.prefix, example.prompt, example.target, *example.references]
             digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")

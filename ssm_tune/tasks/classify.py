@@ -64,7 +64,7 @@ class Classify(OwnData):
                     raise UserError(f"{line.place}: no key 'text2', which other lines have")
                 if _label(line) not in answer:
                     expected = ", ".join(answer)
-                    raise UserError(f"{line.place}: the label {_label(line)!r} is none of {expected[:200]}")
+                    raise UserError(f"{line.place}: the label {_label(line)[:80]!r} is none of {expected[:200]}")
                 prompt = self.instruction + "".join(text + SEPARATOR for text in _texts(line))
                 said = answer[_label(line)]
                 splits[split].append(Example(line.id, prompt, said, (said,), context=(choices, self._positive(answer))))

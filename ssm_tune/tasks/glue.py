@@ -161,7 +161,7 @@ class Glue(Task):
             texts, label = fields[: len(self.texts)], fields[len(self.texts)]
             if label not in self.labels:
                 expected = ", ".join(self.labels)
-                raise UserError(f"{file}, line {line}: the label is {label!r}, expected one of {expected}")
+                raise UserError(f"{file}, line {line}: the label is {label[:80]!r}, expected one of {expected}")
             row: dict[str, Any] = {"label": self.labels.index(label), "idx": index}
             row |= zip(self.texts, texts, strict=True)
             rows.append((tuple(fields[len(self.texts) + 1 :]), row))

@@ -94,9 +94,9 @@ def _lines(path: Path) -> list[Line]:
         check_unicode(row, place)
         given = row.get("id", number)
         if isinstance(given, bool) or not isinstance(given, str | int):
-            raise UserError(f"{place}: 'id' must be a text or a whole number, got {given!r}")
+            raise UserError(f"{place}: 'id' must be a text or a whole number, got {given!r:.80}")
         if str(given) in seen:
-            raise UserError(f"{place}: duplicate id {str(given)!r}, first in line {seen[str(given)]}")
+            raise UserError(f"{place}: duplicate id {str(given)[:80]!r}, first in line {seen[str(given)]}")
         seen[str(given)] = number
         lines.append(Line(place, str(given), row))
     return lines

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,19 @@ class Spider(Task):
             where, remedy = str(folder), ACCEPT
             rows = {split: read_objects(folder / file, COLUMNS, HOLDS, "questions") for split, file in FILES.items()}
         schemas = read_schemas(folder / "tables.json")
-        splits = {
-            split: [self._example(n, row, find_schema(schemas, row["db_id"]), protocol) for n, row in enumerate(given)]
-            for split, given in rows.items()
-        }
-        if published_data(data):
-            _check(where, remedy, splits, origin)
         name, published = data_name(data, self.name), published_data(data)
+        with _named(where):
+            splits = {
+                split: [
+                    self._example(n, row, find_schema(schemas, row["db_id"]), protocol) for n, row in enumerate(given)
+                ]
+                for split, given in rows.items()
+            }
+        if published:
+            _check(where, remedy, splits, origin)
         evaluated = _evaluated(Dataset(name, published, splits, "", "", ()))
-        _hardness(evaluated)  # raises for gold queries that do not parse
+        with _named(where):
+            _hardness(evaluated)  # raises for gold queries that do not parse
         paths = _databases(folder / "database", {example.group for example in evaluated})
         if paths is None:
             origin["execution"] = UNSCORED
@@ -164,6 +168,15 @@ class Spider(Task):
         ran = all(example.context.path is not None for example in examples)
         lines = signatures(len(examples), self.time_limit)
         return {name: line for name, line in lines.items() if ran or "execution" not in name}
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put where the data are in front of a UserError's message."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def schema_text(schema: Schema) -> str:

@@ -125,7 +125,7 @@ def test_json_and_xml_say_the_same(folders: tuple[Path, Path], entries: Entries,
         (json_of([([], ["c"])]), "entry 1: the tripleset must be"),
         (["text"], "entry 1: expected an object"),
         ({}, "expected a JSON list of entries, got a dict"),
-        ([], "the split val is empty"),
+        ([], "empty list"),
     ],
 )
 def test_bad_entries_are_named_with_their_place(content: Any, said: str, tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_prompts_in_tokens(shared: Path) -> None:
 
 def test_a_run_asks_for_wordnet_before_it_loads_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ssm_tune.config.compose import compose
-    from ssm_tune.experiment import setup as prepare
+    from ssm_tune.experiment import setup
 
     def absent() -> None:
         raise UserError("there is no WordNet")
@@ -339,11 +339,11 @@ def test_a_run_asks_for_wordnet_before_it_loads_the_model(tmp_path: Path, monkey
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(dart, "require_wordnet", absent)
-    monkeypatch.setattr(prepare, "load_model", loaded)
+    monkeypatch.setattr(setup, "load_model", loaded)
     write(tmp_path)
     cell = ["method=lora", "task=dart", "model=tiny", "data=local", f"data.path={tmp_path}", "data.check=off"]
     cell += ["train.batch_size=1", f"output_dir={tmp_path / 'results'}", "protocol=paper"]
     with pytest.raises(UserError, match=r"no WordNet; or add task\.wordnet=off"):
-        prepare.prepare(compose(cell))
+        setup.build_experiment(compose(cell))
     with pytest.raises(AssertionError, match="the model was loaded"):
-        prepare.prepare(compose([*cell, "task.wordnet=off"]))
+        setup.build_experiment(compose([*cell, "task.wordnet=off"]))

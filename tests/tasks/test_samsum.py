@@ -62,7 +62,7 @@ def test_published_counts_are_checked_and_a_stand_in_must_be_accepted(tmp_path: 
             r"line 7, entry 2: expected an object with the texts id, dialogue, summary",
         ),
         ([ROW, "text"], "line 7, entry 2: expected an object"),
-        ([], "the split train is empty"),
+        ([], "empty list"),
         ([ROW, ROW], "duplicate id '13818513'"),
     ],
 )
@@ -162,7 +162,7 @@ def test_scores_are_rouge_of_references_as_they_come_back_from_the_tokenizer() -
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
     expected = [
         scorer.score(reference, output)["rougeL"].fmeasure
-        for reference, output in zip(["I don't know.", "Café, yes"], outputs, strict=True)
+        for reference, output in zip(["I don't know.", "Café, yes"], ["I don't know.", "Café yes"], strict=True)
     ]
     assert expected[0] == 1.0
     scored = TASK.score(outputs, examples)

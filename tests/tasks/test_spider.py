@@ -212,7 +212,7 @@ def test_outputs_are_cleaned_up_for_the_papers_metrics_alone(folder: Path) -> No
             [row("dev_db", "SELECT Name FROM Singer WHERE Country IS NULL")],
             r"gold query of database 'dev_db' does not parse",
         ),
-        ("dev.json", [], "the split val is empty"),
+        ("dev.json", [], "empty list"),
         ("train_spider.json", '[{"db_id"', r"train_spider\.json, line 1: not valid JSON"),
         ("tables.json", [{"db_id": "dev_db"}], r"tables\.json: entry 1 is no schema"),
         ("tables.json", "[", r"tables\.json is not JSON"),

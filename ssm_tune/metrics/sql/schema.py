@@ -88,7 +88,7 @@ def read_schemas(path: Path) -> dict[str, Schema]:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise UserError(f"{path}: entry {number} is no schema of Spider's form ({error!r:.200})") from error
         if schema.db_id in schemas:
-            raise UserError(f"{path}: two schemas for db_id {schema.db_id!r}; remove one")
+            raise UserError(f"{path}: two schemas for db_id {schema.db_id[:80]!r}; remove one")
         schemas[schema.db_id] = schema
     return schemas
 
@@ -101,7 +101,9 @@ def find_schema(schemas: dict[str, Schema], db_id: str) -> Schema:
     """
     if db_id not in schemas:
         known = ", ".join(sorted(schemas)[:5]) + (", ..." if len(schemas) > 5 else "")
-        raise UserError(f"no schema for db_id {db_id!r} in tables.json, which has {len(schemas)} ({known or 'none'})")
+        raise UserError(
+            f"no schema for db_id {db_id[:80]!r} in tables.json, which has {len(schemas)} ({known or 'none'})"
+        )
     return schemas[db_id]
 
 

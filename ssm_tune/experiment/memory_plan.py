@@ -11,7 +11,7 @@ from ssm_tune.training.recompute_plan import RecomputePlan, plan_recompute
 
 def uses_cuda_graphs(experiment: Experiment) -> bool:
     """Whether training steps run as CUDA graphs."""
-    return experiment.kernels.name == "cuda" and experiment.config.train.cuda_graphs == "auto"
+    return experiment.uses_cuda_graphs
 
 
 def plan_memory(

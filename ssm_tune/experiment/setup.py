@@ -85,12 +85,22 @@ class Experiment:
             "scan": self.kernels.name,
             "dtype": name_of(self.model.dtype),
             "adapter_dtype": name_of(self.adapter_dtype),
+            "optimizer": "AdamW, fused" if self.uses_cuda_graphs else "AdamW",
         }
+
+    @property
+    def uses_cuda_graphs(self) -> bool:
+        """Whether training steps run as CUDA graphs, and AdamW as PyTorch's fused one, which rounds once a step."""
+        return self.kernels.name == "cuda" and self.config.train.cuda_graphs == "auto"
 
     @property
     def key(self) -> str:
         """Hash of what determines the result: contents in place of paths; no device, no logger, no commit."""
-        numbers = {name: value for name, value in self.backend.items() if name != "device"}
+        numbers = {name: value for name, value in self.backend.items() if name not in ("device", "optimizer")}
+        if numbers["scan"] == "cuda" and not self.uses_cuda_graphs and numbers["adapter_dtype"] != "float32":
+            numbers["optimizer"] = self.backend[
+                "optimizer"
+            ]  # rounds such an adapter otherwise than runs with graphs do
         every, count = self.config.train.evaluate_every, self.config.splits.selection_examples
         # what is not the default alone, so that older runs keep their names
         choice = ({"every": every} if every > 1 else {}) | ({"examples": count} if count is not None else {})

@@ -49,6 +49,9 @@ def request_of(config: Config) -> dict[str, Any]:
     for section, settings in EXECUTION.items():
         for setting in settings:
             asked[section].pop(setting, None)
+    narrow = config.tuned["adapter_dtype"] if config.train.adapter_dtype == "auto" else config.train.adapter_dtype
+    if config.train.cuda_graphs == "off" and narrow in ("bfloat16", "float16"):  # AdamW rounds otherwise
+        asked["train"]["cuda_graphs"] = "off"
     data, model = asked["data"], asked["model"]
     label = model_label(model)
     asked["protocol"] = resolved_protocol(config.protocol, data)

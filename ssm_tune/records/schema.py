@@ -107,6 +107,7 @@ class Backend(TypedDict):
     scan: str
     dtype: str
     adapter_dtype: str
+    optimizer: NotRequired[str]  # "AdamW", or "AdamW, fused", which rounds a narrow adapter once a step
     processes: NotRequired[int]  # that shared each batch; absent: one
     micro_batch: NotRequired[int | None]  # examples at a time in each of them; null: all of its share
     deterministic: NotRequired[bool]

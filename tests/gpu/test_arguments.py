@@ -19,10 +19,16 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministi
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"dtype": torch.float32}, {"z": False}, {"offsets": False, "start": None}, {"D": False, "start": "rows"},
-     {"states": 24, "views": False}],
+    [
+        {},
+        {"dtype": torch.float32},
+        {"z": False},
+        {"offsets": False, "start": None},
+        {"D": False, "start": "rows"},
+        {"states": 24, "views": False},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_scan(change: dict[str, Any]) -> None:
     given = inputs(CASE | {"length": 9} | change)
     for wanted in (set(given), {"u", "state_offset"}):

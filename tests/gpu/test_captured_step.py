@@ -30,8 +30,17 @@ from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",
-           "state_offset_y")  # fmt: skip
+METHODS = (
+    "additional_scan",
+    "bitfit",
+    "full",
+    "initial_state",
+    "lora",
+    "prefix",
+    "prompt",
+    "state_offset",
+    "state_offset_y",
+)
 STEPS = 23
 SEQUENCES = [
     TokenizedExample([(7 * i + j) % 255 + 1 for j in range(20 + 9 * (i % 2) * (i % 3))], 4 + i % 3) for i in range(40)
@@ -48,9 +57,15 @@ def poisoned() -> Iterator[None]:
 
 
 def started(
-    name: str, capture: bool, adapter: torch.dtype = torch.float32, dtype: torch.dtype = torch.bfloat16,
-    rate: float = 1e-2, micro_batch: int | None = None, deterministic: bool = False, **options: object,
-) -> Trainer:  # fmt: skip
+    name: str,
+    capture: bool,
+    adapter: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.bfloat16,
+    rate: float = 1e-2,
+    micro_batch: int | None = None,
+    deterministic: bool = False,
+    **options: object,
+) -> Trainer:
     model = init_weights(Mamba(MambaConfig(d_model=64, n_layer=2, vocab_size=256)), 0).cuda()
     model.cast_params(dtype)
     attached = attach(model, load_method(method_section(name, options)), dtype=adapter)

@@ -147,9 +147,16 @@ def test_decode_steps(dtype: torch.dtype, states: int) -> None:
 
         u, window = causal_conv1d_update(to(x), to(conv), to(taps), to(bias))
         y, state = selective_state_update(
-            to(ssm), u, to(dt), to(fixed["A"]), to(B), to(C), to(fixed["D"]), to(z),
+            to(ssm),
+            u,
+            to(dt),
+            to(fixed["A"]),
+            to(B),
+            to(C),
+            to(fixed["D"]),
+            to(z),
             **{name: to(value) for name, value in extra.items()},
-        )  # fmt: skip
+        )
         return [u, window, y, state]
 
     backend.use("cuda")
@@ -210,9 +217,14 @@ def test_cross_entropy(dtype: torch.dtype, width: int) -> None:
 
 
 METHODS = {
-    "state_offset": {}, "initial_state": {}, "lora": {"dropout": 0.0, "targets": ["in_proj", "x_proj.B", "dt_proj"]},
-    "additional_scan": {"a_init": "s4d"}, "bitfit": {}, "full": {}, "prefix": {},
-}  # fmt: skip
+    "state_offset": {},
+    "initial_state": {},
+    "lora": {"dropout": 0.0, "targets": ["in_proj", "x_proj.B", "dt_proj"]},
+    "additional_scan": {"a_init": "s4d"},
+    "bitfit": {},
+    "full": {},
+    "prefix": {},
+}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -14,9 +14,21 @@ from ssm_tune.records.record import read_record
 from ssm_tune.utils.files import read_jsonl
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")]
-CELL = ["method=lora", "task=samsum", "model=random", "model.tokenizer=tiny", "model.d_model=64", "model.n_layer=2",
-        "model.dtype=float32", "data=sample", "train.epochs=1", "train.max_steps=40", "decode.num_beams=2",
-        "decode.max_new_tokens=4", "frozen=false"]  # fmt: skip
+CELL = [
+    "method=lora",
+    "task=samsum",
+    "model=random",
+    "model.tokenizer=tiny",
+    "model.d_model=64",
+    "model.n_layer=2",
+    "model.dtype=float32",
+    "data=sample",
+    "train.epochs=1",
+    "train.max_steps=40",
+    "decode.num_beams=2",
+    "decode.max_new_tokens=4",
+    "frozen=false",
+]
 
 
 def losses(output: Path, processes: int, *more: str) -> list[float]:

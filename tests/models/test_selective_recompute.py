@@ -79,5 +79,6 @@ def test_a_transposed_view_is_another_tensor() -> None:
         x = leaf * 2
         recompute.register(x, lambda: leaf.detach() * 2)
         y = x.t().sin()
-    torch.testing.assert_close(torch.autograd.grad(y.tril().sum(), leaf)[0],
-                               (2 * (2 * leaf).cos() * torch.ones(4, 4).triu()).detach())  # fmt: skip
+    torch.testing.assert_close(
+        torch.autograd.grad(y.tril().sum(), leaf)[0], (2 * (2 * leaf).cos() * torch.ones(4, 4).triu()).detach()
+    )

@@ -157,3 +157,38 @@ def test_gradients_of_slices_get_one_memory_where_that_is_worth_it() -> None:
     assert slice_groups(given, [True, True, False, True, False], together) == []  # C's gradient is not wanted
     assert slice_groups([low.expand(2, 3, 8)], [True], [[0]])  # a slice alone
     assert not slice_groups([torch.randn(2, 3, 80)[..., :8]], [True], [[0]])  # ten times as much memory
+
+
+def test_packed_gradients_pass_through_custom_ops_and_autograd() -> None:
+    """As the scan hands them to the products before it: an op's result, cut into views, found again by another node."""
+    taken: list[Tensor | None] = []
+
+    @torch.library.custom_op("ssm_tune_test::packed", mutates_args=())
+    def allocated(like: Tensor) -> Tensor:
+        return torch.ones(2, 3, 8, dtype=like.dtype)
+
+    class Joins(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x[..., :4], x[..., 4:]
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            taken.append(packed_base(gradients, (0, 4), 8))
+            return torch.cat(gradients, dim=-1)
+
+    class Makes(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+            ctx.layout = slice_layout(left, right)
+            return left + right
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+            return tuple(slice_views(allocated(gradients[0]), ctx.layout))
+
+    x = draw(2, 3, 8).requires_grad_()
+    Makes.apply(*Joins.apply(x)).sum().backward()
+    assert taken[0] is not None
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.ones_like(x))

@@ -59,7 +59,7 @@ def test_an_element_meets_the_same_in_any_company(length: int, start: int, rows:
     whole, _ = keyed_dropout(x, row_bits(keys, LENGTH), columns, 0.5)
     part, _ = keyed_dropout(
         x[start : start + rows, :length], row_bits(keys[start : start + rows], length), columns, 0.5
-    )  # fmt: skip
+    )
     assert torch.equal(part, whole[:, start : start + rows, :length])
 
 

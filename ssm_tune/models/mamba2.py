@@ -25,6 +25,7 @@ from ssm_tune.models.mixer import Mixer, States
 from ssm_tune.ops.causal_conv1d import causal_conv1d, causal_conv1d_update
 from ssm_tune.ops.fused_linear import linear_with_input
 from ssm_tune.ops.state_space_dual import state_space_dual, state_space_dual_update
+from ssm_tune.ops.state_space_dual.checks import MOST_STATES
 
 A_RANGE = 1.0, 16.0
 """Where -A is drawn from before pretraining, uniformly (the original's A_init_range)."""
@@ -61,7 +62,7 @@ class GroupedStates(ExtraStates):
 class Mamba2Mixer(Mixer[Mamba2Config]):
     """The block without norm and residual stream."""
 
-    most_states = 256
+    most_states = MOST_STATES
 
     def __init__(self, config: Mamba2Config) -> None:
         super().__init__(config)

@@ -7,9 +7,8 @@ names, order, types, offsets and size.
 from __future__ import annotations
 
 import ctypes
+import struct
 from typing import Any
-
-from torch import Tensor
 
 Field = tuple[str, Any]
 
@@ -30,24 +29,37 @@ def floats(*names: str) -> list[Field]:
     return [(name, ctypes.c_float) for name in names]
 
 
+_LETTERS = {ctypes.c_void_p: "P", ctypes.c_int64: "q", ctypes.c_int32: "i", ctypes.c_float: "f"}
+
+
 class Arguments(ctypes.Structure):
     """The struct of a kernel, built from keywords that name every field.
 
     A tensor stands for its address, None for a null pointer. Raises TypeError where a field is missing or unknown,
-    OverflowError for a number that does not fit into 32 bits (ctypes would cut it).
+    struct.error for a number that does not fit into its field.
     """
 
-    _names: frozenset[str]
-    _narrow: tuple[str, ...]
+    _pointers: tuple[str, ...]
+    _numbers: tuple[str, ...]
+    _layout: struct.Struct
 
     def __init_subclass__(cls) -> None:
-        cls._names = frozenset(field[0] for field in cls._fields_)
-        cls._narrow = tuple(field[0] for field in cls._fields_ if field[1] is ctypes.c_int32)
+        kinds = [field[1] for field in cls._fields_]
+        count = kinds.count(ctypes.c_void_p)
+        if kinds[:count] != [ctypes.c_void_p] * count:
+            raise TypeError(f"{cls.__name__}: pointers come first")
+        cls._pointers = tuple(field[0] for field in cls._fields_[:count])
+        cls._numbers = tuple(field[0] for field in cls._fields_[count:])
+        cls._layout = struct.Struct("@" + "".join(_LETTERS[kind] for kind in kinds))
 
     def __init__(self, **values: Any) -> None:
-        if values.keys() != self._names:
-            raise TypeError(f"{type(self).__name__}: wrong fields: {', '.join(sorted(values.keys() ^ self._names))}")
-        for name in self._narrow:
-            if not -(2**31) <= values[name] < 2**31:
-                raise OverflowError(f"{type(self).__name__}: {name}={values[name]} does not fit into 32 bits")
-        super().__init__(**{name: x.data_ptr() if isinstance(x, Tensor) else x for name, x in values.items()})
+        take = values.pop
+        try:
+            pointers = [0 if (x := take(name)) is None else x.data_ptr() for name in self._pointers]
+            numbers = [take(name) for name in self._numbers]
+        except KeyError as error:
+            raise TypeError(f"{type(self).__name__} lacks the field {error}") from error
+        if values:
+            raise TypeError(f"{type(self).__name__} has no field {next(iter(values))!r}")
+        # all at once: ctypes sets fields one by one, which takes three times as long, and cuts large numbers
+        self._layout.pack_into(self, 0, *pointers, *numbers)

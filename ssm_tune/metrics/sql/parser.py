@@ -5,6 +5,8 @@ IS NULL, EXISTS, conditions in parentheses, UNION ALL, numbers in arithmetic, ``
 anything after the end that the grammar recognises.
 """
 
+from dataclasses import replace
+
 from ssm_tune.metrics.sql.cursor import Cursor
 from ssm_tune.metrics.sql.schema import Schema
 from ssm_tune.metrics.sql.tokens import tokenize
@@ -273,21 +275,9 @@ class _Parser(Cursor):
         if self.next_in(SET_OPERATIONS):
             operation = self.take()
             branches[operation] = self.inner_query()
-        query = Query(
-            distinct,
-            items,
-            tuple(units),
-            on,
-            where,
-            group,
-            having,
-            direction,
-            order,
-            limit,
-            branches.get("intersect"),
-            branches.get("union"),
-            branches.get("except"),
-        )
+        alone = Query(distinct, items, tuple(units), on, where, group, having, direction, order, limit)
+        intersect, union, except_ = (branches.get(operation) for operation in SET_OPERATIONS)
+        query = replace(alone, intersect=intersect, union=union, except_=except_)
         return query, self.at
 
     def _semicolons(self) -> None:

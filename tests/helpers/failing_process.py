@@ -1,4 +1,4 @@
-"""A run of ``ssm-tune`` whose second process fails, or gets a signal, at its fourth step; for test_parallel."""
+"""A run of ``ssm-tune`` whose second process fails, or gets a signal, at its fourth step; for test_distributed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import UserError
 
 how, *arguments = sys.argv[1:]
-plain = Trainer.advance
+plain = Trainer.train_steps
 
 
 def train_steps(training: Trainer) -> list[dict[str, float]]:
@@ -22,5 +22,5 @@ def train_steps(training: Trainer) -> list[dict[str, float]]:
     return plain(training)
 
 
-Trainer.advance = train_steps  # type: ignore[method-assign]
+Trainer.train_steps = train_steps  # type: ignore[method-assign]
 sys.exit(main(arguments))

@@ -33,13 +33,13 @@ class Threaded(ProcessGroup):
 
     def __init__(self, rank: int, given: list[Any], barrier: threading.Barrier) -> None:
         super().__init__(rank, len(given))
-        self.given, self.barrier = given, barrier
+        self.given, self.turn = given, barrier
 
-    def add(self, tensor: torch.Tensor) -> None:
+    def all_reduce(self, tensor: torch.Tensor) -> None:
         self.given[self.rank] = tensor.clone()
-        self.barrier.wait(60)
+        self.turn.wait(60)
         total = sum(self.given)
-        self.barrier.wait(60)
+        self.turn.wait(60)
         tensor.copy_(total)
 
 
@@ -205,7 +205,7 @@ def test_torchrun_with_many_cells_is_refused_by_one(
 ) -> None:
     for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(parallel, "PATIENCE", timedelta())
+    monkeypatch.setattr(parallel, "FAILURE_TIMEOUT", timedelta())
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         assert main(["-m", "method=lora,bitfit", "task=samsum"]) == 2
@@ -239,7 +239,7 @@ def test_who_is_stopped_while_it_waits_leaves_no_mark_and_goes_on_where_all_have
 
     with pytest.raises(Stopped):
         first.barrier(stopped)
-    assert board.numbers == {"meeting 1": 0}
+    assert board.numbers == {"barrier 1": 0}
 
     def second_comes() -> None:
         second.barrier()
@@ -247,4 +247,4 @@ def test_who_is_stopped_while_it_waits_leaves_no_mark_and_goes_on_where_all_have
 
     first = ProcessGroup(0, 2, board)
     first.barrier(second_comes)
-    assert board.numbers == {"meeting 1": 2}
+    assert board.numbers == {"barrier 1": 2}

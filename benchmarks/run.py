@@ -50,6 +50,7 @@ def _scan(options: argparse.Namespace, file: Any) -> dict[str, Any]:
 
 def _ssd(options: argparse.Namespace, file: Any) -> dict[str, Any]:
     _require_gpu()
+    backend.use("cuda")  # the kernels run where they are asked for by name
     return state_space_dual.run(options.shapes or state_space_dual.SHAPES, file)
 
 

@@ -65,6 +65,11 @@ def choose(wanted: str, device: torch.device, dtype: torch.dtype) -> Choice:
     return Choice("reference", reason)
 
 
+def is_forced(wanted: str) -> bool:
+    """Whether ``use`` asked for this backend by name."""
+    return _wanted == wanted
+
+
 def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1, obstacle: str | None = None) -> bool:
     """Whether ``operation`` on ``x`` runs on the CUDA kernels; ``obstacle``: why this operation's own cannot take it.
 

@@ -104,32 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     command = add("scan", _scan, "the selective scan's CUDA kernels, beside the device's limits and mamba-ssm's kernel")
-    command.add_argument(
-        "--shape",
-        dest="shapes",
-        action="append",
-        type=_shape,
-        metavar="BxDxL",
-        help="a shape of your own, e.g. 4x1536x1024 (may be repeated)",
-    )
+    _shapes(command, _shape, "BxDxL", "4x1536x1024")
     command = add("ssd", _ssd, "Mamba-2's scan, beside the device's limits and mamba-ssm's Triton kernels")
-    command.add_argument(
-        "--shape",
-        dest="shapes",
-        action="append",
-        type=_three,
-        metavar="BxLxH",
-        help="a shape of your own, e.g. 4x1024x24 (may be repeated)",
-    )
+    _shapes(command, _three, "BxLxH", "4x1024x24")
     command = add("step", _step, "whole training steps on random weights of the real sizes, beside the official code's")
-    command.add_argument(
-        "--method",
-        dest="methods",
-        action="append",
-        metavar="NAME",
-        choices=sorted({case.method for case in train_steps()}),
-        help="only this method's rows (may be repeated)",
-    )
+    _only(command, "method", sorted({case.method for case in train_steps()}))
     command.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto", help="as train.cuda_graphs")
     command.add_argument(
         "--memory",
@@ -138,14 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep to this share of the official code's peak above the weights, e.g. 0.5, by recomputing activations",
     )
     command = add("families", _families, "training steps of Mamba-2 beside Mamba-1's of the same shapes")
-    command.add_argument(
-        "--method",
-        dest="methods",
-        action="append",
-        metavar="NAME",
-        choices=families.METHODS,
-        help="only this method's rows (may be repeated)",
-    )
+    _only(command, "method", families.METHODS)
     command.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto", help="as train.cuda_graphs")
     for command in (
         add("generate", _generate, "decoding with such weights, beside the memory's limit and the official code's"),
@@ -153,15 +125,30 @@ def _parser() -> argparse.ArgumentParser:
             "cpu", _cpu, "training steps and decoding on the CPU beside transformers and peft, which must be installed"
         ),
     ):
-        command.add_argument(
-            "--model",
-            dest="models",
-            action="append",
-            choices=list(SIZES),
-            metavar="NAME",
-            help="only this model's rows (may be repeated)",
-        )
+        _only(command, "model", list(SIZES))
     return parser
+
+
+def _only(command: argparse.ArgumentParser, what: str, choices: Sequence[str]) -> None:
+    command.add_argument(
+        f"--{what}",
+        dest=f"{what}s",
+        action="append",
+        metavar="NAME",
+        choices=choices,
+        help=f"only this {what}'s rows (may be repeated)",
+    )
+
+
+def _shapes(command: argparse.ArgumentParser, of: Callable[[str], Any], form: str, example: str) -> None:
+    command.add_argument(
+        "--shape",
+        dest="shapes",
+        action="append",
+        type=of,
+        metavar=form,
+        help=f"a shape of your own, e.g. {example} (may be repeated)",
+    )
 
 
 def _positive(text: str) -> float:

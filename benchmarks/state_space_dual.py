@@ -155,9 +155,16 @@ def find_mamba_ssm() -> tuple[Work | None, str]:
     def forward(s: dict[str, Any]) -> Any:
         x, frozen = s["flowing"], s["frozen"]
         return mamba_chunk_scan_combined(
-            x["x"], x["dt"], -frozen["A_log"].exp(), x["B"], x["C"], _THEIR_CHUNK, D=frozen["D"],
-            dt_bias=frozen["dt_bias"], dt_softplus=True,
-        )  # fmt: skip
+            x["x"],
+            x["dt"],
+            -frozen["A_log"].exp(),
+            x["B"],
+            x["C"],
+            _THEIR_CHUNK,
+            D=frozen["D"],
+            dt_bias=frozen["dt_bias"],
+            dt_softplus=True,
+        )
 
     def both(s: dict[str, Any]) -> Any:
         return torch.autograd.grad(forward(s), list(s["flowing"].values()), s["dy"])

@@ -66,9 +66,17 @@ class SlurmLauncher(RunLauncher):
     """The settings of conf/hydra/launcher/slurm.yaml."""
 
     def __init__(
-        self, wait: bool, poll_seconds: float, array_parallelism: int, time: int, signal_delay: int,
-        max_requeues: int, cpus_per_task: int, sbatch: Any, **options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        wait: bool,
+        poll_seconds: float,
+        array_parallelism: int,
+        time: int,
+        signal_delay: int,
+        max_requeues: int,
+        cpus_per_task: int,
+        sbatch: Any,
+        **options: Any,
+    ) -> None:
         from ssm_tune.utils.errors import UserError
 
         for name, value in (("array_parallelism", array_parallelism), ("time", time), ("cpus_per_task", cpus_per_task)):
@@ -154,8 +162,7 @@ class SlurmLauncher(RunLauncher):
                     del missing[number]
                     outcomes[number] = found or _dead(jobs[number])
                     said = outcomes[number]
-                    tell(f"[{len(outcomes)}/{len(jobs)}] {said.status:<8} {labels[number]}  "
-                         f"{said.score or said.line}")  # fmt: skip
+                    tell(f"[{len(outcomes)}/{len(jobs)}] {said.status:<8} {labels[number]}  {said.score or said.line}")
                     if self.stop_on_error and said.status in ("failed", "diverged") and missing:
                         tell(f"sweep.on_error=stop: cancelling {len(missing)} jobs")
                         subprocess.run(["scancel", *(jobs[i].job_id for i in missing)], check=False)
@@ -201,9 +208,7 @@ def _dead(job: Any) -> Any:
 
 def _queued(array: str) -> set[str] | None:
     """The ids of an array's jobs that are not over; None where SLURM does not answer."""
-    done = subprocess.run(
-        ["squeue", "-h", "-r", "-j", array, "-o", "%i"], capture_output=True, text=True, check=False
-    )  # fmt: skip
+    done = subprocess.run(["squeue", "-h", "-r", "-j", array, "-o", "%i"], capture_output=True, text=True, check=False)
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
     return set(done.stdout.split())

@@ -58,14 +58,23 @@ def _parser() -> argparse.ArgumentParser:
         "difference A - B in points, its 95%% interval and p by a paired bootstrap over examples. Where a side has "
         "several seeds, its score is their mean in every resample; the interval is about examples, not about seeds.",
     )
-    parser.add_argument("sides", nargs=2, metavar="A_OR_B", help="a run folder, or a method's name, options after a "
-                        "comma: state_offset,rank=4")  # fmt: skip
+    parser.add_argument(
+        "sides",
+        nargs=2,
+        metavar="A_OR_B",
+        help="a run folder, or a method's name, options after a comma: state_offset,rank=4",
+    )
     for name in FILTERS:
         parser.add_argument(f"--{name}", help=f"only runs of this {name}, where a method is named")
     parser.add_argument("--metric", help="this metric alone (default: those that tables show)")
     parser.add_argument("--last", action="store_true", help="predictions of the last epoch, not of the best one")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
-                        help="folder whose runs/ holds the records (default: results)")  # fmt: skip
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder whose runs/ holds the records (default: results)",
+    )
     parser.add_argument("--resamples", type=int, default=10_000, metavar="N", help="default: 10000")
     parser.add_argument("--seed", type=int, default=20250, metavar="N", help="of the resampling (default: 20250)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -113,15 +113,16 @@ def _torch(asked: Asked) -> list[Finding]:
         found = f"{its.name}, capability {its.major}.{its.minor}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
         old = its.major < 8
         why = "; our kernels need 8.0, plain PyTorch runs instead" if old else ""
-        findings.append(Finding(f"GPU {index}", "note" if old or free < total / 2 else "ok", found + why,
-                                "" if old or free >= total / 2 else "nvidia-smi"))  # fmt: skip
+        busy = free < total / 2
+        state: Literal["ok", "note"] = "note" if old or busy else "ok"
+        findings.append(Finding(f"GPU {index}", state, found + why, "nvidia-smi" if busy and not old else ""))
     return [*findings, Finding("driver", "ok" if driver else "note", driver or "nvidia-smi does not answer")]
 
 
 def _nvrtc(asked: Asked) -> list[Finding]:
     import torch
 
-    from ssm_tune.ops.cuda.compiler import KernelError, nvrtc_version
+    from ssm_tune.ops.cuda.compiler import KernelError, nvrtc_version, require_compiling
     from ssm_tune.ops.cuda.launch import arch_of
 
     there = torch.cuda.is_available()
@@ -129,24 +130,11 @@ def _nvrtc(asked: Asked) -> list[Finding]:
         version = nvrtc_version()
         if not there:
             return [Finding("NVRTC", "ok", f"{version}, not needed without a GPU")]
-        _compile_trivial(arch_of(torch.cuda.current_device()))
+        require_compiling(arch_of(torch.cuda.current_device()))
     except KernelError as error:
         found = str(error).split("; ")[0].split(" (")[0]
         return [Finding("NVRTC", "note", found, "pip install 'ssm-tune[cuda]'" if there else "")]
     return [Finding("NVRTC", "ok", f"{version}, compiles for this GPU")]
-
-
-def _compile_trivial(arch: str) -> None:
-    """Raises KernelError where NVRTC cannot compile for ``arch``."""
-    from cuda.bindings import nvrtc
-
-    from ssm_tune.ops.cuda.compiler import KernelError
-
-    _, program = nvrtc.nvrtcCreateProgram(b'extern "C" __global__ void k() {}', b"k.cu", 0, [], [])
-    (status,) = nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture={arch}".encode()])
-    nvrtc.nvrtcDestroyProgram(program)
-    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise KernelError(f"NVRTC cannot compile for {arch} ({status.name})")
 
 
 def _folders(asked: Asked) -> list[Finding]:
@@ -219,8 +207,9 @@ def _data(asked: Asked) -> list[Finding]:
         findings.append(Finding(what, "note" if answers else "problem", "not fetched yet", mend))
     if not asked.task and not asked.model:
         found = f"{len(wanted) - len(missing)} of {len(wanted)} tasks fetched"
-        findings.append(Finding("published data", "note" if missing else "ok", found,
-                                "ssm-tune data fetch all" if missing else ""))  # fmt: skip
+        findings.append(
+            Finding("published data", "note" if missing else "ok", found, "ssm-tune data fetch all" if missing else "")
+        )
     return findings
 
 
@@ -251,8 +240,14 @@ def _wordnet(asked: Asked) -> list[Finding]:
         return [Finding("WordNet", "ok", load_wordnet().description)]
     except UserError as error:
         needed = asked.task == "dart" and asked.data != "sample"
-        return [Finding("WordNet", "problem" if needed else "note", f"{str(error).split(';')[0]} (task=dart)",
-                        "python -m nltk.downloader wordnet")]  # fmt: skip
+        return [
+            Finding(
+                "WordNet",
+                "problem" if needed else "note",
+                f"{str(error).split(';')[0]} (task=dart)",
+                "python -m nltk.downloader wordnet",
+            )
+        ]
 
 
 def _slurm(asked: Asked) -> list[Finding]:

@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     agreeing(found)
     wanted = {name: getattr(options, name) for name in ("task", "data", "model") if getattr(options, name)}
     chosen = [
-        (path, record) for path, record in found
+        (path, record)
+        for path, record in found
         if all(record["cell"][name] == value for name, value in wanted.items())  # type: ignore[literal-required]
-    ]  # fmt: skip
+    ]
     table = fill(load_table_spec(options.name), [record for _, record in chosen])
     if table.empty:
         raise UserError(
@@ -52,8 +53,13 @@ def _parser() -> argparse.ArgumentParser:
         "methods' answers to the same examples, side by side. It needs no network and no other file.",
     )
     parser.add_argument("name", nargs="?", default="tiny", metavar="NAME", help="the table (default: tiny)")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
-                        help="folder whose runs/ holds the records (default: results)")  # fmt: skip
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder whose runs/ holds the records (default: results)",
+    )
     parser.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     for name in ("task", "data", "model"):
         parser.add_argument(f"--{name}", help=f"only runs of this {name}")

@@ -78,8 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         changed[source.name] = [one.id for (row, one), fresh in statistics if _differs(row, fresh)]
     equal = all(one.equal for one in comparisons) and not any(changed.values())
     if options.json:
-        print(json.dumps({"equal": equal, "metrics": [asdict(one) for one in comparisons],
-                          "examples_that_differ": changed}, indent=2))  # fmt: skip
+        print(
+            json.dumps(
+                {"equal": equal, "metrics": [asdict(one) for one in comparisons], "examples_that_differ": changed},
+                indent=2,
+            )
+        )
     else:
         _print(record, comparisons, changed)
     return 0 if equal else 1
@@ -194,16 +198,29 @@ def _parser() -> argparse.ArgumentParser:
         "The references come from the data that the record's config names. Exit status: 0 equal, "
         "1 different, 2 the run or its data cannot be used. Or, with --task, score predictions of any origin.",
     )
-    parser.add_argument("words", nargs="*", metavar="PATH", help="a run folder, or its record.json; with --task: "
-                        "settings of the task, key=value")  # fmt: skip
-    parser.add_argument("--data-path", metavar="DIR", help="where local data lie now, if not where the run read them; "
-                        "for Spider's files the folder with tables.json and, if there, database/")  # fmt: skip
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="PATH",
+        help="a run folder, or its record.json; with --task: settings of the task, key=value",
+    )
+    parser.add_argument(
+        "--data-path",
+        metavar="DIR",
+        help="where local data lie now, if not where the run read them; "
+        "for Spider's files the folder with tables.json and, if there, database/",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     files = parser.add_argument_group("without a run")
     files.add_argument("--task", help="whose metrics to compute")
     files.add_argument("--predictions", type=Path, metavar="FILE", help='one a line, or .jsonl with "output"')
-    files.add_argument("--references", type=Path, metavar="FILE", action="append", help="one a line (given several "
-                       'times: several references), or .jsonl with "references"; "id" in both matches')  # fmt: skip
+    files.add_argument(
+        "--references",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        help='one a line (given several times: several references), or .jsonl with "references"; "id" in both matches',
+    )
     files.add_argument("--gold", type=Path, metavar="FILE", help="Spider's: query, tab, db_id a line")
     return parser
 

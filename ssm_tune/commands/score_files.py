@@ -54,7 +54,7 @@ class Result:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print every metric with its signature; 0. Raises UserError for files that are amiss or do not fit together."""
+    """Print every metric with its signature; 0. Raises UserError for files that are invalid or do not fit together."""
     if options.task not in names("task"):
         raise UserError(f"there is no task {options.task!r}: {nearest(options.task, names('task'))}")
     if options.predictions is None:

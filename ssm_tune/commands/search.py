@@ -52,12 +52,20 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples: ssm-tune search mamba_25m model.path=DIR data.root=DIR; ssm-tune search method=lora,bitfit "
         "task=glue_rte model=tiny data=sample train.max_steps=100 grid.learning_rate=1e-3,3e-3,1e-2",
     )
-    parser.add_argument("settings", nargs="+", metavar="SEARCH_OR_SETTING",
-                        help="a file's name (conf/search/NAME.yaml) and settings that narrow or change it, or settings "
-                        "as behind -m with grid.learning_rate=A,B,C")  # fmt: skip
-    parser.add_argument("--to", type=Path, metavar="FILE",
-                        help="the tuned file to write (default: conf/tuned/NAME.yaml, as the search or the model is "
-                        "called); its other runs are kept")  # fmt: skip
+    parser.add_argument(
+        "settings",
+        nargs="+",
+        metavar="SEARCH_OR_SETTING",
+        help="a file's name (conf/search/NAME.yaml) and settings that narrow or change it, or settings "
+        "as behind -m with grid.learning_rate=A,B,C",
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="the tuned file to write (default: conf/tuned/NAME.yaml, as the search or the model is "
+        "called); its other runs are kept",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
     return parser
 

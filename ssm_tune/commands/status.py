@@ -41,12 +41,17 @@ def _parser() -> argparse.ArgumentParser:
         "gone), stopped (saved, goes on), failed (why) or missing; the hours spent and an estimate of the rest. "
         "Exit status 0 if every run has its record, 1 if not.",
     )
-    parser.add_argument("sweep", nargs="*", metavar="SWEEP",
-                        help="a sweep's name (conf/sweep/NAME.yaml) and settings, or settings as behind -m: "
-                        "tiny seed=42; default: every run folder under results/runs")  # fmt: skip
+    parser.add_argument(
+        "sweep",
+        nargs="*",
+        metavar="SWEEP",
+        help="a sweep's name (conf/sweep/NAME.yaml) and settings, or settings as behind -m: "
+        "tiny seed=42; default: every run folder under results/runs",
+    )
     parser.add_argument("--results", metavar="DIR", help="the results folder (default: output_dir's, results)")
-    parser.add_argument("--format", choices=("terminal", "json"), default="terminal",
-                        help="how to print (default: terminal)")  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("terminal", "json"), default="terminal", help="how to print (default: terminal)"
+    )
     parser.add_argument("--all", action="store_true", help="list the runs that are done, too")
     return parser
 

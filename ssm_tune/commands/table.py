@@ -66,23 +66,44 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="a table of conf/table, such as main or tiny, or a yaml"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
-                        help="folder whose runs/ holds the records (default: results)")  # fmt: skip
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder whose runs/ holds the records (default: results)",
+    )
     parser.add_argument("--task", help="only this task, e.g. samsum")
     parser.add_argument("--data", help="only this data, by the name in the record, e.g. sample")
     parser.add_argument("--model", help="only this model, e.g. tiny")
-    parser.add_argument("--format", choices=("terminal", "markdown", "latex", "csv"), default="terminal",
-                        help="how to print (default: terminal)")  # fmt: skip
-    parser.add_argument("--published", type=Path, metavar="FILE",
-                        help="published values (yaml or csv) to show beside ours; see docs/results.md")  # fmt: skip
-    parser.add_argument("--figure", type=Path, metavar="PATH",
-                        help="also draw the newest run's learning curve and the scores against trainable "
-                        "parameters into PATH (.png, .pdf or .svg)")  # fmt: skip
+    parser.add_argument(
+        "--format",
+        choices=("terminal", "markdown", "latex", "csv"),
+        default="terminal",
+        help="how to print (default: terminal)",
+    )
+    parser.add_argument(
+        "--published",
+        type=Path,
+        metavar="FILE",
+        help="published values (yaml or csv) to show beside ours; see docs/results.md",
+    )
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="PATH",
+        help="also draw the newest run's learning curve and the scores against trainable "
+        "parameters into PATH (.png, .pdf or .svg)",
+    )
     files = parser.add_mutually_exclusive_group()
-    files.add_argument("--write", action="store_true",
-                       help="write DIR/tables and DIR/figures: every table of conf/table that has records")  # fmt: skip
-    files.add_argument("--check", action="store_true",
-                       help="write nothing; exit status 1 if the files of --write are not current")  # fmt: skip
+    files.add_argument(
+        "--write",
+        action="store_true",
+        help="write DIR/tables and DIR/figures: every table of conf/table that has records",
+    )
+    files.add_argument(
+        "--check", action="store_true", help="write nothing; exit status 1 if the files of --write are not current"
+    )
     return parser
 
 

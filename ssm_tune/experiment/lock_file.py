@@ -25,10 +25,21 @@ STALE_SECONDS = 600.0
 """The lock of a process on another machine is stale when its last heartbeat is older than this."""
 ENDS = ("done", "stopped", "failed")
 _TYPES: dict[str, tuple[type, ...]] = {
-    "host": (str,), "machine": (str,), "pid": (int,), "start": (str,), "job": (str,), "restart": (int,),
-    "begun": (str,), "ended": (str,), "outcome": (str,), "error": (str,), "seconds": (int, float),
-    "asked": (str,), "label": (str,), "crash": (str,),
-}  # fmt: skip
+    "host": (str,),
+    "machine": (str,),
+    "pid": (int,),
+    "start": (str,),
+    "job": (str,),
+    "restart": (int,),
+    "begun": (str,),
+    "ended": (str,),
+    "outcome": (str,),
+    "error": (str,),
+    "seconds": (int, float),
+    "asked": (str,),
+    "label": (str,),
+    "crash": (str,),
+}
 _NAME = re.compile(r"(?:0|[1-9][0-9]{0,17})\.json")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 

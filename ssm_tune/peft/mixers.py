@@ -48,11 +48,20 @@ MAMBA1 = Family(
     sizes=("intermediate_size", "ssm_state_size"),
     parameters={
         "mamba_selective_scan": (
-            "hidden_states", "dt", "A", "B", "C", "D", "z", "delta_bias", "delta_softplus", "return_last_state",
+            "hidden_states",
+            "dt",
+            "A",
+            "B",
+            "C",
+            "D",
+            "z",
+            "delta_bias",
+            "delta_softplus",
+            "return_last_state",
         ),
         "mamba_selective_state_update": _STEP,
     },
-)  # fmt: skip
+)
 MAMBA2 = Family(
     name="Mamba-2",
     scan="mamba2_chunk_scan",
@@ -61,12 +70,22 @@ MAMBA2 = Family(
     sizes=("intermediate_size", "ssm_state_size", "num_heads", "n_groups"),
     parameters={
         "mamba2_chunk_scan": (
-            "hidden_states", "dt", "A", "B", "C", "chunk_size", "D", "dt_bias", "initial_states", "dt_softplus",
-            "dt_limit", "return_final_states",
+            "hidden_states",
+            "dt",
+            "A",
+            "B",
+            "C",
+            "chunk_size",
+            "D",
+            "dt_bias",
+            "initial_states",
+            "dt_softplus",
+            "dt_limit",
+            "return_final_states",
         ),
         "mamba2_selective_state_update": _STEP,
     },
-)  # fmt: skip
+)
 
 MIXERS = {
     "mamba.modeling_mamba.MambaMixer": MAMBA1,

@@ -80,7 +80,7 @@ def hardware() -> dict[str, Any]:
 
 
 def reset_peak_memory() -> None:
-    """Begin anew what ``peak_memory_bytes`` tells of a CUDA device; of a process the system keeps one peak for all."""
+    """Reset what ``peak_memory_bytes`` tells of a CUDA device; of a process the system keeps one peak for all."""
     import torch
 
     if torch.cuda.is_available():

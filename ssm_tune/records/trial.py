@@ -81,7 +81,7 @@ def find_trials(results: Path | str) -> tuple[list[tuple[Path, Trial]], list[str
 
 
 def _validated(trial: Any) -> Trial:
-    """Raises ValueError that names what is amiss."""
+    """Raises ValueError that names what is invalid."""
     if not isinstance(trial, dict) or trial.get("trial") != TRIAL_SCHEMA:
         raise ValueError(f'no field "trial" with the schema {TRIAL_SCHEMA}')
     check_fields(trial, Trial, "")

@@ -1,7 +1,7 @@
 """A paired bootstrap over stored predictions: what a metric would be, had other examples been drawn.
 
 Each metric here is a function of sums over examples of stored numbers (a mean, a ratio, a table of right and wrong
-answers, BLEU's counts). A resample counts how often each example is drawn, so a corpus metric is computed anew from
+answers, BLEU's counts). A resample counts how often each example is drawn, so a corpus metric is computed again from
 weighted sums, never averaged. Both sides of a comparison see the same draws.
 Efron and Tibshirani (1993); Koehn (2004), aclanthology.org/W04-3250.
 """

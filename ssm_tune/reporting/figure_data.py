@@ -76,8 +76,15 @@ def scores(table: Table) -> list[Series]:
                         at.setdefault(epoch["step"], []).append(100 * epoch["selection"][record["primary_metric"]])
             if at:
                 stats = [stat(values) for _, values in sorted(at.items())]
-                found.append(Series(head.column.name, row.label, tuple(map(float, sorted(at))),
-                                    tuple(one.mean for one in stats), tuple(one.sd for one in stats)))  # fmt: skip
+                found.append(
+                    Series(
+                        head.column.name,
+                        row.label,
+                        tuple(map(float, sorted(at))),
+                        tuple(one.mean for one in stats),
+                        tuple(one.sd for one in stats),
+                    )
+                )
     return found
 
 

@@ -127,8 +127,11 @@ def _key(table: Table) -> str:
     labels = [
         row.label for row in table.rows if any(table.picked.get((row.label, head.column.name)) for head in table.heads)
     ]
-    items = [f'<span><svg width="26" height="10" aria-hidden="true"><path d="M0 5H26" stroke-width="2" '
-             f"{_stroke(table, label)}/></svg>{_text(label)}</span>" for label in labels]  # fmt: skip
+    items = [
+        f'<span><svg width="26" height="10" aria-hidden="true"><path d="M0 5H26" stroke-width="2" '
+        f"{_stroke(table, label)}/></svg>{_text(label)}</span>"
+        for label in labels
+    ]
     return f'<div class="key">{"".join(items)}</div>'
 
 
@@ -159,8 +162,11 @@ def _panel(table: Table, name: str, series: Sequence[Series]) -> str:
         said = f"<title>{_text(one.label)}: {one.y[-1]:.3g} at step {one.x[-1]:.0f}</title>"
         lines.append(f'<polyline points="{" ".join(places)}" {_stroke(table, one.label)}>{said}</polyline>')
         if len(places) <= 3:
-            lines += [f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" {_stroke(table, one.label)} '
-                      'fill="var(--bg)"/>' for p in places]  # fmt: skip
+            lines += [
+                f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" {_stroke(table, one.label)} '
+                'fill="var(--bg)"/>'
+                for p in places
+            ]
     floor = HEIGHT - BOTTOM
     ends = "; ".join(f"{one.label} ends at {one.y[-1]:.3g}" for one in series)
     return (

@@ -166,9 +166,11 @@ def _cell(what: str, value: Value) -> str:
 
 def _best(what: str, rows: Sequence[Row], values: Sequence[Value]) -> list[int]:
     """The places of the highest mean, as printed; of methods alone, and only where two can be compared."""
-    known = [(points(what, value.stat.mean), value.stat.mean, place)
-             for place, (row, value) in enumerate(zip(rows, values, strict=True))
-             if value.stat is not None and row.method != BASE]  # fmt: skip
+    known = [
+        (points(what, value.stat.mean), value.stat.mean, place)
+        for place, (row, value) in enumerate(zip(rows, values, strict=True))
+        if value.stat is not None and row.method != BASE
+    ]
     if what in LOWER_IS_BETTER or len(known) < 2:
         return []
     highest = max(known, key=lambda one: one[1])[0]

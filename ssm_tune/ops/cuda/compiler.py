@@ -154,3 +154,14 @@ def cache_folder() -> Path:
     """$SSM_TUNE_KERNEL_CACHE, else kernels/ in the folder of all caches."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named).expanduser() if named else cache_dir() / "kernels"
+
+
+def require_compiling(arch: str) -> None:
+    """Compile a kernel that does nothing. Raises KernelError where NVRTC cannot compile for ``arch``."""
+    from cuda.bindings import nvrtc
+
+    _, program = nvrtc.nvrtcCreateProgram(b'extern "C" __global__ void k() {}', b"k.cu", 0, [], [])
+    (status,) = nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture={arch}".encode()])
+    nvrtc.nvrtcDestroyProgram(program)
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise KernelError(f"NVRTC cannot compile for {arch} ({status.name})")

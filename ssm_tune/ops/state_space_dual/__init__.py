@@ -59,13 +59,38 @@ def state_space_dual(
         ValueError: shapes, dtypes or limits that do not belong together, named.
         KernelError: a backend is forced that cannot take these tensors; the reason is named.
     """
-    check_scan(x, dt, A_log, B, C, dt_limit, D=D, dt_bias=dt_bias, initial_state=initial_state,
-               state_offset=state_offset, output_offset=output_offset, lengths=lengths)  # fmt: skip
+    check_scan(
+        x,
+        dt,
+        A_log,
+        B,
+        C,
+        dt_limit,
+        D=D,
+        dt_bias=dt_bias,
+        initial_state=initial_state,
+        state_offset=state_offset,
+        output_offset=output_offset,
+        lengths=lengths,
+    )
     if triton_kernels_run("state_space_dual", x, B.shape[3]):
         from ssm_tune.ops.state_space_dual.gpu.forward import scan
 
-        y, final = scan(x, dt, A_log, B, C, D, dt_bias, initial_state, state_offset, output_offset, lengths,
-                        dt_limit, output_final_state)  # fmt: skip
+        y, final = scan(
+            x,
+            dt,
+            A_log,
+            B,
+            C,
+            D,
+            dt_bias,
+            initial_state,
+            state_offset,
+            output_offset,
+            lengths,
+            dt_limit,
+            output_final_state,
+        )
         return y if final is None else (y, final)
     wide = state_dtype(x.dtype)
     step = step_sizes(dt, dt_bias, dt_limit, wide)

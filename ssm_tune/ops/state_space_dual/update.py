@@ -38,8 +38,21 @@ def state_space_dual_update(
         ValueError: shapes or limits that do not belong together, named.
         KernelError: a backend is forced that cannot take these tensors; the reason is named.
     """
-    check_update(state, x, dt, A_log, B, C, dt_limit, D=D, dt_bias=dt_bias, state_offset=state_offset,
-                 output_offset=output_offset, source=source, into=into)  # fmt: skip
+    check_update(
+        state,
+        x,
+        dt,
+        A_log,
+        B,
+        C,
+        dt_limit,
+        D=D,
+        dt_bias=dt_bias,
+        state_offset=state_offset,
+        output_offset=output_offset,
+        source=source,
+        into=into,
+    )
     given = (state, x, dt, A_log, B, C, D, dt_bias, state_offset, output_offset)
     differentiable = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
     if not differentiable and triton_kernels_run("state_space_dual_update", x, B.shape[2]):

@@ -132,7 +132,7 @@ def validation_loss(model: Mamba, tokens: Tensor, device: torch.device) -> float
 
 
 def optimizer_of(model: Mamba, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW; biases, norms, A_log and D are not decayed. The rate is a tensor, which a CUDA graph reads at each replay."""
+    """AdamW; biases, norms, A_log and D are not decayed. The rate is a tensor, which a CUDA graph reads as it is."""
     matrices = {name for name, value in model.named_parameters() if value.dim() > 1 and "A_log" not in name}
     decayed = [value for name, value in model.named_parameters() if name in matrices]
     rest = [value for name, value in model.named_parameters() if name not in matrices]

@@ -181,6 +181,7 @@ def test_a_multirun_goes_on_past_a_cell_that_fails(tmp_path: Path) -> None:
     assert done.stderr.count("failed: method.learning_rate must be a positive number") == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_state_and_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ssm_tune", *CELL, "frozen=false"]
     # a shell's background job ignores Ctrl-C, and so would a child of the tests that run in one

@@ -38,6 +38,7 @@ def test_the_document_holds_what_is_tested() -> None:
     assert len(COMMANDS) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_works(command: str, copy: Path) -> None:
     program, *arguments = command.split()

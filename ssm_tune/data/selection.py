@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from ssm_tune.data.token_cache import tokenized_training_set
 from ssm_tune.data.tokenization import too_long
 from ssm_tune.models.tokenizer import Tokenizer
 from ssm_tune.tasks.base import Dataset, Roles, Task
@@ -38,6 +37,8 @@ def within_token_limit(
     limit = task.max_tokens(protocol)
     if limit is None:
         return dataset, {}, []
+    from ssm_tune.data.token_cache import tokenized_training_set  # NumPy: only where a protocol has a limit
+
     splits, left_out, notes = {}, {}, []
     for name, examples in dataset.splits.items():
         long = set(too_long(examples, tokenized_training_set(examples, task, tokenizer).lengths(), limit, tokenizer))

@@ -107,6 +107,7 @@ def client(server: Server, tmp_path: Path) -> Client:
 RTE = ("glue_rte", "task.hub=org/glue", "task.revision=null")
 
 
+@pytest.mark.slow
 def test_fetch_says_what_it_had_and_runs_need_no_network(client: Client, server: Server) -> None:
     status, out, err = client.cli("data", "fetch", *RTE)
     assert (status, err) == (0, "")
@@ -136,6 +137,7 @@ def test_fetch_says_what_it_had_and_runs_need_no_network(client: Client, server:
     assert out.splitlines()[-1] == "equal"
 
 
+@pytest.mark.slow
 def test_fetch_of_csv_and_of_a_converted_ref(client: Client) -> None:
     status, out, err = client.cli("data", "fetch", "samsum", "task.hub=org/samsum", "task.revision=null")
     assert (status, err) == (0, "")
@@ -152,6 +154,7 @@ def test_fetch_of_csv_and_of_a_converted_ref(client: Client) -> None:
     assert "prompt  A·:·b·:·0###" in out
 
 
+@pytest.mark.slow
 def test_spiders_questions_are_fetched_without_its_databases(client: Client) -> None:
     """Beside another task, with a setting that only Spider has; and other counts than the published are refused."""
     status, out, err = client.cli("data", "fetch", "glue_rte", "spider", "task.time_limit=9")
@@ -167,6 +170,7 @@ def test_spiders_questions_are_fetched_without_its_databases(client: Client) -> 
     assert "nowhere" in err
 
 
+@pytest.mark.slow
 def test_one_line_each_where_data_cannot_be_had(client: Client, server: Server) -> None:
     """A wrong hash, then other counts than the published ones; with several tasks the others go on."""
     server.faults.altered = {"rte/train-00000-of-00001.parquet"}

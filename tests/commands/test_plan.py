@@ -111,6 +111,7 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, name: str, rows_of: Any, mo
     monkeypatch.setattr(probe, name, limited)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "advice"), [(2, "train.micro_batch=2"), (0, "nor does a single example")])
 def test_training_that_does_not_fit(
     most: int, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -35,6 +35,7 @@ def test_the_papers_tasks_are_there() -> None:
     assert set(TASKS) >= PAPERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "protocol"),
     [(task, protocol) for task in TASKS for protocol in ("paper", "standard")] + [(task, "standard") for task in OWN],

@@ -45,6 +45,7 @@ def change_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "what"), [(change_weights, "checkpoint"), (change_tokenizer, "tokenizer")], ids=["weights", "tokenizer"]
 )

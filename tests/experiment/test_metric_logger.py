@@ -56,6 +56,7 @@ def run(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[Path, str]:
     return Path(out.strip().splitlines()[-1].removeprefix("record: ")), err
 
 
+@pytest.mark.slow
 def test_wandb_gets_the_rows_of_the_run_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_wandb_gets_the_rows_of_the_run_and_changes_nothing(
     assert "warning" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_wandb_raising_is_one_warning(
     point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -92,7 +94,7 @@ def test_wandb_raising_is_one_warning(
     path, err = run(capsys, f"output_dir={tmp_path}", "logger=wandb")
     assert read_record(path)["status"] == "completed"
     assert err.count("warning: wandb failed") == 1
-    assert f"wandb failed (RuntimeError: {point} is broken); the run goes on without it" in err
+    assert f"wandb failed (RuntimeError: {point} is broken)" in err
     assert len(fake.told(point)) == 1
 
 
@@ -102,8 +104,7 @@ def test_a_missing_package_is_told_before_the_run(
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert main([*CELL, "logger=wandb", f"output_dir={tmp_path / 'new'}"]) == 2
     assert "logger=wandb needs the package wandb" in capsys.readouterr().err
-    left = [path.name for path in (tmp_path / "new").rglob("*.json")]
-    assert all(name.startswith("unprepared-") for name in left), left  # for "ssm-tune status"; no run was begun
+    assert not [*(tmp_path / "new").rglob("record.json"), *(tmp_path / "new").rglob("adapter*")]
     assert main([*CELL, "logger=tensorboard"]) == 2
     assert "logger must be one of none, wandb" in capsys.readouterr().err
 
@@ -148,6 +149,7 @@ def test_offline_without_a_key_or_an_answer(monkeypatch: pytest.MonkeyPatch, tmp
     assert mode_here() == "offline"
 
 
+@pytest.mark.slow
 def test_a_real_offline_run_leaves_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

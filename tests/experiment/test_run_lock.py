@@ -40,6 +40,7 @@ def _race(folders: list[Path], log: Path, start: Any, seconds: float) -> None:
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("links", [True, False], ids=["with hard links", "without"])
 def test_many_processes_race_for_many_cells_and_each_runs_once(
     links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def ctrl_c_is_heard() -> object:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def hangups_are_heard() -> Iterator[None]:
+    """Under nohup the tests' process ignores a hangup, and so would what it tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -124,6 +133,7 @@ def test_an_error_behind_a_signal_that_was_noted_stays_what_it_is() -> None:
         broken()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["numpy", "numpy.exceptions", "numpy.linalg", "ssm_tune.experiment.run"])
 def test_a_worker_that_is_stopped_within_an_import_says_so(module: str, tmp_path: Path) -> None:
     """PyTorch swallows what ends NumPy's import, and the rest of the process would find a NumPy that is half there."""

@@ -210,6 +210,7 @@ def test_a_file_that_changed_on_the_disk(client: Client) -> None:
     assert ask(client, SAMSUM)[0] == [[COMMIT, {"train.csv": DIALOGUES, "test.csv": DIALOGUES[:1]}]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("question", "file"), [(SST2, "sst2/train-00001-of-00002.parquet"), (SAMSUM, "test.csv")])
 def test_a_connection_that_breaks_once(client: Client, server: Server, question: Question, file: str) -> None:
     """Newer clients go on where the bytes ended; with older ones the same command does."""
@@ -221,6 +222,7 @@ def test_a_connection_that_breaks_once(client: Client, server: Server, question:
     assert ask(client, question, blocked=True)[0] == [again]
 
 
+@pytest.mark.slow
 def test_a_connection_that_always_breaks(client: Client, server: Server) -> None:
     server.faults.cut = {"test.csv": -1}
     message = refused(client, SAMSUM)
@@ -272,6 +274,7 @@ def test_our_own_cache_cannot_be_written(client: Client, tmp_path: Path) -> None
     assert "will be downloaded again: cannot write" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 1}', b"\xff", b"[" * 100_000])
 def test_a_damaged_manifest_is_made_anew(client: Client, content: bytes) -> None:
     ask(client, SAMSUM)
@@ -284,6 +287,7 @@ def test_a_damaged_manifest_is_made_anew(client: Client, content: bytes) -> None
     assert manifest.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(client: Client) -> None:
     questions = json.dumps([SST2, SAMSUM, DART])
     processes = [client.start(ASK, questions) for _ in range(3)]
@@ -317,6 +321,7 @@ def test_what_another_program_downloaded_is_used_without_a_network(client: Clien
     assert "is damaged" in refused(away, SST2)
 
 
+@pytest.mark.slow
 def test_a_mirror_is_asked_itself(client: Client, server: Server) -> None:
     """What the hub said of a branch is no word of a mirror's."""
     assert ask(client, SST2)[0][0][0] == COMMIT
@@ -328,6 +333,7 @@ def test_a_mirror_is_asked_itself(client: Client, server: Server) -> None:
     assert ask(client, SST2, blocked=True)[0][0][0] == COMMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../out.csv", "a/../../out.csv", "/out.csv", "a\\..\\out.csv"])
 def test_file_names_that_lead_out_of_the_folder(client: Client, server: Server, name: str) -> None:
     server.repositories["dataset", "org/bad"] = Repository({name: b"a", "train..1.csv": b"id\n1\n"})

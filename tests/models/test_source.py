@@ -157,6 +157,7 @@ def loading(client: Client, blocked: bool = False) -> Iterator[Callable[[], Any]
         assert process.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_a_good_hub_and_a_bad_one(client: Client, server: Server, tmp_path: Path) -> None:
     """from_pretrained: refused with one line, each for its own reason, then loaded, then loaded without a network."""
     model = oracle()

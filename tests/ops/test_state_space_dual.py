@@ -41,9 +41,10 @@ def test_errors_are_at_most_twice_those_of_rounding(case: dict[str, Any], frozen
     """Outputs and gradients: the exact ones are the float64 recurrence's, the baseline the float32 recurrence's."""
     arguments = inputs(case, "cpu", seed)
     wanted = EVERY - {"A_log", "D", "dt_bias"} if frozen else EVERY
-    dy = torch.randn(arguments["x"].shape, dtype=torch.float64)
-    d_final = torch.randn(case["batch"], case["heads"], case["width"], case["states"], dtype=torch.float64)
-    dy = dy.to(case["dtype"])
+    draw = torch.Generator().manual_seed(seed)
+    dy = torch.randn(arguments["x"].shape, dtype=torch.float64, generator=draw).to(case["dtype"])
+    shape = case["batch"], case["heads"], case["width"], case["states"]
+    d_final = torch.randn(shape, dtype=torch.float64, generator=draw)
     ours = run(chunked, arguments, wanted, dy, d_final.float())
     plain = run(naive, arguments, wanted, dy, d_final.float(), torch.float32)
     exact = run(naive, arguments, wanted, dy, d_final.float(), torch.float64)

@@ -90,6 +90,7 @@ def changed(draw: st.DrawFn) -> Any:
         return record
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(changed())
 def test_what_is_read_can_be_shown(tmp_path_factory: pytest.TempPathFactory, record: Any) -> None:

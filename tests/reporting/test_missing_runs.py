@@ -22,6 +22,7 @@ def composed(composer: Composer, settings: list[str]) -> list[str]:
     return [json.dumps(dataclasses.asdict(composer.config(cell.overrides)), sort_keys=True) for cell in cells]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*table_names()} & {*names("sweep")}))
 def test_a_table_plans_what_the_sweep_of_its_name_runs(name: str) -> None:
     composer, planned = Composer(), []

@@ -209,6 +209,7 @@ def test_a_damaged_trial_is_a_warning_and_runs_again(tmp_path: Path) -> None:
     assert len(find_trials(tmp_path)[0]) == 1
 
 
+@pytest.mark.slow
 def test_a_search_runs_what_is_missing_and_never_scores_the_reported_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,6 +180,7 @@ def ssm_tune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
 
 
+@pytest.mark.slow
 def test_a_relaunch_runs_what_is_missing_and_a_killed_worker_fails_its_cell_alone(tmp_path: Path) -> None:
     many = ["-m", *CELL, *QUICK, "seed=1,2", "hydra/launcher=local", "hydra.launcher.n_jobs=2"]
     command = [sys.executable, "-m", "ssm_tune", *many]
@@ -255,6 +256,7 @@ def test_on_error_stop_starts_no_more(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "1 failed, 2 not run" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_processes_and_the_same_line_goes_on(tmp_path: Path) -> None:
     many = ["-m", *CELL, "frozen=false", "seed=1,2,3", "hydra/launcher=local", "hydra.launcher.n_jobs=2"]
     command = [sys.executable, "-m", "ssm_tune", *many]

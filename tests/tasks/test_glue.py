@@ -98,6 +98,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("glue")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", MEMBERS)
 @given(texts=st.lists(st.tuples(TEXT, TEXT, st.integers(0, 2)), min_size=1, max_size=6))
 def test_official_files_are_read_as_csv_reads_them(member: str, root: Path, texts: list[tuple[str, str, int]]) -> None:
@@ -429,6 +430,7 @@ def test_qnli_dev_has_the_published_classes(shared: Path, tmp_path: Path) -> Non
         task_of("qnli").load(local(tmp_path, "counts"), "standard")
 
 
+@pytest.mark.slow
 def test_prompts_in_tokens(shared: Path) -> None:
     tokenizer = Tokenizer(shared / "data" / "tokenizer" / "tokenizer.json")
     assert tokenizer.encode("###") == [4118]

@@ -25,6 +25,7 @@ TEXT2TEXT = load_task(
 SAMSUM = load_task({"_target_": "ssm_tune.tasks.samsum.SAMSum", "name": "samsum", "hub": "none", "revision": None})
 
 
+@pytest.mark.slow
 @given(WORDS, st.sampled_from(["NFC", "NFD"]), st.sampled_from(["NFC", "NFD"]))
 def test_a_copy_of_the_target_is_right_whatever_the_tokenizer_normalises(text: str, one: Any, other: Any) -> None:
     target, prediction = unicodedata.normalize(one, text), unicodedata.normalize(other, text)

@@ -68,6 +68,7 @@ def assert_same(whole: Trainer, other: Trainer) -> None:
         assert (one["tokens"], one["learning_rate"]) == (two["tokens"], two["learning_rate"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("capture", [False, True], ids=["plain", "captured"])
 def test_micro_batches_train_as_the_whole_batch(name: str, capture: bool) -> None:
@@ -161,6 +162,7 @@ def folder(output: Path) -> Path:
     return path.parent
 
 
+@pytest.mark.slow
 def test_torchrun_leaves_what_one_process_leaves(alone: Path, tmp_path: Path) -> None:
     """Stopped by a signal that only one of two processes gets, then gone on with."""
     stopped = run(tmp_path, *TORCHRUN, str(TESTS / "helpers" / "failing_process.py"), "signals")
@@ -183,6 +185,7 @@ def test_torchrun_leaves_what_one_process_leaves(alone: Path, tmp_path: Path) ->
     assert [record["backend"]["processes"] for record in records] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_all_with_its_line(tmp_path: Path) -> None:
     done = run(tmp_path, *TORCHRUN, str(TESTS / "helpers" / "failing_process.py"), "fails", more=("frozen=false",))
     assert ours(done) == ["ssm-tune: enough of this; do something else"]
@@ -191,6 +194,7 @@ def test_a_process_that_fails_ends_all_with_its_line(tmp_path: Path) -> None:
     assert "process 1: enough of this" in failed.read_text()
 
 
+@pytest.mark.slow
 def test_what_all_processes_find_wrong_is_said_once(tmp_path: Path) -> None:
     done = run(tmp_path, *TORCHRUN, "-m", "ssm_tune", more=("train.batch_size=5",))
     assert ours(done) == ["ssm-tune: train.batch_size=5 cannot be shared evenly by 2 processes: start a number of them "

@@ -87,6 +87,7 @@ def test_training_without_memory_says_what_would_fit(
     assert "resuming this run (step 2)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize("name", METHODS)
 def test_recomputed_activations_train_to_the_same_bits(name: str, blocks: int) -> None:

@@ -20,6 +20,7 @@ from ssm_tune.metrics.sql.sandbox import Limits, Pool
 LIMIT = 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_hostile_queries(music: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count, seed = int(os.environ.get("SSM_TUNE_FUZZ", "1000")), int(os.environ.get("SSM_TUNE_FUZZ_SEED", "0"))

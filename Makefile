@@ -10,7 +10,7 @@ export WNSEARCHDIR := $(abspath $(VENV)/wordnet/dict)
 endif
 CELL := method=state_offset task=samsum model=tiny data=sample
 # the tests' models are small: several processes of one thread each are faster than one with several
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadgroup
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
 # Folders of a checkpoint and of data, for grid-mamba-25m (docs/experiments.md)
 MODEL ?=
 DATA ?=

@@ -2,7 +2,8 @@
 # A SLURM of one node on loopback, for tests: scripts/slurm_cluster.sh start|stop FOLDER
 #
 # Needs root and Debian's packages: apt-get install slurm-wlm munge. All of it (configuration, state, logs, munge's key
-# and socket) lies in FOLDER; after "start", SLURM_CONF=FOLDER/slurm.conf makes sbatch, squeue and scancel use it.
+# and socket) lies in FOLDER, and its ports are free ones, so that several clusters do not meet; after "start",
+# SLURM_CONF=FOLDER/slurm.conf makes sbatch, squeue and scancel use it.
 # "stop" ends the daemons that "start" began and no others.
 set -euo pipefail
 action=$1
@@ -18,8 +19,14 @@ start() {
   chmod 700 "$folder/munge"
   head -c 1024 /dev/urandom >"$folder/munge/key"
   chmod 400 "$folder/munge/key"
-  cores=$(nproc)
   host=$(hostname -s)
+  read -r controller_port node_port < <(python3 -c '
+import socket
+with socket.socket() as one, socket.socket() as other:
+    one.bind(("127.0.0.1", 0))
+    other.bind(("127.0.0.1", 0))
+    print(one.getsockname()[1], other.getsockname()[1])')
+  # The node says it has two cores, whatever the machine has: two jobs of one core run at once, on hyperthreads too.
   # cred_expire: a job that is queued again waits for the old credentials to run out, two minutes by default.
   # "urgent" preempts the other partitions: in "graced" a job is told and has 20 s, and SLURM does not queue it again; in
   # "ungraced" it is told and ended, KillWait later killed, and SLURM queues it again.
@@ -28,8 +35,8 @@ ClusterName=loopback
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort=$controller_port
+SlurmdPort=$node_port
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge/socket,cred_expire=5
 CredType=cred/munge
@@ -56,7 +63,8 @@ ReturnToService=2
 KillWait=15
 MinJobAge=60
 PropagateResourceLimits=NONE
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores State=UNKNOWN
+SlurmdParameters=config_overrides
+NodeName=$host NodeAddr=127.0.0.1 Sockets=2 CoresPerSocket=1 ThreadsPerCore=1 State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=graced Nodes=$host MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=20
 PartitionName=ungraced Nodes=$host MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=0

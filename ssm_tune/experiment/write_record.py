@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import ssm_tune
 from ssm_tune.experiment.evaluate import write_predictions
 from ssm_tune.experiment.run_checkpointer import RunCheckpointer
 from ssm_tune.experiment.run_folder import (
@@ -25,7 +24,7 @@ from ssm_tune.experiment.state import EpochResult, RunState
 from ssm_tune.methods.base import Adapter
 from ssm_tune.models.load import name_of
 from ssm_tune.models.mamba import Mamba
-from ssm_tune.records.provenance import git_state, hardware, versions
+from ssm_tune.records.provenance import PACKAGE, git_state, hardware, versions
 from ssm_tune.records.record import RECORD_NAME, Record, read_record, write_record
 from ssm_tune.records.run_id import digest, request_hash
 from ssm_tune.records.schema import SCHEMA
@@ -188,7 +187,7 @@ def make_record(experiment: Experiment, state: RunState, trained: Trained) -> Re
         "origin": experiment.dataset.origin,
         "left_out": experiment.left_out,
         "versions": versions(),
-        "git": git_state(Path(ssm_tune.__file__).parent),
+        "git": git_state(PACKAGE),
         "hardware": hardware(),
         "notes": _notes(experiment, state, result),
         "started": state.started.isoformat(timespec="seconds"),

@@ -25,6 +25,8 @@ REQUIRED = (
     "safetensors",
     "rouge-score",
 )
+PACKAGE = Path(__file__).resolve().parents[1]
+"""the folder of this package's source"""
 OPTIONAL = ("mamba-ssm", "causal-conv1d", "triton")
 _CODE = ("--", ":/", ":(top,exclude)results")
 

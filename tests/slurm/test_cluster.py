@@ -21,8 +21,8 @@ import pytest
 
 from ssm_tune.records.record import find_records
 
-# one cluster at a time on this machine
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+# limits for a machine that hangs, not for one that is busy
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "slurm_cluster.sh"
 CELLS = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample", "seed=1,2,3,4,5,6", "frozen=false",
@@ -53,12 +53,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def ssm_tune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ssm_tune", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900)
     print(f"$ ssm-tune {' '.join(arguments)}\n{done.stdout}{done.stderr}[status {done.returncode}]\n", flush=True)
     return done
 
 
-def eventually(what: str, found: Callable[[], Any], seconds: float = 150) -> Any:
+def eventually(what: str, found: Callable[[], Any], seconds: float = 600) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := found():
@@ -145,7 +145,7 @@ def test_a_preempted_cell_comes_back_once_and_ends_as_an_undisturbed_one(
 
     Of two cells the later one's job has the raw id of the whole array. The undisturbed run is the preempting job.
     """
-    cells = [*CELLS[:4], "frozen=false", "train.max_steps=50", "decode.batch_size=64", "checkpoint.steps=5"]
+    cells = [*CELLS[:4], "frozen=false", "train.max_steps=100", "decode.batch_size=64", "checkpoint.steps=5"]
     calm, swept = tmp_path / "calm", tmp_path / "swept"
     calm.mkdir()
     swept.mkdir()
@@ -158,7 +158,7 @@ def test_a_preempted_cell_comes_back_once_and_ends_as_an_undisturbed_one(
             undisturbed = shlex.join([sys.executable, "-m", "ssm_tune", *cells, "seed=1"])
             urgent = ["sbatch", "--partition=urgent", "--exclusive", "--output=log", f"--wrap={undisturbed}"]
             subprocess.run(urgent, cwd=calm, check=True)
-            out, err = sweep.communicate(timeout=200)
+            out, err = sweep.communicate(timeout=900)
         finally:
             sweep.kill()
     print(out, err, *(path.read_text() for path in swept.glob("results/multirun/*/*_log.err")), sep="\n")

@@ -55,6 +55,13 @@ def test_the_counts_of_both_families_are_right() -> None:
         assert [f"{count:,}" for count in found] == counts, name
 
 
+def test_every_method_has_its_source_and_defaults_named() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[\w`, ]+`)[^|]* \| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE)
+    named = {name for cell, *_ in rows for name in re.findall(r"\w+", cell)}
+    assert named == set(names("method"))
+
+
 def test_every_file_and_target_that_is_named_exists() -> None:
     for path in re.findall(r"`?((?:conf|scripts|ssm_tune|tests)/[\w./]+)", README):
         if "/x." not in path:

@@ -26,11 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         save_transformers(*merge_and_unload(tuned.adapter), tuned.tokenizer, target)
         print(f"merged checkpoint: {target} (transformers' layout; here: model=local model.path={target})")
     elif options.peft:
-        from ssm_tune.methods.base import read_adapter
-        from ssm_tune.methods.peft_format import write_peft_adapter
-
-        write_peft_adapter(*read_adapter(source), target)
-        print(f'adapter for peft: {target} (import ssm_tune.peft; PeftModel.from_pretrained(model, "{target}"))')
+        loading = _write_for_peft(source, target)
+        print(f"adapter for peft: {target} ({loading})")
     else:
         from ssm_tune.methods.adapter_files import DESCRIPTION, WEIGHTS
         from ssm_tune.methods.base import read_adapter
@@ -43,12 +40,28 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _write_for_peft(source: Path, target: Path) -> str:
+    """Write the adapter in peft's format; how it is loaded, in code."""
+    from ssm_tune.api import load_tuned
+    from ssm_tune.methods.base import read_adapter
+    from ssm_tune.methods.peft_format import write_peft_adapter
+    from ssm_tune.methods.peft_lora import write_peft_lora
+
+    description, tensors = read_adapter(source)
+    loading = f'PeftModel.from_pretrained(model, "{target}")'
+    if all(".injection.updates." in name for name in tensors):
+        write_peft_lora(load_tuned(source, "cpu").adapter, description["model"], target)
+        return loading
+    write_peft_adapter(description, tensors, target)
+    return f"import ssm_tune.peft; {loading}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssm-tune export",
         description="Take the adapter out of a run's folder: as a folder with adapter.safetensors and adapter.json, "
-        "which ssm_tune.load_adapter reads; with --peft, as a folder that Hugging Face peft loads where ssm_tune.peft "
-        "is imported (docs/peft.md); or, with --merge, as a whole checkpoint in transformers' layout (config.json, "
+        "which ssm_tune.load_adapter reads; with --peft, as a folder that Hugging Face peft loads, for the state-based "
+        "methods where ssm_tune.peft is imported (docs/peft.md); or, with --merge, as a whole checkpoint in transformers' layout (config.json, "
         "model.safetensors, tokenizer.json), which transformers and model=local read without ssm-tune's methods. lora, "
         "bitfit, full and additional_scan merge; the other methods act on states or virtual tokens, and are refused.",
         epilog="example: ssm-tune export results/runs/samsum/sample-tiny-lora-... --merge --to my-model",

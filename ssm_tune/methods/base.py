@@ -86,6 +86,10 @@ class Method(ABC):
     def num_trainable_params(self, config: ModelConfig) -> int:
         """Number of trained scalars in closed form; ``attach`` checks it."""
 
+    def num_fixed_values(self, config: ModelConfig) -> int:
+        """Number of scalars in what the adapter keeps beside its parameters (``Adapter.fixed``), in closed form."""
+        return 0
+
     def require(self, option: str, kind: type, valid: Callable[[Any], bool], wanted: str) -> None:
         """Raise UserError unless the option has its type and range, which Hydra does not check."""
         value = getattr(self, option)
@@ -101,13 +105,19 @@ class Method(ABC):
 
 
 class Adapter:
-    """A method attached to a model: the parameters that it trains, by their names in the model."""
+    """A method attached to a model.
+
+    parameters: what it trains, by the names in the model. fixed: what it keeps beside them and a saved adapter needs,
+    by their names: the persistent buffers that it has put into the slots.
+    """
 
     def __init__(self, method: Method, model: Mamba) -> None:
         self.method, self.model = method, model
         self.parameters: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
         }
+        state = model.state_dict(keep_vars=True)  # without the buffers that are not persistent
+        self.fixed: dict[str, Tensor] = {name: x for name, x in state.items() if not isinstance(x, nn.Parameter)}
 
     @property
     def trainable(self) -> int:
@@ -117,32 +127,38 @@ class Adapter:
     def matches(self, name: str, patterns: tuple[str, ...]) -> bool:
         return any(fnmatch(name, pattern) for pattern in patterns)
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and fixed tensors, which are what a saved adapter holds (not copies)."""
+        return {**self.parameters, **self.fixed}
+
     def tensors(self) -> dict[str, Tensor]:
-        """A detached copy of the trained tensors, on the CPU."""
+        """A detached copy of the state, on the CPU."""
         # clone even where they lie on the CPU already: a later training step must not change the copy
-        return {name: value.detach().cpu().clone() for name, value in self.parameters.items()}
+        return {name: value.detach().cpu().clone() for name, value in self.state.items()}
 
     @torch.no_grad()
     def load_tensors(self, tensors: dict[str, Tensor], source: str = "the adapter") -> None:
-        """Copy saved tensors into the parameters. source: what error messages call the tensors.
+        """Copy saved tensors into the state. source: what error messages call the tensors.
 
         Raises UserError where names, shapes or dtypes do not fit this method and model.
         """
-        missing = sorted(self.parameters.keys() - tensors.keys())
-        unknown = sorted(tensors.keys() - self.parameters.keys())
+        state = self.state
+        missing = sorted(state.keys() - tensors.keys())
+        unknown = sorted(tensors.keys() - state.keys())
         if missing or unknown:
             what = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}, which {self.method.name} has not"
             raise UserError(f"{source} does not fit the model: it {what}")
-        for name, parameter in self.parameters.items():
+        for name, own in state.items():
             given = tensors[name]
-            if given.shape != parameter.shape:
+            if given.shape != own.shape:
                 raise UserError(
                     f"{source} does not fit the model: {name} has shape {tuple(given.shape)}, "
-                    f"expected {tuple(parameter.shape)}"
+                    f"expected {tuple(own.shape)}"
                 )
             if not given.is_floating_point():
                 raise UserError(f"{source} does not fit the model: {name} holds {given.dtype}, not floating point")
-            parameter.copy_(given)
+            own.copy_(given)
 
     def save(self, folder: Path | str, about: dict[str, Any] | None = None) -> None:
         """Write ``adapter.safetensors`` and ``adapter.json``: method, options, and ``about``, as of the model.
@@ -175,9 +191,9 @@ def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype |
     method.apply(model, generator)
     model.train(model.training)
     adapter = Adapter(method, model)
-    for name, parameter in adapter.parameters.items():
+    for name, tensor in adapter.state.items():
         target = param_dtype(name, dtype or model.dtype)
-        parameter.data = parameter.data.to(device=model.device, dtype=target)
+        tensor.data = tensor.data.to(device=model.device, dtype=target)
     expected = method.num_trainable_params(model.config)
     if adapter.trainable != expected:
         raise RuntimeError(f"{method.name} trains {adapter.trainable} parameters where {expected} are expected")
@@ -221,11 +237,13 @@ def put_adapter(model: Mamba, section: dict[str, Any], tensors: dict[str, Tensor
     """
     method = load_method(section)
     method.check_family(type(model.config))
-    size, expected = sum(tensor.numel() for tensor in tensors.values()), method.num_trainable_params(model.config)
-    if size != expected:  # before anything of that size is made
+    size, fixed = sum(tensor.numel() for tensor in tensors.values()), method.num_fixed_values(model.config)
+    expected = method.num_trainable_params(model.config)
+    if size != expected + fixed:  # before anything of that size is made
+        beside = f", and keeps {fixed:,} beside them" if fixed else ""
         raise UserError(
             f"{folder} does not fit the model: it holds {size:,} numbers, and {method.name} with its options trains "
-            f"{expected:,} of this model"
+            f"{expected:,} of this model{beside}"
         )
     narrow = torch.bfloat16
     dtypes = {tensor.dtype for name, tensor in tensors.items() if param_dtype(name, narrow) == narrow}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.low_rank import ProjectionUpdate
 from ssm_tune.models.config import ModelConfig
 from ssm_tune.utils.errors import UserError
 
@@ -31,20 +32,11 @@ def merge_and_unload(adapter: Adapter) -> tuple[ModelConfig, dict[str, Tensor]]:
     for index, mixer in enumerate(model.mixers):
         within = f"backbone.layers.{index}.mixer."
         for projection, update in mixer.injection.updates.items():
-            _add(weights[f"{within}{projection}.weight"], update)
+            assert isinstance(update, ProjectionUpdate)
+            update.merge(weights[f"{within}{projection}.weight"])
         if mixer.injection.extra_states is not None:
             own = {name.removeprefix(within): weights[name] for name in weights if name.startswith(within)}
             mixer.merge_states(own)
             weights.update({within + name: value for name, value in own.items()})
             states = model.config.d_state + mixer.injection.extra_states.count
     return dataclasses.replace(model.config, d_state=states), weights
-
-
-def _add(weight: Tensor, update: torch.nn.Module) -> None:
-    """Add scale * B A of every part to the rows of the projection that it covers; the product in float64."""
-    parts = update.parts
-    assert isinstance(parts, torch.nn.ModuleDict)
-    for part in parts.values():
-        A, B = part.A.cpu().double(), part.B.cpu().double()
-        rows = slice(part.start, part.end)
-        weight[rows] = (weight[rows].double() + part.scale * (B @ A)).to(weight.dtype)  # type: ignore[operator]

@@ -30,7 +30,7 @@ TENSORS = {
     "injection.extra_states.A_log": "additional_scan_A_log",
 }
 _OURS = {theirs: ours for ours, theirs in TENSORS.items()}
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _METHODS = ("state_offset", "state_offset_y", "initial_state", "additional_scan")
 
 
@@ -55,7 +55,7 @@ def write_peft_adapter(description: dict[str, Any], tensors: dict[str, Tensor], 
         block, dot, slot = name.partition(".mixer.")
         if slot not in TENSORS:
             raise UserError(f"ssm_tune.peft has no place for {name}: it has no additional_scan on Mamba-2")
-        named[f"{_PREFIX}{block}{dot}{TENSORS[slot]}"] = tensor.contiguous()
+        named[f"{PREFIX}{block}{dot}{TENSORS[slot]}"] = tensor.contiguous()
     atomic_write(folder / WEIGHTS, [safetensors.torch.save(named, metadata={"format": "pt"})])
     atomic_write(folder / CONFIG, [encode_json(config, indent=2), b"\n"])
 
@@ -77,7 +77,7 @@ def read_peft_adapter(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tens
     scale = _scale(config, folder)
     tensors = {}
     for key, tensor in loaded.items():
-        block, dot, slot = key.removeprefix(_PREFIX).partition(".mixer.")
+        block, dot, slot = key.removeprefix(PREFIX).partition(".mixer.")
         if slot not in _OURS:
             raise UserError(f"{folder / WEIGHTS} holds {key}, which is no part of {name}")
         scaled = slot in ("state_offset_h", "state_offset_V", "state_offset_y") and scale != 1
@@ -89,8 +89,8 @@ def _config(method: dict[str, Any]) -> dict[str, Any]:
     name = method.get("name")
     if name not in _METHODS:
         raise UserError(
-            f"{name} is no method of ssm_tune.peft, which has {', '.join(_METHODS)}; --merge writes plain weights "
-            "where a method can be merged"
+            f"{name} is no method of ssm_tune.peft, which has {', '.join(_METHODS)} (and lora is peft's own); --merge "
+            "writes plain weights where a method can be merged"
         )
     if name in ("state_offset", "state_offset_y"):
         offset = "y" if name == "state_offset_y" else "h"

@@ -87,8 +87,8 @@ class AdapterSlots(nn.Module):
         dropped, so they only set the convolution's and the scan's initial state.
     extra_states: further states. Beside them nothing may update the projection that makes B and C: both
         make its output.
-    updates: for a projection's name (in_proj, out_proj, ...) a module that takes the projection's input
-        and output, and gives the output with what it adds, and the input for its other reader (ops/fused_linear.py).
+    updates: for a projection's name (in_proj, out_proj, ...) a module that takes the projection's input, its output and
+        its weight, and gives the updated output, and the input for its other reader (ops/fused_linear.py).
     """
 
     def __init__(self) -> None:

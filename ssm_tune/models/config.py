@@ -106,7 +106,11 @@ class MambaConfig(ModelConfig):
 
     family, title, marker, has_state_decays = "mamba", "a Mamba-1", "mixer.x_proj.weight", True
     runs_on_mamba_ssm = True
-    map_names = ("in_proj", "x_proj", "x_proj.dt", "x_proj.B", "x_proj.C", "dt_proj", "out_proj")
+    map_names = (
+        *("in_proj", "in_proj.x", "in_proj.z"),
+        *("x_proj", "x_proj.dt", "x_proj.B", "x_proj.C"),
+        *("dt_proj", "out_proj"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,10 +120,13 @@ class MambaConfig(ModelConfig):
 
     @property
     def linear_maps(self) -> dict[str, LinearMap]:
-        """x_proj holds three maps in one matrix; the official code splits it, so each part has a name of its own."""
+        """in_proj holds two maps in one matrix and x_proj three; the official code splits them, so each part has a
+        name of its own."""
         D, N, rank = self.d_inner, self.d_state, self.dt_rank
         return {
             "in_proj": LinearMap("in_proj", self.d_model, 0, 2 * D),
+            "in_proj.x": LinearMap("in_proj", self.d_model, 0, D),
+            "in_proj.z": LinearMap("in_proj", self.d_model, D, 2 * D),
             "x_proj": LinearMap("x_proj", D, 0, rank + 2 * N),
             "x_proj.dt": LinearMap("x_proj", D, 0, rank),
             "x_proj.B": LinearMap("x_proj", D, rank, rank + N),

@@ -121,7 +121,7 @@ class Mixer(nn.Module, Generic[SizesT]):
         """A projection's output with what a method adds, and its input for its other reader."""
         if name not in self.injection.updates:
             return out, input
-        updated, same = self.injection.updates[name](input, out)
+        updated, same = self.injection.updates[name](input, out, getattr(self, name).weight)
         return updated, same
 
     def _with_extra(self, state: Tensor | None) -> Tensor | None:

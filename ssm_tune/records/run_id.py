@@ -19,8 +19,9 @@ EXECUTION = {
     "decode": ("batch_size",),
 }
 """Settings that say how a run is computed, and move its numbers by rounding at most: no part of its identity."""
-
-
+_NULLS = ("rank", "scale", "a_init")
+"""Options of methods that are asked for even where they are null. An option that is younger than these is not, so that
+a request from before it stays the same."""
 NAMING = ("model=", "task=", "method=", "method.", "seed=")
 """What a run is called by, as overrides begin."""
 ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
@@ -49,6 +50,7 @@ def request_of(config: Config) -> dict[str, Any]:
     for section, settings in EXECUTION.items():
         for setting in settings:
             asked[section].pop(setting, None)
+    asked["method"] = {key: value for key, value in config.method.items() if value is not None or key in _NULLS}
     narrow = config.tuned["adapter_dtype"] if config.train.adapter_dtype == "auto" else config.train.adapter_dtype
     if config.train.cuda_graphs == "off" and narrow in ("bfloat16", "float16"):  # AdamW rounds otherwise
         asked["train"]["cuda_graphs"] = "off"

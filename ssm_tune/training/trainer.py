@@ -222,8 +222,8 @@ class Trainer:
         return {"position": dataclasses.asdict(self.position), **dataclasses.asdict(self.result)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The trained parameters and the optimizer's moments (not copies)."""
-        found: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.adapter.parameters.items()}
+        """The adapter's state and the optimizer's moments (not copies)."""
+        found: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.adapter.state.items()}
         for name, parameter in self.adapter.parameters.items():
             for key, value in self.step.optimizer.state.get(parameter, {}).items():
                 found[f"optimizer/{name}/{key}"] = value

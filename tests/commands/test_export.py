@@ -23,6 +23,9 @@ MERGES = [
     *((family, name, {}) for family in FAMILIES for name in MERGEABLE),
     ("mamba", "lora", {"targets": ["in_proj", "x_proj", "out_proj"], "alpha": 16}),
     ("mamba2", "lora", {"targets": ["in_proj.z", "in_proj.dt", "out_proj"], "alpha": 16}),
+    ("mamba", "lora", {"targets": ["all"], "use_dora": True}),
+    ("mamba", "lora", {"targets": ["in_proj.x", "x_proj.B"], "use_dora": True, "init": "pissa"}),
+    ("mamba2", "lora", {"targets": ["all"], "init": "pissa"}),
 ]
 IDS = torch.randint(0, 900, (2, 17), generator=torch.Generator().manual_seed(1))
 

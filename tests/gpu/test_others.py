@@ -216,21 +216,23 @@ def test_cross_entropy(dtype: torch.dtype, width: int) -> None:
     assert ((gradient.double() - exact).abs().amax(1) <= shares + rounding).all()
 
 
-METHODS = {
-    "state_offset": {},
-    "initial_state": {},
-    "lora": {"dropout": 0.0, "targets": ["in_proj", "x_proj.B", "dt_proj"]},
-    "additional_scan": {"a_init": "s4d"},
-    "bitfit": {},
-    "full": {},
-    "prefix": {},
-}
+METHODS: list[tuple[str, dict[str, Any]]] = [
+    ("state_offset", {}),
+    ("initial_state", {}),
+    ("lora", {"dropout": 0.0, "targets": ["in_proj", "x_proj.B", "dt_proj"]}),
+    ("lora", {"dropout": 0.0, "targets": ["in_proj.x", "x_proj", "dt_proj", "out_proj"], "use_dora": True}),
+    ("lora", {"dropout": 0.0, "targets": ["in_proj", "x_proj.B"], "init": "pissa"}),
+    ("additional_scan", {"a_init": "s4d"}),
+    ("bitfit", {}),
+    ("full", {}),
+    ("prefix", {}),
+]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_gradients_of_a_model_are_the_same_on_both_backends(name: str) -> None:
+@pytest.mark.parametrize(("name", "options"), METHODS)
+def test_the_gradients_of_a_model_are_the_same_on_both_backends(name: str, options: dict[str, Any]) -> None:
     model = init_weights(Mamba(MambaConfig(64, 3, 96)), 0)
-    adapter = attach(model, load_method(method_section(name, METHODS[name])))
+    adapter = attach(model, load_method(method_section(name, options)))
     generator = torch.Generator().manual_seed(0)
     for parameter in adapter.parameters.values():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)

@@ -27,7 +27,11 @@ def method_of(name: str, options: dict[str, Any] | None = None) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, {}) for name in METHODS), ("lora", {"targets": ["in_proj.z", "in_proj.B", "out_proj"]})],
+    [
+        *((name, {}) for name in METHODS),
+        ("lora", {"targets": ["in_proj.z", "in_proj.B", "out_proj"]}),
+        ("lora", {"targets": ["in_proj.z", "in_proj.B", "out_proj"], "use_dora": True}),
+    ],
 )
 def test_loss_and_gradients_have_the_same_bits_whatever_is_recomputed(name: str, options: dict[str, Any]) -> None:
     model = small_model(n_layer=4, family="mamba2")

@@ -123,6 +123,8 @@ def test_the_footprint_is_what_autograd_keeps(name: str) -> None:
         ("prefix", {}),
         ("additional_scan", {"a_init": "s4d"}),
         ("lora", {"targets": ["in_proj", "x_proj", "dt_proj", "out_proj"]}),
+        ("lora", {"targets": ["in_proj.z", "x_proj.dt", "x_proj.B", "dt_proj", "out_proj"], "use_dora": True}),
+        ("lora", {"targets": ["in_proj", "x_proj.B"], "init": "pissa", "rank": 2}),
     ],
 )
 def test_loss_and_gradients_have_the_same_bits_whatever_is_recomputed(name: str, options: dict[str, object]) -> None:

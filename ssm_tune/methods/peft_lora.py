@@ -1,7 +1,7 @@
 """Low-rank updates as an adapter of Hugging Face peft's own LoRA, for transformers' model of the same checkpoint.
 
-peft knows whole projections only. The parts of one become a single update, whose rank is the sum of theirs and whose B is
-zero on other rows; the fixed start of PiSSA becomes further rank. So an adapter may grow, and computes the same.
+peft knows whole projections only. The parts of one become a single update, whose rank is the sum of theirs and whose B
+is zero on other rows; the fixed start of PiSSA becomes further rank. So an adapter may grow, and computes the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write, encode_json
 
 _REFUSED = {
-    "dt_proj": "transformers' Mamba reads that projection's weight past the layer, so that peft's update would do nothing",
+    "dt_proj": "transformers' Mamba reads its weight past the layer, so that peft's update would do nothing",
     "out_proj": "peft refuses that projection in Mamba models",
 }
 

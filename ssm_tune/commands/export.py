@@ -63,8 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "which ssm_tune.load_adapter reads; with --peft, as a folder that Hugging Face peft loads, for the state-based "
         "methods where ssm_tune.peft is imported (docs/peft.md); or, with --merge, as a whole checkpoint in "
         "transformers' layout (config.json, model.safetensors, tokenizer.json), which transformers and model=local "
-        "read without ssm-tune's methods. lora, bitfit, full and additional_scan merge; the other methods act on states "
-        "or virtual tokens, and are refused.",
+        "read without ssm-tune's methods. Methods that act on states or virtual tokens do not merge, and are refused.",
         epilog="example: ssm-tune export results/runs/samsum/sample-tiny-lora-... --merge --to my-model",
     )
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="a run's folder, or the adapter/ folder in it")

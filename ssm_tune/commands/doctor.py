@@ -19,6 +19,7 @@ from typing import Any, Literal
 from ssm_tune.config.groups import benchmarks, conf_dir, names
 from ssm_tune.utils.errors import UserError, first_line, nearest
 from ssm_tune.utils.files import cache_dir, require_writable
+from ssm_tune.utils.text import printable
 
 HUB_SECONDS, COMMAND_SECONDS = 2.0, 2.0
 LITTLE_DISK, TOO_LITTLE_DISK = 20e9, 1e9
@@ -274,9 +275,9 @@ CHECKS = (_python, _torch, _nvrtc, _folders, _packages, _data, _wordnet, _slurm)
 def _print(findings: list[Finding]) -> None:
     width = max(len(one.what) for one in findings)
     for one in findings:
-        print(f"{one.what:<{width}}  {one.state:<7}  {one.found}")
+        print(f"{one.what:<{width}}  {one.state:<7}  {printable(one.found)}")
         if one.mend:
-            print(f"{'':<{width}}  {'':<7}  -> {one.mend}")
+            print(f"{'':<{width}}  {'':<7}  -> {printable(one.mend)}")
     problems = sum(one.state == "problem" for one in findings)
     print(f"{problems} problem{'s' * (problems != 1)}: a run would fail" if problems else "a run can start here")
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.text import printable
 
 if TYPE_CHECKING:
     from ssm_tune.planning.estimate import Planned
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps({"assumed": ASSUMED, "cells": [one.plain() for one in planned]}, indent=1))
     else:
-        print("\n".join(_details(planned[0]) if len(planned) == 1 else _table(planned)), flush=True)
+        lines = _details(planned[0]) if len(planned) == 1 else _table(planned)
+        print("\n".join(map(printable, lines)), flush=True)
     bad = [one for one in planned if one.status in ("does not fit", "failed")]
     if bad:
         more = f" ({len(bad)} of {len(planned)} runs)" if len(planned) > 1 else ""

@@ -12,6 +12,7 @@ from ssm_tune.records.record import read_record, references_sha256, rows_path
 from ssm_tune.records.schema import Record
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_jsonl, user_path
+from ssm_tune.utils.text import printable
 
 if TYPE_CHECKING:
     from ssm_tune.tasks.base import Dataset, Example, Task
@@ -248,14 +249,14 @@ def _differs(row: dict[str, Any], statistics: dict[str, float]) -> bool:
 
 def _print(record: Record, comparisons: list[Comparison], changed: dict[str, list[str]]) -> None:
     cell = record["cell"]
-    print(f"{cell['task']} on {cell['data']}, {cell['model']}, {cell['method']}, seed {cell['seed']}")
+    print(printable(f"{cell['task']} on {cell['data']}, {cell['model']}, {cell['method']}, seed {cell['seed']}"))
     print(f"{'':<8}{'metric':<22}{'stored':>12}{'recomputed':>12}{'difference':>12}")
     for one in comparisons:
         numbers = [_number(one.stored), _number(one.recomputed), _difference(one)]
-        print(f"{one.predictions:<8}{one.metric:<22}" + "".join(f"{number:>12}" for number in numbers))
+        print(f"{one.predictions:<8}{printable(one.metric):<22}" + "".join(f"{number:>12}" for number in numbers))
     for name, ids in changed.items():
         if ids:
-            print(f"{name}: the stored statistics of {len(ids)} examples differ, the first is {ids[0]!r}")
+            print(f"{name}: the stored statistics of {len(ids)} examples differ, the first is {printable(ids[0])!r}")
     print("equal" if all(one.equal for one in comparisons) and not any(changed.values()) else "different")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.hostile_texts import HOSTILE
 from helpers.make_records import make_record
 
 from ssm_tune.commands import compare
@@ -106,3 +107,15 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=said):
             compare.main([*map(str, arguments), "--results", str(tmp_path)])
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_names_in_records_are_printed_as_they_are(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = {f"cell__{name}": text for name in ("task", "data", "model")}
+    pair = [store(tmp_path, name, f"{name}{text}", SCORES, **named) for name in ("first", "second")]
+    assert compare.main([*map(str, pair), "--metric", "rougeL", "--resamples", "100"]) == 0
+    printed = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in printed)
+    assert len(printed.splitlines()) == 6

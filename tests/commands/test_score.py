@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.hostile_texts import HOSTILE
 from helpers.make_records import make_record
 from rouge_score import rouge_scorer
 
@@ -233,3 +234,12 @@ def test_where_local_data_lie_now(run: Path, tmp_path: Path) -> None:
     assert command.main([str(run)]) == 0
     with pytest.raises(UserError, match=r"--data-path: this run had no local data, but data=sample"):
         command.main([str(run), "--data-path", str(tmp_path)])
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_names_in_a_record_are_printed_as_they_are(text: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_record(run, cell__data=text, cell__model=text, cell__method=text)
+    command.main([str(run)])
+    printed = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in printed)
+    assert len(printed.splitlines()) == 27  # a line for each number, and none more

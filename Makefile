@@ -8,16 +8,19 @@ TORCH_INDEX ?=
 ifneq ($(wildcard $(VENV)/wordnet/dict),)
 export WNSEARCHDIR := $(abspath $(VENV)/wordnet/dict)
 endif
-CELL := method=state_offset task=samsum model=tiny data=sample
+DEMO_RUN := method=state_offset task=samsum model=tiny data=sample
 # the tests' models are small: several processes of one thread each are faster than one with several
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
 # Folders of a checkpoint and of data, for grid-mamba-25m (docs/experiments.md)
 MODEL ?=
 DATA ?=
+# Which releases of the packages: those of constraints.txt, or (make test-newest) the newest that pyproject.toml takes
+RELEASES ?= -c constraints.txt
+PRE ?=
 # apart from the results that are kept: its tables would be theirs
 DEMO := results/demo
 
-.PHONY: help demo sweep-tiny grid-mamba-25m wordnet test test-slow test-all check tables check-tables report clean
+.PHONY: help demo sweep-tiny grid-mamba-25m wordnet test test-slow test-all test-newest check tables check-tables report clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -27,16 +30,16 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "ssm-tune needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --no-deps -c constraints.txt torch --index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --no-deps $(RELEASES) torch --index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(RELEASES) -e .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(RELEASES) -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/installed  ## install, tune the embedded model on generated dialogues, show table and picture
-	$(BIN)/ssm-tune $(CELL) output_dir=$(DEMO)
+	$(BIN)/ssm-tune $(DEMO_RUN) output_dir=$(DEMO)
 	$(BIN)/ssm-tune table --results $(DEMO) --figure $(DEMO)/scores.png
 
 sweep-tiny: $(VENV)/installed  ## ten tasks x all methods x three seeds on the embedded model, in parallel processes
@@ -59,6 +62,10 @@ test-slow: $(VENV)/installed-dev  ## the other tests: slow ones, and those that 
 	$(PYTEST) -m "slow or gpu or slurm"
 
 test-all: test test-slow  ## every test
+
+test-newest:  ## the everyday tests with the newest release of each package (PRE=--pre: release candidates too)
+	rm -f .venv-newest/installed .venv-newest/installed-dev
+	$(MAKE) test VENV=.venv-newest RELEASES="--upgrade --upgrade-strategy eager $(PRE)"
 
 check: $(VENV)/installed-dev  ## lint and types
 	$(BIN)/ruff check .

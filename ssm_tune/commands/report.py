@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if table.empty:
         raise UserError(
             f"no finished run under {options.results / 'runs'} belongs to the table {options.name}: "
-            f"ssm-tune table {options.name} names the commands that make its cells"
+            f"ssm-tune table {options.name} names the commands that make its runs"
         )
     folders = {id(record): path.parent for path, record in chosen}
     print(atomic_write(options.output, [page(table, folders, options.examples).encode("utf-8")]))

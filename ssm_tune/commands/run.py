@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     settings = [argument for argument in arguments if argument not in MANY]
     with rank_zero_reports():
         if world_size() > 1 and len(settings) < len(arguments):
-            raise UserError("torchrun's processes train one run together: start it without -m, a command a cell")
+            raise UserError("torchrun's processes train one run together: start it without -m, a command a run")
     if len(settings) < len(arguments) and not any(argument.startswith("-") for argument in settings):
         return run_many(settings)
     for argument in arguments:

@@ -186,7 +186,7 @@ def _matches(record: Record, wanted: dict[str, str]) -> bool:
 
 def _nothing(results: Path, found: list[Record], wanted: dict[str, str]) -> str:
     if not found:
-        return f"no finished run under {results / 'runs'}: run a cell first, or name its folder with --results"
+        return f"no finished run under {results / 'runs'}: start a run first, or name its folder with --results"
     asked = " ".join(f"--{name} {value}" for name, value in wanted.items())
     there = sorted({" ".join(record["cell"][name] for name in FILTERS) for record in found})  # type: ignore[literal-required]
     return f"no finished run matches {asked}; there are (task data model): {', '.join(there)}"

@@ -46,7 +46,7 @@ def learning_rate_of(config: Config, model: str) -> tuple[float, str]:
     rate = of_cell(config.tuned["learning_rate"], model, config.task["name"], config.method)
     if rate is not None:
         return rate, str(config.tuned["source"])
-    return config.method["learning_rate"], "the method's default: no tuned rate for this cell"
+    return config.method["learning_rate"], "the method's default: no tuned rate for this run"
 
 
 def batch_size_of(config: Config, model: str) -> int:

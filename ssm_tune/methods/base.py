@@ -36,7 +36,7 @@ class Method(ABC):
     """A method with its options.
 
     name: as on the command line.
-    learning_rate: taken where conf/tuned holds none for the cell.
+    learning_rate: taken where conf/tuned holds none for the run.
     published: whether options and learning rates follow the official configs, or are ours.
     """
 

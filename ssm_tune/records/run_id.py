@@ -92,5 +92,5 @@ def labels_of(runs: Sequence[Sequence[str]]) -> list[str]:
         others = alike[tuple(items)]
         shared = frozenset.intersection(*(frozenset(runs[number]) for number in others)) if len(others) > 1 else run
         label = label_of([item for item in run if item in items or item not in shared])
-        labels.append(label or label_of([item for item in run if item.startswith(NAMING)]) or "the cell")
+        labels.append(label or label_of([item for item in run if item.startswith(NAMING)]) or "the run")
     return labels

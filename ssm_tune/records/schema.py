@@ -168,7 +168,7 @@ def validate(record: Any) -> Record:
     if type(record["schema"]) is not int:
         raise ValueError(f"schema is {record['schema']!r}, expected {SCHEMA}")
     if record["schema"] < SCHEMA:
-        raise ValueError(f"schema {record['schema']} is older than this version reads ({SCHEMA}): run the cell again")
+        raise ValueError(f"schema {record['schema']} is older than this version reads ({SCHEMA}): run it again")
     if record["schema"] > SCHEMA:
         raise ValueError(f"schema {record['schema']} is newer than this version reads ({SCHEMA}): upgrade ssm-tune")
     check_fields(record, Record, "")

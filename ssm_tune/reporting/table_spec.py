@@ -89,7 +89,7 @@ class MethodRow:
 class TableSpec:
     """A table's plan. protocol: paper, standard, or auto, which is paper for published data alone.
 
-    sweep: the sweep file that fills the table, where its cells need more than the columns say.
+    sweep: the sweep file that fills the table, where its runs need more than the columns say.
     compare: the label of the row that every other is compared with, example by example, in a table of its own.
     """
 

@@ -39,7 +39,7 @@ class Block:
 
 @dataclass
 class Sweep:
-    """cells: in the order in which they run; hydra: settings of the launcher; files: names of sweep files."""
+    """runs: in the order in which they run; hydra: settings of the launcher; files: names of sweep files."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     hydra: list[str] = field(default_factory=list)

@@ -17,10 +17,12 @@ from importlib import import_module
 from typing import Any
 
 from ssm_tune.commands import SUBCOMMANDS
+from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.groups import names
 from ssm_tune.training.distributed import is_rank_zero
 from ssm_tune.utils.errors import PeerFailed, Stopped, UserError, first_line, nearest
 from ssm_tune.utils.instantiate import TRUST_OPTION, take_trusted, trusting
+from ssm_tune.utils.phases import CLOCK
 from ssm_tune.utils.text import printable
 
 HELP = """\
@@ -76,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal's encoding may lack what names and texts hold
             stream.reconfigure(errors="backslashreplace")
-    with trusting(classes):
+    with trusting(classes), CLOCK.one_run():
+        CLOCK.go_on("import")
         return _flushed(_dispatch(arguments))
 
 
@@ -124,8 +127,6 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    from ssm_tune.config.schema import CHOICES  # which imports Hydra
-
     groups = {group: ", ".join(names(group)) for group in ("method", "task", "model", "data", "sweep", "search")}
     lines = "\n".join(f"      {name:<9} {what}" for name, what in SUBCOMMANDS.items())
     text = HELP.replace("{subcommands}", lines).replace("{launcher}", "|".join(names("hydra/launcher")))

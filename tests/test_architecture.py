@@ -140,6 +140,15 @@ def test_these_need_no_torch(module: str) -> None:
     assert not loaded(f"import {module}") & {"torch", "matplotlib"}
 
 
+SLOW_TO_IMPORT = {"torch", "hydra", "omegaconf", "numpy", "sklearn", "matplotlib", "datasets", "rich"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["status"]])
+def test_these_answer_without_a_large_import(arguments: list[str], tmp_path: Path) -> None:
+    code = f"import os; os.chdir({str(tmp_path)!r}); from ssm_tune.cli import main; main({arguments!r})"
+    assert not loaded(code) & SLOW_TO_IMPORT
+
+
 def test_optional_packages_are_never_needed() -> None:
     """Every module imports with the optional packages blocked."""
     names = [

@@ -10,8 +10,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from ssm_tune.commands import SUBCOMMANDS
+from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.groups import names
-from ssm_tune.config.schema import CHOICES, Config
+from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError
 
 GROUPS = ("method", "task", "model", "data")

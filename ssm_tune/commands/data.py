@@ -13,11 +13,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import benchmarks, conf_dir, names
 from ssm_tune.config.overrides import on_command_line
 from ssm_tune.config.protocol import resolved_protocol
-from ssm_tune.config.schema import CHOICES, Config
+from ssm_tune.config.schema import Config
 from ssm_tune.data.tokenization import TokenizedExample, tokenize_training, too_long
 from ssm_tune.hub.download import used_files
 from ssm_tune.models.tokenizer import Tokenizer, load_tokenizer

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.config.schema import CHOICES
+from ssm_tune.config.choices import CHOICES
 from ssm_tune.utils.errors import UserError
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from ssm_tune.utils.errors import UserError, nearest
 from ssm_tune.utils.yaml_files import read_yaml
@@ -32,7 +32,7 @@ def names(group: str) -> list[str]:
 
 def benchmarks() -> list[str]:
     """The tasks that have published data and a part in the sample world: all but those for data of one's own."""
-    return [name for name in names("task") if "data" not in OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")]
+    return [name for name in names("task") if "data" not in read_yaml(conf_dir() / "task" / f"{name}.yaml")]
 
 
 def read_plan(path: Path, where: str | None = None) -> Any:
@@ -65,13 +65,19 @@ def method_section(name: str, options: dict[str, Any] | None = None, family: str
     """
     if name not in names("method"):
         raise UserError(f"there is no method {name!r}: {nearest(name, names('method'))}")
-    loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / "method" / f"{name}.yaml"))
-    assert isinstance(loaded, dict)
-    section = of_family({str(key): value for key, value in loaded.items()}, family)
+    section = of_family(copy.deepcopy(_method_yaml(conf_dir() / "method" / f"{name}.yaml")), family)
     for option in options or {}:
         if option not in section:
             raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
     return section | (options or {})
+
+
+@cache
+def _method_yaml(path: Path) -> dict[str, Any]:
+    """The file's content, read once: a sweep asks for it a hundred times."""
+    loaded = read_yaml(path)
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items()}
 
 
 def of_family(section: dict[str, Any], family: str, given: Collection[str] = ()) -> dict[str, Any]:

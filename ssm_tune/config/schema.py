@@ -14,23 +14,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.decoding import DecodeConfig
 from ssm_tune.config.groups import family_of, names, of_family
 from ssm_tune.utils.errors import UserError, nearest
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "data.source": ("hub", "local", "sample"),
-    "data.check": ("counts", "off", "own"),
-    "train.adapter_dtype": ("auto", "bfloat16", "float32"),
-    "train.cuda_graphs": ("auto", "off"),
-    "train.recompute": ("auto", "on", "off"),
-    "protocol": ("auto", "paper", "standard"),
-    "device": ("auto", "cpu", "cuda"),
-    "backend": ("auto", "cuda", "mamba_ssm", "reference"),
-    "logger": ("none", "wandb"),
-    "sweep.on_error": ("continue", "stop"),
-}
-"""The values of each setting that takes one of a few words; help, completion and checks read them here."""
 
 
 def _require(valid: bool, name: str, value: object, wanted: str) -> None:

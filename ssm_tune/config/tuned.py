@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssm_tune.config.groups import changed_options
-from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
 from ssm_tune.utils.yaml_files import read_yaml
+
+if TYPE_CHECKING:
+    from ssm_tune.config.schema import Config
 
 HEAD = """\
 # Written by "ssm-tune search": for each run the learning rate whose trial scored best on the selection split, of those

@@ -16,6 +16,7 @@ from ssm_tune.records.record import references_sha256
 from ssm_tune.tasks.base import Example
 from ssm_tune.utils.errors import Diverged, UserError
 from ssm_tune.utils.files import write_jsonl
+from ssm_tune.utils.phases import CLOCK
 from ssm_tune.utils.progress import Display
 
 
@@ -25,11 +26,12 @@ def score_base_model(checkpointer: RunCheckpointer, ui: Display) -> None:
     Does nothing where an earlier session has done it.
     """
     group, state = checkpointer.group, checkpointer.state
-    if group.is_rank_zero:
-        written = (checkpointer.folder / BASE_PREDICTIONS_NAME).exists()
-        if state.base_model is None or not written:
-            _score_base_model(checkpointer, ui)
-    state.base_model = group.broadcast(state.base_model, checkpointer.poll)
+    with CLOCK.phase("evaluate"):
+        if group.is_rank_zero:
+            written = (checkpointer.folder / BASE_PREDICTIONS_NAME).exists()
+            if state.base_model is None or not written:
+                _score_base_model(checkpointer, ui)
+        state.base_model = group.broadcast(state.base_model, checkpointer.poll)
     checkpointer.maybe_save()
 
 
@@ -40,7 +42,8 @@ def _score_base_model(checkpointer: RunCheckpointer, ui: Display) -> None:
 
     def new_predictions() -> list[str]:
         try:
-            return _predict(checkpointer, experiment.dataset.splits[split], ui, label, "frozen")
+            with CLOCK.phase("frozen"):
+                return _predict(checkpointer, experiment.dataset.splits[split], ui, label)
         except Diverged as error:
             raise UserError(f"the base model {experiment.model_name} cannot be used: {error}") from error
 
@@ -65,7 +68,7 @@ def predict_split(checkpointer: RunCheckpointer, split: str, ui: Display, label:
     found: tuple[list[str], int] | Diverged
     try:
         share = examples[group.rank :: group.size]
-        outputs = _predict(checkpointer, share, ui, label, "evaluate") if share else []
+        outputs = _predict(checkpointer, share, ui, label) if share else []
         found = outputs, state.predicting[label].tokens if share else 0
     except Diverged as error:
         found = error
@@ -83,25 +86,24 @@ def predict_split(checkpointer: RunCheckpointer, split: str, ui: Display, label:
     return predictions
 
 
-def _predict(checkpointer: RunCheckpointer, examples: list[Example], ui: Display, label: str, phase: str) -> list[str]:
+def _predict(checkpointer: RunCheckpointer, examples: list[Example], ui: Display, label: str) -> list[str]:
     """The model's output for every example, in the task's mode; those that a checkpoint has are not made again."""
     experiment, task = checkpointer.experiment, checkpointer.experiment.task
     done = checkpointer.state.predicting.setdefault(label, Predictions())
     answers = answer_tokens(task, examples, experiment.tokenizer) if task.mode == "classify" else None
-    with checkpointer.timed(phase):
-        return predict(
-            experiment.model,
-            examples,
-            experiment.tokenizer,
-            task.mode,
-            experiment.decode,
-            ui,
-            label,
-            task.clean_up,
-            answers,
-            done,
-            checkpointer,
-        )
+    return predict(
+        experiment.model,
+        examples,
+        experiment.tokenizer,
+        task.mode,
+        experiment.decode,
+        ui,
+        label,
+        task.clean_up,
+        answers,
+        done,
+        checkpointer,
+    )
 
 
 def _scored(checkpointer: RunCheckpointer, outputs: list[str], split: str) -> ScoredPredictions:

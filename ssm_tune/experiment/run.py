@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,9 @@ from ssm_tune.training.distributed import ProcessGroup, process_group
 from ssm_tune.training.recompute_plan import RecomputePlan
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged, Stopped, UserError
+from ssm_tune.utils.phases import CLOCK
 from ssm_tune.utils.progress import Display, Silent, progress
+from ssm_tune.utils.without_compiler import leave_out_compiler
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,19 @@ def run(config: Config, data: LoadedData | None = None, request: Request | None 
     Raises UserError for whatever the user can fix; nothing that looks complete is left then. Raises Stopped where a
     signal asked for it, with the state saved.
     """
+    leave_out_compiler()
     # states that decay to nothing become denormal numbers, with which a CPU is slower than with zeros
     torch.set_flush_denormal(True)
     try:
         if config.train.deterministic and config.device != "cpu":
             fix_cublas_workspace()
-        with process_group(config.device) as group:
+        with CLOCK.one_run(), CLOCK.phase("model"), process_group(config.device) as group:
             return _run_in_group(config, data, request, group)
     finally:
         torch.set_flush_denormal(False)  # a setting of the processor, which others use as well
 
 
 def _run_in_group(config: Config, data: LoadedData | None, request: Request | None, group: ProcessGroup) -> RunResult:
-    started = time.perf_counter()
     reset_peak_memory()
     if config.logger == "wandb":
         require_wandb()  # before the model: a missing package is quickly reported
@@ -85,7 +86,7 @@ def _run_in_group(config: Config, data: LoadedData | None, request: Request | No
     folder = experiment.folder
     lock = run_lock(folder, request) if group.is_rank_zero else nullcontext()
     with lock, group.propagate_failures(), note_signals() as stop_request:
-        checkpointer = RunCheckpointer(experiment, folder, stop_request, started, group)
+        checkpointer = RunCheckpointer(experiment, folder, stop_request, group)
         if group.is_rank_zero:
             check_folder(folder)
         record = group.broadcast(finished_record(experiment) if group.is_rank_zero else None)
@@ -100,8 +101,6 @@ def _run_in_group(config: Config, data: LoadedData | None, request: Request | No
         if checkpoint is not None:
             checkpointer.resume(checkpoint)
             ui.say(f"resuming this run ({checkpointer.progress()})")
-        seconds = checkpointer.state.seconds
-        seconds["load"] = (seconds["load"] or 0.0) + time.perf_counter() - started
         result = _logged_run(checkpointer, ui)
         if stop_request.signal is not None:  # too late for this run, but others may follow
             raise Stopped(f"stopped; this run is done, record: {result.path}", stop_request.signal)
@@ -136,7 +135,8 @@ def _train_and_report(checkpointer: RunCheckpointer, ui: Display, logger: Metric
     experiment, state, group = checkpointer.experiment, checkpointer.state, checkpointer.group
     # before anything slow: a text that cannot be tokenized ends the run
     examples = experiment.dataset.splits[experiment.roles.train]
-    sequences = tokenized_training_set(examples, experiment.task, experiment.tokenizer)
+    with CLOCK.phase("data"):
+        sequences = tokenized_training_set(examples, experiment.task, experiment.tokenizer)
     plan: RecomputePlan | None = None
     try:
         plan = plan_memory(experiment, sequences, group)
@@ -154,19 +154,21 @@ def _train_and_report(checkpointer: RunCheckpointer, ui: Display, logger: Metric
         trainer = _make_trainer(experiment, adapter, sequences, group)
         checkpointer.attach_trainer(trainer)
         if not state.trained:
-            _fit(checkpointer, trainer, ui, logger)
-        state.seconds["train"] = trainer.result.seconds
+            with CLOCK.phase("train"):
+                _fit(checkpointer, trainer, ui, logger)
         state.add_train_losses(trainer.result.steps)
 
         if experiment.reported_split:
-            for epoch in state.kept_epochs():  # the best is the last: the adapter stays as it was then
-                _report(checkpointer, adapter, epoch, experiment.reported_split, ui)
+            with CLOCK.phase("evaluate"):
+                for epoch in state.kept_epochs():  # the best is the last: the adapter stays as it was then
+                    _report(checkpointer, adapter, epoch, experiment.reported_split, ui)
     except torch.OutOfMemoryError as error:
         first_line = str(error).strip().splitlines()[0]
         raise UserError(out_of_memory(checkpointer, plan, first_line)) from error
 
     trained = Trained(adapter, trainer.result, base_parameters, computation(checkpointer, plan))
-    record = group.broadcast(finish(checkpointer, trained, ui.say) if group.is_rank_zero else None)
+    with CLOCK.phase("write"):
+        record = group.broadcast(finish(checkpointer, trained, ui.say) if group.is_rank_zero else None)
     assert record is not None
     return RunResult(record_path(experiment), record, is_new=True)
 
@@ -195,7 +197,8 @@ def _fit(checkpointer: RunCheckpointer, trainer: Trainer, ui: Display, logger: M
         done = bool(state.epochs) and state.epochs[-1]["step"] == step  # by an earlier session
         if done or (not trainer.finished and epoch % experiment.config.train.evaluate_every):
             return
-        _evaluate_epoch(checkpointer, trainer, epoch, step, ui)
+        with CLOCK.phase("evaluate"):
+            _evaluate_epoch(checkpointer, trainer, epoch, step, ui)
         logger.log_epoch(state.epochs[-1])
         state.trained = trainer.finished
         checkpointer.maybe_save()

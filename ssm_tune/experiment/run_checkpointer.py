@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ssm_tune.experiment.setup import Experiment
@@ -15,6 +13,7 @@ from ssm_tune.training.checkpoint import Checkpoint, Checkpoints
 from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Stopped
+from ssm_tune.utils.phases import CLOCK
 
 SHARE = 20
 """Checkpoints at intervals and after epochs take at most one part in so many of the time."""
@@ -24,8 +23,7 @@ class RunCheckpointer:
     """Holds a run's ``state`` and, once it is attached, its trainer, and saves both.
 
     Evaluations call ``poll`` and ``on_batch_end``, training ``on_step_end``, and the run ``maybe_save`` where a part of
-    it is done. started: when this process began with the run, by time.perf_counter. group: the processes that have the
-    same state, of which rank 0 alone saves it.
+    it is done. group: the processes that have the same state, of which rank 0 alone saves it.
     """
 
     def __init__(
@@ -33,7 +31,6 @@ class RunCheckpointer:
         experiment: Experiment,
         folder: Path,
         stop_request: StopRequest,
-        started: float,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.experiment, self.folder, self.stop_request, self.group = experiment, folder, stop_request, group
@@ -42,8 +39,8 @@ class RunCheckpointer:
         self.state = RunState()
         self.trainer: Trainer | None = None
         self._pending: Checkpoint | None = None  # resumed from by the trainer, once it is attached
-        self._started = started
-        self._phase: tuple[str, float] | None = None
+        self._earlier: dict[str, float | None] = {}  # seconds of the sessions before this one
+        self._earlier_total = 0.0
         self._units = 0  # steps and batches since the last checkpoint
         self._saved = time.monotonic()
         self._cost = 0.0  # seconds that the last checkpoint took
@@ -52,7 +49,7 @@ class RunCheckpointer:
         """Continue from a checkpoint; the trainer does when it is attached."""
         self.state = unpack(checkpoint)
         self.state.sessions += 1
-        self._started -= self.state.elapsed
+        self._earlier, self._earlier_total = self.state.seconds, self.state.elapsed
         self._pending = checkpoint
 
     def attach_trainer(self, trainer: Trainer) -> None:
@@ -97,18 +94,15 @@ class RunCheckpointer:
 
     def save(self) -> None:
         """Write a checkpoint. Raises UserError where it cannot be written."""
-        self._add_phase_time()
         if not self.group.is_rank_zero:
             return
         before = time.monotonic()
-        self.state.elapsed = self.elapsed()
-        self.state.peak_memory = self.peak_memory()
-        self.checkpoints.save(self._checkpoint())
+        with CLOCK.phase("write"):
+            self.note_costs()
+            self.checkpoints.save(self._checkpoint())
         self._saved = time.monotonic()
         self._cost = self._saved - before
         self._units = 0
-        if self._phase is not None:  # the time of the checkpoint is not the phase's
-            self._phase = (self._phase[0], time.perf_counter())
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = pack(self.state)
@@ -121,32 +115,13 @@ class RunCheckpointer:
             checkpoint.tensors = self._pending.tensors | checkpoint.tensors
         return checkpoint
 
-    def elapsed(self) -> float:
-        """Seconds that the run has taken so far, in all its sessions."""
-        return time.perf_counter() - self._started
-
-    def peak_memory(self) -> int | None:
-        """As ``provenance.peak_memory_bytes``, over all sessions."""
-        here = peak_memory_bytes(self.experiment.model.device)
-        known = [one for one in (here, self.state.peak_memory) if one is not None]
-        return max(known, default=None)
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Add the time inside the block to the state's seconds of a phase."""
-        self._phase = (phase, time.perf_counter())
-        try:
-            yield
-        finally:
-            self._add_phase_time()
-            self._phase = None
-
-    def _add_phase_time(self) -> None:
-        if self._phase is not None:
-            name, since = self._phase
-            now = time.perf_counter()
-            self.state.seconds[name] = (self.state.seconds[name] or 0.0) + now - since
-            self._phase = (name, now)
+    def note_costs(self) -> None:
+        """Write into the state what the run has taken so far, in all its sessions: seconds, and memory at its peak."""
+        state, here = self.state, CLOCK.read()
+        state.seconds = self._earlier | {name: (self._earlier.get(name) or 0.0) + one for name, one in here.items()}
+        state.elapsed = self._earlier_total + sum(here.values())
+        peaks = (peak_memory_bytes(self.experiment.model.device), state.peak_memory)
+        state.peak_memory = max((one for one in peaks if one is not None), default=None)
 
     def progress(self) -> str:
         """How far the run is, in words."""

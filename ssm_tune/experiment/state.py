@@ -54,7 +54,8 @@ class RunState:
 
     base_model: the base model's scores. best, last: by the selection split's primary metric, and by time. predicting:
     evaluations in progress, by their labels. trained: whether training is over. diverged: why the run did, if it did.
-    generated: tokens. sessions: processes that the run took so far. elapsed: seconds until the last checkpoint.
+    seconds: by phase, and elapsed: of all of them, until the last checkpoint. generated: tokens. sessions: processes
+    that the run took so far.
     """
 
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -65,9 +66,7 @@ class RunState:
     predicting: dict[str, Predictions] = field(default_factory=dict)
     trained: bool = False
     diverged: str | None = None
-    seconds: dict[str, float | None] = field(
-        default_factory=lambda: {"load": 0.0, "frozen": None, "train": None, "evaluate": 0.0}
-    )
+    seconds: dict[str, float | None] = field(default_factory=dict)
     generated: int = 0
     sessions: int = 1
     elapsed: float = 0.0

@@ -33,7 +33,10 @@ from ssm_tune.training.recompute_plan import RecomputePlan
 from ssm_tune.training.trainer import TrainResult
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import write_jsonl
+from ssm_tune.utils.phases import PHASES
 
+LOADING = ("start", "import", "data", "model")
+"""The phases that a record's ``seconds.load`` sums up."""
 NOT_IN_TRIALS = ("schema", "metrics", "headline")
 
 
@@ -73,7 +76,7 @@ def finish(checkpointer: RunCheckpointer, trained: Trained, warn: Callable[[str]
     write_jsonl(folder / STEPS_NAME, trained.result.steps)
     if experiment.reported_split:
         _write_reported(checkpointer, trained.adapter)
-    state.elapsed, state.peak_memory = checkpointer.elapsed(), checkpointer.peak_memory()
+    checkpointer.note_costs()
     record = make_record(experiment, state, trained)
     done: Record | Trial = record
     if experiment.reported_split:
@@ -179,7 +182,7 @@ def make_record(experiment: Experiment, state: RunState, trained: Trained) -> Re
         "learning_rate": {"value": experiment.train.learning_rate, "source": experiment.learning_rate_source},
         "steps": len(result.steps),
         "tokens": {"train": result.tokens, "generated": state.generated},
-        "seconds": {**state.seconds, "total": state.elapsed},
+        "seconds": _seconds(state),
         "peak_memory_bytes": state.peak_memory,
         "sessions": state.sessions,
         "backend": {**experiment.backend, **trained.computation},
@@ -194,6 +197,12 @@ def make_record(experiment: Experiment, state: RunState, trained: Trained) -> Re
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return record
+
+
+def _seconds(state: RunState) -> dict[str, float | None]:
+    phases = {name: state.seconds.get(name) for name in PHASES}
+    phases["train"], phases["evaluate"] = phases["train"] or 0.0, phases["evaluate"] or 0.0
+    return phases | {"load": sum(phases[name] or 0.0 for name in LOADING), "total": state.elapsed}
 
 
 def trial_of(record: Record, experiment: Experiment, state: RunState) -> Trial:

@@ -58,7 +58,9 @@ class MambaMixer(Mixer[MambaConfig]):
         self.conv1d = nn.Conv1d(D, D, K, groups=D, padding=K - 1, bias=True)  # holds the weights, is never called
         self.x_proj = Projection(D, rank + 2 * N, bias=False)
         self.dt_proj = Projection(rank, D, bias=True)
-        self.A_log = nn.Parameter(torch.arange(1, N + 1, dtype=torch.float32).log().repeat(D, 1))
+        # not on the meta device, where PyTorch would import its compiler for a logarithm
+        start = torch.arange(1, N + 1, dtype=torch.float32, device="cpu").log()
+        self.A_log = nn.Parameter(torch.empty(D, N).copy_(start))
         self.D = nn.Parameter(torch.ones(D))
         self.out_proj = Projection(D, config.d_model, bias=False)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ssm_tune.models.checkpoint import WEIGHTS, read_tensors
 from ssm_tune.models.checkpoint_config import original_layout, read_config, transformers_layout
@@ -157,8 +159,20 @@ def _canonical(model: Mamba) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in own if not name.startswith("prompt.")}
 
 
+_DRAWING = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+"""What PyTorch's layers initialize their parameters with, in place."""
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Leaves out the drawing of initial values, which a tensor without memory cannot hold: PyTorch would import its
+    compiler for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return None if func in _DRAWING else func(*args, **(kwargs or {}))
+
+
 def _skeleton(config: ModelConfig) -> Mamba:
-    with torch.device("meta"):  # names and shapes without memory or initial values
+    with torch.device("meta"), _NoInitialValues():  # names and shapes alone
         return Mamba(config)
 
 

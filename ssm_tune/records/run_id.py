@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssm_tune.config.groups import model_label
 from ssm_tune.config.protocol import published_data, resolved_protocol
-from ssm_tune.config.schema import Config
 from ssm_tune.config.tuned import batch_size_of, learning_rate_of
+
+if TYPE_CHECKING:
+    from ssm_tune.config.schema import Config
 
 EXECUTION = {
     "train": ("cuda_graphs", "micro_batch", "deterministic", "recompute", "memory"),

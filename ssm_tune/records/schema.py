@@ -90,14 +90,28 @@ class Tokens(TypedDict):
     generated: int
 
 
-class Seconds(TypedDict):
-    """Wall time by phase; null where a phase did not run (a frozen score taken from the cache)."""
+Seconds = TypedDict(
+    "Seconds",  # no class: "import" is no name of Python's
+    {
+        "start": NotRequired[float | None],
+        "import": NotRequired[float | None],
+        "data": NotRequired[float | None],
+        "model": NotRequired[float | None],
+        "kernels": NotRequired[float | None],
+        "capture": NotRequired[float | None],
+        "write": NotRequired[float | None],
+        "load": float | None,
+        "frozen": float | None,
+        "train": float | None,
+        "evaluate": float | None,
+        "total": float,
+    },
+)
+"""Wall time by phase (utils/phases.py); null where a phase did not run (a frozen score taken from the cache).
 
-    load: float | None
-    frozen: float | None
-    train: float | None
-    evaluate: float | None
-    total: float
+The phases add up to the total, which begins with the process, or in a sweep's later runs where the run before ended;
+older records lack some phases, and their total begins after the imports. load: start, import, data and model.
+"""
 
 
 class Backend(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssm_tune.metrics.names import heading
+from ssm_tune.utils.phases import PHASES
 
 
 def summary(record: Any) -> str:
@@ -21,9 +22,15 @@ def summary(record: Any) -> str:
         lines.append(_row(f"  last epoch ({metrics['last']['epoch']})", metrics["last"]["report"], names))
     lines.append(
         f"trained {parameters['trainable']:,} of {parameters['total']:,} parameters ({parameters['share']:.3%}); "
-        f"{record['seconds']['total']:.0f} s in all, {record['seconds']['train']:.0f} s of them training"
+        f"{record['seconds']['total']:.1f} s: {times(record['seconds'])}"
     )
     return "\n".join(lines)
+
+
+def times(seconds: dict[str, float | None]) -> str:
+    """Where a record's time went: its phases that took a tenth of a second at least, in their order."""
+    spent = {name: seconds.get(name) or 0.0 for name in PHASES}
+    return ", ".join(f"{name} {one:.1f}" for name, one in spent.items() if one >= 0.05)
 
 
 def _row(label: str, values: dict[str, float], names: list[str]) -> str:

@@ -137,7 +137,7 @@ def load_table_spec(name: str) -> TableSpec:
 
 def parse_table_spec(name: str, plan: Any) -> TableSpec:
     """A TableSpec from the plain contents of a yaml. Raises ValueError for what is invalid."""
-    from ssm_tune.config.schema import CHOICES
+    from ssm_tune.config.choices import CHOICES
 
     plan = _section(plan, KEYS, "the table")
     protocol = plan.get("protocol", "auto")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssm_tune.config.groups import model_label
 from ssm_tune.config.protocol import published_data, resolved_protocol
-from ssm_tune.config.schema import Config
 from ssm_tune.config.tuned import batch_size_of, learning_rate_of
 from ssm_tune.records.run_id import EXECUTION
 from ssm_tune.records.schema import Record
 from ssm_tune.tasks.base import data_name, load_task
+
+if TYPE_CHECKING:
+    from ssm_tune.config.schema import Config
 
 FILLED_IN = {"revision", "tokenizer_revision", "dtype", "name"}
 """Settings of a model that a run fills in where nothing was asked for."""

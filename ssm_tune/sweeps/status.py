@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ssm_tune.config.compose import compose
-from ssm_tune.config.schema import Config
 from ssm_tune.experiment.lock_file import LockFile, is_held, newest_lock_file, read_lock_file
 from ssm_tune.experiment.run_lock import LOCKS_NAME, Request, write_crash, write_early_failure
 from ssm_tune.records.record import RECORD_NAME, find_records, why_diverged
 from ssm_tune.records.run_id import label_of, request_hash
 from ssm_tune.records.trial import TRIAL_NAME, find_trials
 from ssm_tune.sweeps.older_records import ran_as_asked
+
+if TYPE_CHECKING:
+    from ssm_tune.config.schema import Config
 
 STATUSES = ("done", "diverged", "running", "stale", "stopped", "failed", "missing")
 
@@ -107,6 +108,8 @@ def state_of(attempt: LockFile, spent: float) -> State:
 
 def note_crash(overrides: Sequence[str], error: str) -> None:
     """Write down that a run's process has died, for the next sweep to pass it over. error: how, in words."""
+    from ssm_tune.config.compose import compose  # Hydra
+
     config = compose(overrides)
     key = request_hash(config)
     attempt = Results(config.output_dir, config.trial).attempts.get(key)

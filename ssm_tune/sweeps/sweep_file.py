@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.groups import conf_dir, names, read_plan
 from ssm_tune.config.overrides import MOST_VALUES, at_home, on_command_line, values_of
-from ssm_tune.config.schema import CHOICES
 from ssm_tune.utils.errors import UserError, nearest
 
 FILTERED = ("task", "method")

@@ -33,6 +33,7 @@ from ssm_tune.sweeps.status import early_failure_path
 from ssm_tune.training.distributed import is_rank_zero, rank_zero_reports
 from ssm_tune.utils.errors import Stopped, UserError, first_line
 from ssm_tune.utils.files import atomic_write, encode_json
+from ssm_tune.utils.phases import CLOCK
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
     request, early_failure = Request(request_hash(config), label_of(overrides)), early_failure_path(config)
     try:
         with raise_stopped():
-            with rank_zero_reports():
+            with rank_zero_reports(), CLOCK.phase("data"):
                 data = load_data(config)
             # an exception raised by a signal's handler within torch's import is lost there, or aborts the process
             with note_signals() as stop_request:
@@ -107,7 +108,7 @@ def run_settings(overrides: Sequence[str]) -> Outcome:
     from ssm_tune.config.compose import compose
 
     try:
-        with raise_stopped():
+        with CLOCK.one_run(), raise_stopped():
             return run_config(compose(overrides), overrides)
     except Locked as error:
         return Outcome("held", str(error))
@@ -154,6 +155,7 @@ def serve(answers: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    CLOCK.go_on("import")
     path, *overrides = sys.argv[1:] if argv is None else argv
     if path == "--serve":
         serve(int(overrides[0]))

@@ -11,6 +11,7 @@ from ssm_tune.data.collator import Batch
 from ssm_tune.ops.cuda.graph import Capture, Work
 from ssm_tune.training.train_step import TrainStep
 from ssm_tune.utils.errors import UserError, first_line, origin
+from ssm_tune.utils.phases import CLOCK
 
 log = logging.getLogger(__name__)
 Shape = tuple[int, int, int]
@@ -87,7 +88,8 @@ class GraphedTrainStep:
         inputs = Batch(torch.empty_like(batch.packed, device=self.step.model.device), batch.shape)
         self.step.zero_gradients()  # an eager step's gradients lie outside the graphs' memory
         try:
-            self.captured[batch.shape] = inputs, self.capture(lambda: work(inputs))
+            with CLOCK.phase("capture"):
+                self.captured[batch.shape] = inputs, self.capture(lambda: work(inputs))
         except (RuntimeError, UserError) as error:
             self.captured.clear()  # these are captured again
             self.capture.release()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_bytes
@@ -21,6 +20,8 @@ def read_yaml(path: Path, where: str | None = None) -> Any:
 
     Raises UserError where it is missing, not UTF-8, not yaml, or expands to more than MOST_NODES.
     """
+    from omegaconf import OmegaConf  # which takes a tenth of a second: --help reads no yaml
+
     where = where or str(path)
     content = read_bytes(path)
     try:

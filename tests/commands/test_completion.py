@@ -14,8 +14,9 @@ import pytest
 
 from ssm_tune.cli import main
 from ssm_tune.commands import SUBCOMMANDS
+from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.groups import names
-from ssm_tune.config.schema import CHOICES, Config
+from ssm_tune.config.schema import Config
 from ssm_tune.ops.backend import BACKENDS
 
 DRIVER = """

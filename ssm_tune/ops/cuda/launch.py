@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.cuda.compiler import INSTEAD, Kernel, KernelError, cached_cubin
+from ssm_tune.utils.phases import CLOCK
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def launch(
 def _function(kernel: Kernel, index: int, shared: int) -> int:
     found = _loaded.get((kernel, index))
     if found is None or found[1] < shared:
-        with _lock:
+        with _lock, CLOCK.phase("kernels"):
             found = _load(kernel, index, shared)
             _loaded[kernel, index] = found
     return found[0]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.scan_cases import pairs_of
-from helpers.ssd_cases import CASE, chunked, inputs, naive, run, worst_ratio
+from helpers.ssd_cases import CASE, EVERY, chunked, inputs, naive, run, worst_ratio
 from torch import Tensor
 
 from ssm_tune.ops import backend
@@ -17,7 +17,6 @@ from ssm_tune.ops.state_space_dual import state_space_dual, state_space_dual_upd
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic.*")]
 
-EVERY = {"x", "dt", "A_log", "B", "C", "D", "dt_bias", "initial_state", "state_offset", "output_offset"}
 BLOCK = CASE | {"dtype": torch.bfloat16, "width": 64, "states": 128}
 SETTINGS: dict[str, tuple[Any, ...]] = {
     "length": (1, 15, 64, 65, 200, 1024, 8192),

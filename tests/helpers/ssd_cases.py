@@ -16,6 +16,9 @@ CASE: dict[str, Any] = {
     "step": "usual", "limit": (0.0, float("inf")), "offsets": True, "start": "shared", "lengths": False, "views": True,
 }  # fmt: skip
 
+EVERY = {"x", "dt", "A_log", "B", "C", "D", "dt_bias", "initial_state", "state_offset", "output_offset"}
+"""The arguments that may require gradients."""
+
 
 def inputs(case: dict[str, Any], device: str, seed: int = 0) -> dict[str, Any]:
     """The arguments of ``state_space_dual``, drawn in float64 and rounded to the case's dtype (weights: to float32)."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.ssd_cases import CASE, chunked, inputs, naive, run, worst_ratio
+from helpers.ssd_cases import CASE, EVERY, chunked, inputs, naive, run, worst_ratio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -14,7 +14,6 @@ from torch import Tensor
 from ssm_tune.ops.state_space_dual import state_space_dual, state_space_dual_update
 from ssm_tune.ops.state_space_dual.cpu import CHUNK
 
-EVERY = {"x", "dt", "A_log", "B", "C", "D", "dt_bias", "initial_state", "state_offset", "output_offset"}
 LENGTHS = st.one_of(st.integers(1, 8), st.integers(CHUNK - 2, CHUNK + 2), st.integers(2 * CHUNK - 2, 4 * CHUNK + 3))
 CASES = st.fixed_dictionaries(
     {

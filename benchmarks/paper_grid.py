@@ -21,7 +21,8 @@ from benchmarks.official import beam_search_ms, train_steps
 from benchmarks.run import exit_status
 from benchmarks.table import Row, Table
 from ssm_tune.config.groups import benchmarks, conf_dir, method_section, names
-from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE, of_cell
+from ssm_tune.config.tuned import OFFICIAL_BATCH_SIZE
+from ssm_tune.config.variants import of_cell
 from ssm_tune.data.collator import length_bucket
 from ssm_tune.generation.batches import MOST_PROMPTS, MOST_TOKENS, PROMPTS_TOGETHER, examples_together
 from ssm_tune.generation.settings import DecodeSettings

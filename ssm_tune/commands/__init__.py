@@ -3,7 +3,7 @@
 SUBCOMMANDS = {
     "plan": "steps, tokens, hours and memory of a run or a sweep, before anything runs",
     "data": "fetch the published data once, for work offline; show examples as the model sees them",
-    "search": "try learning rates on the selection split, with a declared budget, and write the best into conf/tuned",
+    "search": "try learning rates and options on the selection split, on one budget; write the best into conf/tuned",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "status": "which runs of a sweep are done, running, failed or missing; hours, and an estimate of the rest",
     "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.config.tuned import spelled
+from ssm_tune.config.variants import spelled
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import RECORD_NAME, find_records, read_record
 from ssm_tune.records.schema import Record

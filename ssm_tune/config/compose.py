@@ -17,6 +17,7 @@ from ssm_tune.config.groups import conf_dir, family_of, method_section
 from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.overrides import at_home
 from ssm_tune.config.schema import Config, checked, register
+from ssm_tune.config.variants import with_tuned_options
 from ssm_tune.utils.errors import UserError
 
 RATE = "train.learning_rate"
@@ -78,7 +79,8 @@ class Composer:
         assert isinstance(parsed, dict)
         frame = copy.deepcopy(self._frames[frame_key])
         asked = {str(name): value for name, value in parsed.items()}
-        changes["method"] = method_section(own["method"], asked, family_of(frame.model))
+        method = method_section(own["method"], asked, family_of(frame.model))
+        changes["method"] = with_tuned_options(method, frame.tuned, frame.model, frame.task, asked)
         if RATE in own:
             changes["train"] = dataclasses.replace(frame.train, learning_rate=float(own[RATE]))
         return dataclasses.replace(frame, **changes)

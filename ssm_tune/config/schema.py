@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.decoding import DecodeConfig
 from ssm_tune.config.groups import family_of, names, of_family
+from ssm_tune.config.variants import with_tuned_options
 from ssm_tune.utils.errors import UserError, nearest
 
 
@@ -247,5 +248,17 @@ def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:
             raise UserError(f"there is no setting '{name}.{key}': {nearest(key, options)}")
         values[name] = section(**values[name])
     given = [text.partition("=")[0].lstrip("+").removeprefix("method.") for text in overrides]
-    values["method"] = of_family(values["method"], family_of(values["model"]), given)
+    values["model"] = _below_root(values["model"])
+    method = of_family(values["method"], family_of(values["model"]), given)
+    values["method"] = with_tuned_options(method, values["tuned"], values["model"], values["task"], given)
     return Config(**values)
+
+
+def _below_root(model: dict[str, Any]) -> dict[str, Any]:
+    """The ``model`` section with ``root``, the folder that its ``path`` is below, joined to that path."""
+    found = {key: value for key, value in model.items() if key != "root"}
+    if model.get("root") is not None:
+        if not found.get("path"):
+            raise UserError("model.root is only read with model=local model.path=DIR, which it goes before")
+        found["path"] = str(Path(str(model["root"])).expanduser() / str(found["path"]))
+    return found

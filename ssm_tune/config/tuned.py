@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssm_tune.config.groups import changed_options
+from ssm_tune.config.variants import of_cell
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
 from ssm_tune.utils.yaml_files import read_yaml
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from ssm_tune.config.schema import Config
 
 HEAD = """\
-# Written by "ssm-tune search": for each run the learning rate whose trial scored best on the selection split, of those
+# Written by "ssm-tune search": for each run the learning rate whose trials scored best on the selection split, of those
 # that tie the one with the lowest training loss. "trials" says of each what was tried ([rate, score] in fractions), in
-# how many steps and on what; edge: the best was the smallest or the largest of the grid. Runs take the rates with
-# tuned={name}.
+# how many steps and on what, and what it cost; edge: the best was the smallest or the largest of all that were tried.
+# Runs take the rates with tuned={name}.
 """
 OFFICIAL_BATCH_SIZE = 4
 """Of training, where a tuned file names no other."""
@@ -27,18 +28,6 @@ _NO_TEXT = ("y", "yes", "n", "no", "on", "off", "true", "false", "null")
 """Words that yaml does not read as texts."""
 Tables = dict[str, dict[str, dict[str, Any]]]
 """By model, task and method (with the options that are not its defaults)."""
-
-
-def of_cell(table: dict[str, Any] | None, model: str, task: str, method: dict[str, Any]) -> Any:
-    """What a table of conf/tuned has for a run, else None. method: its section of the configuration.
-
-    A method may stand there with the options that are not its defaults; without them it stands for all of its options.
-    """
-    found: Any = table
-    for name in (model, task):
-        found = (found or {}).get(name)
-    found = found or {}
-    return found.get(variant(method), found.get(method["name"]))
 
 
 def learning_rate_of(config: Config, model: str) -> tuple[float, str]:
@@ -57,31 +46,35 @@ def batch_size_of(config: Config, model: str) -> int:
     return config.train.batch_size or tuned or OFFICIAL_BATCH_SIZE
 
 
-def variant(method: dict[str, Any]) -> str:
-    """A method's name with those of its options that are not the defaults: ``state_offset,rank=4``."""
-    changed = changed_options(method)
-    return ",".join([method["name"], *(f"{key}={spelled(value)}" for key, value in changed.items())])
+@dataclass
+class TunedFile:
+    """What a search writes. rates: of each run; options: of the method, where a search has chosen some; trials: where
+    the choice comes from; adapter_dtype: of the adapters that were tried, None where there is no file yet."""
+
+    rates: Tables = field(default_factory=dict)
+    options: Tables = field(default_factory=dict)
+    trials: Tables = field(default_factory=dict)
+    adapter_dtype: str | None = None
 
 
-def spelled(value: Any) -> str:
-    """An option's value as it stands in a variant's name."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def read_tuned(path: Path) -> tuple[Tables, Tables, str | None]:
-    """The rates and trials of a file that a search wrote, and the type of its adapters; empty where there is none.
+def read_tuned(path: Path) -> TunedFile:
+    """A file that a search wrote; empty where there is none.
 
     Raises UserError where the file is someone's own, which a search would overwrite, or cannot be read.
     """
     if not path.exists():
-        return {}, {}, None
+        return TunedFile()
     content = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("trials"), dict):
         raise UserError(f"{path} was not written by a search and would be lost: name another file with --to FILE")
-    rates, trials, dtype = content.get("learning_rate") or {}, content["trials"], content.get("adapter_dtype")
-    if not _is_table(rates, (int, float)) or not _is_table(trials, (dict,)) or not isinstance(dtype, str | None):
-        raise UserError(f"{path} is damaged: learning_rate and trials must be tables by model, task and method")
-    return rates, trials, dtype
+    rates, options = content.get("learning_rate") or {}, content.get("options") or {}
+    trials, dtype = content["trials"], content.get("adapter_dtype")
+    tables = _is_table(rates, (int, float)) and _is_table(options, (dict,)) and _is_table(trials, (dict,))
+    if not tables or not isinstance(dtype, str | None):
+        raise UserError(
+            f"{path} is damaged: learning_rate, options and trials must be tables by model, task and method"
+        )
+    return TunedFile(rates, options, trials, dtype)
 
 
 def _is_table(table: Any, kinds: tuple[type, ...], depth: int = 3) -> bool:
@@ -93,11 +86,13 @@ def _is_table(table: Any, kinds: tuple[type, ...], depth: int = 3) -> bool:
     return all(isinstance(key, str) and _is_table(value, kinds, depth - 1) for key, value in table.items())
 
 
-def write_tuned(path: Path, rates: Tables, trials: Tables, adapter_dtype: str) -> None:
+def write_tuned(path: Path, tuned: TunedFile) -> None:
     """Write the file whole. Raises UserError where it cannot be written."""
-    lines = [HEAD.format(name=path.stem), f"source: {path.stem}\n", f"adapter_dtype: {adapter_dtype}\n"]
-    lines += _table("learning_rate", rates, lambda rate: repr(float(rate)))
-    lines += ["batch_size: {}\n", *_table("trials", trials, json.dumps)]
+    lines = [HEAD.format(name=path.stem), f"source: {path.stem}\n", f"adapter_dtype: {tuned.adapter_dtype}\n"]
+    lines += _table("learning_rate", tuned.rates, lambda rate: repr(float(rate)))
+    if tuned.options:
+        lines += _table("options", tuned.options, json.dumps)
+    lines += ["batch_size: {}\n", *_table("trials", tuned.trials, json.dumps)]
     atomic_write(path, ["".join(lines).encode()])
 
 

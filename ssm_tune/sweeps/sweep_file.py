@@ -23,18 +23,21 @@ FILTERED = ("task", "method")
 
 @dataclass
 class PlannedRun:
-    """Settings of one run, and where they come from (of a sweep file)."""
+    """Settings of one run, and where they come from (of a sweep file). searched: the method's options that a search
+    chooses, of one of its trials."""
 
     overrides: list[str]
     origin: str = ""
+    searched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Block:
-    """Of a file: by setting, its values as they stand on a command line; and where it stands."""
+    """Of a file: by setting, its values as they stand on a command line; where it stands; and as in ``PlannedRun``."""
 
     settings: dict[str, list[str]]
     origin: str
+    searched: tuple[str, ...] = ()
 
 
 @dataclass
@@ -106,7 +109,7 @@ def narrowed(blocks: Sequence[Block], given: dict[str, list[str]], where: str) -
         if not narrowing.keys() <= block.settings.keys():
             continue
         combinations = _combinations(chosen | changing)
-        runs += [PlannedRun(list(combination), block.origin) for combination in combinations]
+        runs += [PlannedRun(list(combination), block.origin, block.searched) for combination in combinations]
     if not runs:
         raise UserError(f"{where} has no run with {' '.join(v for values in given.values() for v in values)}")
     return runs
@@ -122,20 +125,24 @@ def read_file(group: str, name: str) -> tuple[Any, str]:
 
 
 def read_blocks(content: Any, where: str) -> list[Block]:
-    """A file's blocks: each of ``blocks`` with what ``settings`` holds, and with each of ``methods``, if there are any.
+    """A file's blocks: each of ``blocks`` with what ``settings`` holds, and with each of ``models`` and ``methods``, if
+    there are any. Of methods one that names a setting of the model's goes with models that have this value alone.
 
     Raises UserError for what is invalid.
     """
     blocks = content.get("blocks") if isinstance(content, dict) else None
     if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) and block for block in blocks):
         raise UserError(f"{where} must hold 'blocks:', a list of settings and their values")
-    settings, methods = content.get("settings", {}), content.get("methods", [{}])
-    if not isinstance(settings, dict) or not isinstance(methods, list) or not all(isinstance(m, dict) for m in methods):
-        raise UserError(f"{where}: settings must be a group of settings, and methods a list of such")
+    settings, models, methods = content.get("settings", {}), *(content.get(key, [{}]) for key in ("models", "methods"))
+    lists = [settings, *models, *methods] if isinstance(models, list) and isinstance(methods, list) else [None]
+    if not all(isinstance(part, dict) for part in lists):
+        raise UserError(f"{where}: settings must be a group of settings, and models and methods lists of such")
     found = []
     for number, block in enumerate(blocks, start=1):
         origin = f"{where}, block {number}"
-        found += [Block(_block(block | settings | method, origin), origin) for method in methods]
+        for model, method in itertools.product(models, methods):
+            if all(method.get(key, value) == value for key, value in model.items()):
+                found.append(Block(_block(block | settings | model | method, origin), origin))
     return found
 
 

@@ -14,6 +14,7 @@ import ssm_tune
 from ssm_tune.cli import main
 from ssm_tune.config.compose import compose
 from ssm_tune.config.schema import DataConfig
+from ssm_tune.records.run_id import request_hash
 from ssm_tune.sweeps.status import Results
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_jsonl
@@ -133,6 +134,12 @@ def test_a_root_is_put_before_a_path() -> None:
     for wrong in ({"source": "hub", "root": "/data"}, {"source": "local", "root": "/data"}):
         with pytest.raises(UserError, match=r"data\.(root|path)"):
             DataConfig(**wrong)
+    cell = ["method=lora", "task=glue_rte", "data=sample", "model=local", "model.root=/models"]
+    asked = compose([*cell, "model.path=mamba-25m"])
+    assert asked.model["path"] == "/models/mamba-25m"
+    assert request_hash(asked) == request_hash(compose([*cell[:-1], "model.path=/models/mamba-25m"]))
+    with pytest.raises(UserError, match=r"model\.root is only read with model=local model\.path=DIR"):
+        compose(cell)
 
 
 @pytest.mark.parametrize("words", [[], ["-m", "seed=1,2"]])

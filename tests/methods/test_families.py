@@ -14,7 +14,7 @@ import ssm_tune
 from ssm_tune.cli import main
 from ssm_tune.config.compose import Composer, compose
 from ssm_tune.config.groups import changed_options, family_of, method_section, names
-from ssm_tune.config.tuned import variant
+from ssm_tune.config.variants import variant
 from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import Mamba2Config
 from ssm_tune.utils.errors import UserError

@@ -14,7 +14,7 @@ from helpers.make_records import make_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssm_tune.config.tuned import read_tuned, write_tuned
+from ssm_tune.config.tuned import TunedFile, read_tuned, write_tuned
 from ssm_tune.records.record import find_records, read_record
 from ssm_tune.records.trial import read_trial
 from ssm_tune.reporting.export_formats import latex, records_csv, table_csv
@@ -37,7 +37,9 @@ def a_trial() -> dict[str, Any]:
 
 def a_tuned_file(folder: Path) -> bytes:
     path = folder / "whole.yaml"
-    write_tuned(path, {"tiny": {"samsum": {"lora": 1e-3}}}, {"tiny": {"samsum": {"lora": {"edge": False}}}}, "float32")
+    rates, about = {"tiny": {"samsum": {"lora": 1e-3}}}, {"tiny": {"samsum": {"lora": {"edge": False}}}}
+    options = {"tiny": {"samsum": {"lora": {"rank": 4}}}}
+    write_tuned(path, TunedFile(rates, options, about, "float32"))
     return path.read_bytes()
 
 

@@ -18,6 +18,7 @@ from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.selective_recompute import SelectiveRecompute
 from ssm_tune.ops.fused_linear import add_low_rank, batched_linear, linear_with_input
 from ssm_tune.ops.keyed_dropout import keyed_dropout
+from ssm_tune.ops.member_rows import cat_parameters
 
 
 def principal_factors(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -49,7 +50,8 @@ class LowRankUpdate(nn.Module):
         """(r, in) and (out, r) whose product is the update; with a fixed start of twice the rank."""
         if not self.fixed:
             return self.A, self.B
-        return torch.cat([self.A, self.get_buffer("A0")]), torch.cat([self.B, -self.get_buffer("B0")], dim=1)
+        A = cat_parameters([self.A, self.get_buffer("A0")], dims=2, dim=0)
+        return A, cat_parameters([self.B, -self.get_buffer("B0")], dims=2, dim=1)
 
     def merged(self, weight: Tensor) -> Tensor:
         """The rows (out, in) of the projection with the update, in float64 on the CPU, where they have to be."""
@@ -135,11 +137,14 @@ class ProjectionUpdate(nn.Module):
     def _down(self, x: Tensor, downs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Each part's input times its A, (parts, all, r); x for its other reader; and each part's input (parts, all,
         in) where elements of it are dropped."""
-        A = (torch.stack(downs) if len(downs) > 1 else downs[0].unsqueeze(0)).to(x.dtype)
+        # (parts, r, in), or the members' (M, parts, r, in)
+        A = (torch.stack(downs, dim=-3) if len(downs) > 1 else downs[0].unsqueeze(-3)).to(x.dtype)
         if self._drops:
             flat, x = self._dropped(x)
-            return batched_linear(flat, A), x, flat
-        low, x = linear_with_input(x, A.flatten(0, 1))
+            A = A.movedim(-3, 0).flatten(0, -3)  # a member's rows of each part meet its own A
+            low = batched_linear(flat.view(A.shape[0], -1, flat.shape[-1]), A)
+            return low.view(len(downs), flat.shape[1], -1), x, flat
+        low, x = linear_with_input(x, A.flatten(-3, -2))
         return low.flatten(0, -2).unflatten(-1, (len(downs), -1)).movedim(-2, 0), x, None
 
     def _dropped(self, x: Tensor) -> tuple[Tensor, Tensor]:

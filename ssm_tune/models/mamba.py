@@ -21,6 +21,7 @@ from ssm_tune.models.config import ModelConfig, param_dtype
 from ssm_tune.models.layers import Projection, RMSNorm
 from ssm_tune.models.mixer import Mixer
 from ssm_tune.models.selective_recompute import SelectiveRecompute
+from ssm_tune.ops.member_rows import by_row
 from ssm_tune.ops.selective_scan import state_dtype
 
 
@@ -137,8 +138,8 @@ class Mamba(nn.Module):
         virtual = slot_value(self.prompt)
         if virtual is None:
             return residual, 0
-        rows = virtual.to(residual.dtype).expand(input_ids.shape[0], -1, -1)
-        return torch.cat([rows, residual], dim=1), virtual.shape[0]
+        rows = by_row(virtual.to(residual.dtype), 2, input_ids.shape[0]).expand(input_ids.shape[0], -1, -1)
+        return torch.cat([rows, residual], dim=1), virtual.shape[-2]
 
     @property
     def residual_dtype(self) -> torch.dtype:

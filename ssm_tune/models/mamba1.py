@@ -23,6 +23,7 @@ from ssm_tune.models.mixer import Mixer, States
 from ssm_tune.ops.backend import MOST_STATES
 from ssm_tune.ops.causal_conv1d import causal_conv1d_update, split_conv1d
 from ssm_tune.ops.fused_linear import linear_with_input, split_linear
+from ssm_tune.ops.member_rows import cat_parameters
 from ssm_tune.ops.selective_scan import selective_scan, selective_state_update
 
 
@@ -35,7 +36,7 @@ class ChannelStates(ExtraStates):
 
     @property
     def count(self) -> int:
-        return self.A_log.shape[1]
+        return self.A_log.shape[-1]
 
     def widened(self, x_proj: Tensor, A_log: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """x_proj's weight (rank + 2 N, D) as rows to stack, these states' behind those of B and of C, and A_log (D, N)
@@ -43,7 +44,7 @@ class ChannelStates(ExtraStates):
         N = A_log.shape[1]
         kept_B, kept_C = x_proj.split([x_proj.shape[0] - N, N])
         rows = kept_B, self.B.to(x_proj), kept_C, self.C.to(x_proj)
-        return rows, torch.cat([A_log, self.A_log.to(A_log)], dim=1)
+        return rows, cat_parameters([A_log, self.A_log.to(A_log)], dims=2, dim=1)
 
 
 class MambaMixer(Mixer[MambaConfig]):

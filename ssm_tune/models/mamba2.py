@@ -24,6 +24,7 @@ from ssm_tune.models.layers import GatedRMSNorm, Projection
 from ssm_tune.models.mixer import Mixer, States
 from ssm_tune.ops.causal_conv1d import causal_conv1d, causal_conv1d_update
 from ssm_tune.ops.fused_linear import linear_with_input
+from ssm_tune.ops.member_rows import cat_parameters
 from ssm_tune.ops.state_space_dual import state_space_dual, state_space_dual_update
 from ssm_tune.ops.state_space_dual.checks import MOST_STATES
 
@@ -43,7 +44,12 @@ class GroupedStates(ExtraStates):
 
     @property
     def count(self) -> int:
-        return self.get_parameter("B").shape[0] // self.groups
+        return self._own("B").shape[-2] // self.groups
+
+    def _own(self, name: str) -> Tensor:
+        value = getattr(self, name)
+        assert isinstance(value, Tensor)
+        return value
 
     def widened(self, whole: Tensor, sizes: Sequence[int], further: dict[int, str]) -> list[Tensor]:
         """The rows of ``whole`` in blocks of ``sizes``, where ``further`` names the parameter whose rows stand behind
@@ -53,8 +59,9 @@ class GroupedStates(ExtraStates):
             if number not in further:
                 found.append(block)
                 continue
-            own = self.get_parameter(further[number]).to(whole)
-            for kept, new in zip(block.chunk(self.groups), own.chunk(self.groups), strict=True):
+            own = self._own(further[number]).to(whole)
+            rows = own.dim() - whole.dim()  # the members' have another dimension before theirs
+            for kept, new in zip(block.chunk(self.groups), own.chunk(self.groups, dim=rows), strict=True):
                 found += [kept, new]
         return found
 
@@ -106,8 +113,8 @@ class Mamba2Mixer(Mixer[Mamba2Config]):
             return weight, bias
         assert isinstance(extra, GroupedStates)
         sizes = self._sizes(self.config.d_state)[1:4]
-        taps = torch.cat(extra.widened(weight, sizes, {1: "conv_B", 2: "conv_C"}))
-        return taps, torch.cat(extra.widened(bias, sizes, {1: "bias_B", 2: "bias_C"}))
+        taps = cat_parameters(extra.widened(weight, sizes, {1: "conv_B", 2: "conv_C"}), dims=2, dim=0)
+        return taps, cat_parameters(extra.widened(bias, sizes, {1: "bias_B", 2: "bias_C"}), dims=1, dim=0)
 
     def _by_head(self, x: Tensor, states: int) -> tuple[Tensor, Tensor, Tensor]:
         """x (..., H, P), B and C (..., G, N) of the convolution's output (..., W)."""
@@ -124,7 +131,7 @@ class Mamba2Mixer(Mixer[Mamba2Config]):
         offset = slot_value(self.injection.output_offset)
         return {
             "state_offset": self._state_by_head(slot_value(self.injection.state_offset)),
-            "output_offset": None if offset is None else offset.unflatten(0, (-1, self.config.headdim)),
+            "output_offset": None if offset is None else offset.unflatten(-1, (-1, self.config.headdim)),
         }
 
     def _out(self, y: Tensor, z: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.layers import Projection
 from ssm_tune.models.selective_recompute import SelectiveRecompute
 from ssm_tune.ops.fused_linear import linear_with_input
+from ssm_tune.ops.member_rows import by_row
 
 SizesT = TypeVar("SizesT", bound=ModelConfig)
 States = tuple[Tensor, Tensor]
@@ -107,10 +108,12 @@ class Mixer(nn.Module, Generic[SizesT]):
         virtual = slot_value(self.injection.prefix)
         if virtual is None:
             return None, slot_value(self.injection.initial_state)
-        tokens = virtual.to(self.in_proj.weight.dtype).unsqueeze(0)
+        virtual = virtual.to(self.in_proj.weight.dtype)
+        tokens = virtual.unsqueeze(0) if virtual.dim() == 2 else virtual  # of each member: a row each
         _, states = self.scan_sequence(tokens, None, None, None, keep=True)
         assert states is not None
-        return states[0].expand(rows, -1, -1), states[1].expand(rows, -1, -1)
+        conv, ssm = (by_row(state, 2, rows) for state in states)
+        return conv, ssm
 
     def _project(self, name: str, input: Tensor) -> tuple[Tensor, Tensor]:
         """A projection's output, and its input for its other reader."""

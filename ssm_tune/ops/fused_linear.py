@@ -6,6 +6,7 @@ second reader: that reader's gradient then arrives first, and the product's own 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,11 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.ops.autograd import refuse_a_second_derivative
+from ssm_tune.ops.member_rows import by_member
 from ssm_tune.ops.packed_gradients import packed_base
 
 
 def linear_with_input(x: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
-    """``x @ W.T`` (..., out) for x (..., in) and W (out, in), the ``rows`` stacked; and x for its other reader."""
+    """``x @ W.T`` (..., out) for x (..., in) and W (out, in), the ``rows`` stacked; and x for its other reader.
+
+    Rows (M, n, in) are those of M members, which an x (B, L, in) then belongs to (ops/member_rows.py).
+    """
+    if any(row.dim() == 3 for row in rows):
+        return _member_linear(x, rows), x
     if not torch.is_grad_enabled():
         return F.linear(x, _below(rows)), x
     product, same = _LinearWithInput.apply(x, *rows)
@@ -47,9 +54,21 @@ def batched_linear(x: Tensor, weight: Tensor) -> Tensor:
 def add_low_rank(out: Tensor, low: Tensor, starts: list[int], scale: float, *ups: Tensor) -> Tensor:
     """Add ``scale * low[i] ups[i]^T`` to the columns of ``out`` (B, L, D) from starts[i] on, in place.
 
-    low: (parts, B L, r); ups: (columns, r) each.
+    low: (parts, B L, r); ups: (columns, r) each, or those of M members, (M, columns, r) (ops/member_rows.py).
     """
     return _AddLowRank.apply(out, low, starts, scale, *ups)
+
+
+def _member_linear(x: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
+    """One product with all that members share, and one with all that is their own."""
+    shared, own = ([row for row in rows if row.dim() == dims] for dims in (2, 3))
+    found: dict[int, Iterator[Tensor]] = {}
+    product = batched_linear(by_member(x, own[0].shape[0]), torch.cat(own, dim=1)).view(*x.shape[:2], -1)
+    found[3] = iter(product.split([row.shape[1] for row in own], dim=-1))
+    if not shared:
+        return product
+    found[2] = iter(F.linear(x, _below(tuple(shared))).split([row.shape[0] for row in shared], dim=-1))
+    return torch.cat([next(found[row.dim()]) for row in rows], dim=-1)
 
 
 def _below(rows: tuple[Tensor, ...]) -> Tensor:
@@ -59,6 +78,12 @@ def _below(rows: tuple[Tensor, ...]) -> Tensor:
 def _flat(x: Tensor) -> Tensor:
     """(..., n) -> (all, n) where it lies."""
     return x.view(-1, x.shape[-1]) if x.is_contiguous() else x.flatten(0, -2)
+
+
+def _add_product(out: Tensor, left: Tensor, right: Tensor, beta: float, scale: float) -> None:
+    """``beta out + scale left @ right`` in place: of matrices, or of a batch of them."""
+    add = Tensor.addmm_ if out.dim() == 2 else Tensor.baddbmm_
+    add(out, left, right, beta=beta, alpha=scale)
 
 
 class _LinearWithInput(torch.autograd.Function):
@@ -139,9 +164,10 @@ class _BatchedLinear(torch.autograd.Function):
 class _AddLowRank(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, out: Tensor, low: Tensor, starts: list[int], scale: float, *ups: Tensor) -> Tensor:
-        flat = out.view(-1, out.shape[-1])
+        members = ups[0].shape[:-2]
+        flat = out.view(*members, -1, out.shape[-1])
         for own, start, up in zip(low, starts, ups, strict=True):
-            flat[:, start : start + up.shape[0]].addmm_(own, up.t(), alpha=scale)
+            _add_product(flat[..., start : start + up.shape[-2]], own.view(*members, -1, up.shape[-1]), up.mT, 1, scale)
         ctx.mark_dirty(out)
         ctx.starts, ctx.scale = starts, scale
         ctx.save_for_backward(low, *ups)
@@ -151,12 +177,14 @@ class _AddLowRank(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_a_second_derivative("add_low_rank")
         (dout,), (low, *ups) = grads, ctx.saved_tensors
-        flat = _flat(dout)
-        columns = [flat[:, start : start + up.shape[0]] for start, up in zip(ctx.starts, ups, strict=True)]
+        members = ups[0].shape[:-2]
+        flat = _flat(dout).unflatten(0, (*members, -1))
+        columns = [flat[..., start : start + up.shape[-2]] for start, up in zip(ctx.starts, ups, strict=True)]
         # beta=0: what lies in the new memory does not count
         dlow = torch.empty_like(low, memory_format=torch.contiguous_format)
         dups = [torch.empty_like(up) for up in ups]
         for number, (own, up) in enumerate(zip(columns, ups, strict=True)):
-            dlow[number].addmm_(own, up, beta=0, alpha=ctx.scale)
-            dups[number].addmm_(own.t(), low[number], beta=0, alpha=ctx.scale)
+            into, by = (x[number].unflatten(0, (*members, -1)) for x in (dlow, low))
+            _add_product(into, own, up, 0, ctx.scale)
+            _add_product(dups[number], own.mT, by, 0, ctx.scale)
         return dout, dlow, None, None, *dups

@@ -142,7 +142,7 @@ def test_extreme_step_sizes_stay_finite(value: float) -> None:
     [
         ("B", (2, 5, 3), "B must be (2, 5, 4)"),
         ("state_offset", (4, 6), "state_offset must be (6, 4)"),
-        ("initial_state", (3, 6, 4), "initial_state must be (6, 4) or (2, 6, 4)"),
+        ("initial_state", (3, 6, 4), "initial_state must be (6, 4) or (M, 6, 4) with M a divisor of 2"),
         ("dt", (2, 4, 6), "dt must be (2, 5, 6)"),
         ("D", (4,), "D must be (6,)"),
         ("u", (2, 0, 6), "no dimension may be empty"),

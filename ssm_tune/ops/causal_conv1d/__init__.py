@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.ops.backend import kernels_run, mamba_ssm_runs
+from ssm_tune.ops.member_rows import count_members, over_time, run_by_member
 
 _KERNEL_WIDTH = 4
 
@@ -20,6 +21,8 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
         bias: (D,).
         initial_state: the K-1 inputs before the first, oldest first: (B, K-1, D); zeros where absent.
 
+    weight and bias may be those of M members, behind M (ops/member_rows.py); the kernel then runs once for each.
+
     Returns (B, L, D) in x's dtype. On a GPU one kernel for K = 4; elsewhere K shifted multiply-adds: with contiguous
     channels that is faster than a grouped convolution on a CPU, and needs no transposed copy.
 
@@ -27,12 +30,18 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
         KernelError: the backend was chosen by name and cannot run these tensors.
     """
     rows, length, channels = x.shape
-    width = weight.shape[1]
-    if mamba_ssm_runs("causal_conv1d", x):
+    width = weight.shape[-1]
+    packages_run = mamba_ssm_runs("causal_conv1d", x)
+    kernel_runs = not packages_run and width == _KERNEL_WIDTH and kernels_run("causal_conv1d", x, channels)
+    parameters = {"weight": (weight, 2), "bias": (bias, 1)}
+    if (packages_run or kernel_runs) and (members := count_members(parameters)) is not None:
+        joined: Tensor = run_by_member(causal_conv1d, members, {"x": x, "initial_state": initial_state}, parameters)
+        return joined
+    if packages_run:
         from ssm_tune.ops.causal_conv1d import mamba_ssm
 
         return mamba_ssm.conv(x, weight, bias, initial_state)
-    if width == _KERNEL_WIDTH and kernels_run("causal_conv1d", x, channels):
+    if kernel_runs:
         from ssm_tune.ops.causal_conv1d.cuda import CausalConv
 
         start = None if initial_state is None else initial_state.to(x.dtype)
@@ -41,10 +50,10 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
     if initial_state is None:
         initial_state = x.new_zeros(rows, width - 1, channels)
     padded = torch.cat([initial_state.to(x.dtype), x], dim=1)
-    taps = weight.to(x.dtype).t().contiguous()
+    taps = [over_time(tap, 1, rows) for tap in weight.to(x.dtype).movedim(-1, 0).contiguous()]
     out = padded[:, width - 1 :] * taps[width - 1]
     if bias is not None:
-        out = out + bias.to(x.dtype)
+        out = out + over_time(bias.to(x.dtype), 1, rows)
     for k in range(width - 1):
         out = torch.addcmul(out, padded[:, k : k + length], taps[k])
     return F.silu(out)
@@ -54,7 +63,8 @@ def split_conv1d(
     joined: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """``causal_conv1d`` of the first half of ``joined`` (B, L, 2 D), and the second half as it is: (B, L, D) each."""
-    fitting = weight.shape[1] == _KERNEL_WIDTH and not mamba_ssm_runs("causal_conv1d", joined)
+    shared = count_members({"weight": (weight, 2), "bias": (bias, 1)}) is None
+    fitting = shared and weight.shape[1] == _KERNEL_WIDTH and not mamba_ssm_runs("causal_conv1d", joined)
     if fitting and kernels_run("causal_conv1d", joined, joined.shape[2] // 2):
         from ssm_tune.ops.causal_conv1d.cuda import CausalConv
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.backend import kernels_run
+from ssm_tune.ops.member_rows import over_time, run_by_member
 
 _WIDEST = 16384
 """Columns that a block of the kernels holds in registers."""
@@ -29,16 +30,26 @@ def add_rms_norm(
     """``rms_norm(residual + added)`` and that sum, in the residual's dtype; one kernel on a GPU.
 
     Args:
-        residual: (..., d); added: the same shape, in ``dtype``, or nothing.
+        residual: (..., d); added: the same shape, in ``dtype``, or nothing. weight: (d,), or beside a residual
+            (B, L, d) that of M members, (M, d) (ops/member_rows.py), for each of which the kernel runs once.
     """
-    if _kernels_run(residual, added, dtype):
+    kernel_runs = _kernels_run(residual, added, dtype)
+    if kernel_runs and weight.dim() == 2:
+
+        def alone(**own: Tensor) -> tuple[Tensor, Tensor]:
+            return add_rms_norm(**own, eps=eps, dtype=dtype)
+
+        batch = {"residual": residual, "added": added}
+        joined: tuple[Tensor, Tensor] = run_by_member(alone, weight.shape[0], batch, {"weight": (weight, 1)})
+        return joined
+    if kernel_runs:
         from ssm_tune.ops.rms_norm.cuda import norm
 
         return norm(residual, added, weight, eps, dtype)
     total = residual if added is None else residual + added
     wide = total if total.dtype == torch.float64 else total.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * scale * weight.to(wide.dtype)).to(dtype), total
+    return (wide * scale * over_time(weight.to(wide.dtype), 1, wide.shape[0])).to(dtype), total
 
 
 def _kernels_run(residual: Tensor, added: Tensor | None, dtype: torch.dtype) -> bool:

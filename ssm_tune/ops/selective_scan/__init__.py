@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from ssm_tune.ops.backend import kernels_run, mamba_ssm_runs
+from ssm_tune.ops.member_rows import by_row
 from ssm_tune.ops.selective_scan import cpu
-from ssm_tune.ops.selective_scan.inputs import ScanInputs, check_inputs, state_dtype
+from ssm_tune.ops.selective_scan.inputs import ScanInputs, check_inputs, scan_by_member, state_dtype
 from ssm_tune.ops.selective_scan.update import selective_state_update
 
 __all__ = ["ScanInputs", "selective_scan", "selective_state_update", "state_dtype"]
@@ -45,6 +48,9 @@ def selective_scan(
         output_offset: y', (D,), added to every step's output before the gate.
         output_final_state: also return h_L, (B, D, N), differentiable, in the state's dtype.
 
+    A, D, dt_bias, initial_state and both offsets may be those of M members, behind M (ops/member_rows.py); the kernels
+    then run once for each.
+
     Returns y (B, L, D) in u's dtype, gated where z is given. All sums run in float32 (float64 for float64
     inputs) and every argument may require gradients; only those that do get one.
 
@@ -54,12 +60,20 @@ def selective_scan(
     """
     inputs = ScanInputs(u, dt, A, B, C, D, z, dt_bias, initial_state, state_offset, output_offset)
     check_inputs(inputs)
+    packages_run = mamba_ssm_runs("selective_scan", u)
+    on_gpu = packages_run or kernels_run("selective_scan", u, *A.shape[-2:])
+    if on_gpu:
+        alone = partial(selective_scan, dt_softplus=dt_softplus, output_final_state=output_final_state, log_A=log_A)
+        if (joined := scan_by_member(alone, inputs)) is not None:
+            return joined
+        if initial_state is not None:
+            inputs = inputs._replace(initial_state=by_row(initial_state, 2, u.shape[0]))
     final_state: Tensor | None
-    if mamba_ssm_runs("selective_scan", u):
+    if packages_run:
         from ssm_tune.ops.selective_scan import mamba_ssm
 
         y, final_state = mamba_ssm.scan(inputs, dt_softplus, log_A, output_final_state)
-    elif kernels_run("selective_scan", u, *A.shape):
+    elif on_gpu:
         from ssm_tune.ops.selective_scan import cuda
 
         y, final_state = cuda.scan(inputs, dt_softplus, log_A)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.ops.autograd import refuse_a_second_derivative
+from ssm_tune.ops.member_rows import by_row, member_matmul, over_time
 from ssm_tune.ops.selective_scan.inputs import ScanInputs, state_dtype
 
 # Elements of one (T, B, N, D) chunk buffer. On a CPU a few of them should fit the cache together: 2**17 and
@@ -34,11 +35,12 @@ def _chunks(length: int, elements_per_step: int, device: torch.device) -> list[t
 
 
 class _TimeMajor:
-    """The op's inputs with time first, contiguous, in the state's dtype: u, dt (L, B, D); B, C (L, B, N); A (N, D)."""
+    """The op's inputs with time first, contiguous, in the state's dtype: u, dt (L, B, D); B, C (L, B, N); A (N, D), or
+    (B, N, D) where rows have their own."""
 
     def __init__(self, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
         self.u, self.dt, self.B, self.C = (_time_major(tensor, A.dtype) for tensor in (u, dt, B, C))
-        self.A = A.t().contiguous()
+        self.A = A.mT.contiguous()
 
 
 def _time_major(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -81,22 +83,22 @@ def scan(inputs: ScanInputs, dt_softplus: bool, log_A: bool) -> tuple[Tensor, Te
     dtype = state_dtype(u.dtype)
     step = dt.to(dtype)
     if dt_bias is not None:
-        step = step + dt_bias.to(dtype)
+        step = step + over_time(dt_bias.to(dtype), 1, u.shape[0])
     if dt_softplus:
         step = F.softplus(step)
-    rows, channels, states = u.shape[0], *A.shape
+    rows, channels, states = u.shape[0], *A.shape[-2:]
     if initial_state is None:
         initial_state = u.new_zeros(rows, channels, states, dtype=dtype)
     else:
-        initial_state = initial_state.to(dtype).expand(rows, channels, states)
-    A = -torch.exp(A.to(dtype)) if log_A else A.to(dtype)
+        initial_state = by_row(initial_state.to(dtype), 2, rows).expand(rows, channels, states)
+    A = by_row(-torch.exp(A.to(dtype)) if log_A else A.to(dtype), 2, rows)
     y, final_state = SelectiveScan.apply(u, step, A, B, C, initial_state)
     if state_offset is not None:
-        y = y + torch.matmul(C.to(dtype), state_offset.to(dtype).t())
+        y = y + member_matmul(C.to(dtype), state_offset.to(dtype).mT)
     if output_offset is not None:
-        y = y + output_offset.to(dtype)
+        y = y + over_time(output_offset.to(dtype), 1, rows)
     if D is not None:
-        y = y + u.to(dtype) * D.to(dtype)
+        y = y + u.to(dtype) * over_time(D.to(dtype), 1, rows)
     if z is not None:
         y = y * F.silu(z.to(dtype))
     return y.to(u.dtype), final_state
@@ -107,7 +109,8 @@ class SelectiveScan(torch.autograd.Function):
 
     Args:
         u, dt: (B, L, D), any floating dtype; dt is positive already (after softplus).
-        A: (D, N) in the state's dtype, which is the dtype of all sums (float32, or float64 for tests).
+        A: (D, N), or each row's own (B, D, N), in the state's dtype, which is the dtype of all sums (float32, or
+            float64 for tests).
         B, C: (B, L, N).
         initial_state: (B, D, N) in the state's dtype.
 
@@ -176,14 +179,14 @@ class SelectiveScan(torch.autograd.Function):
                 through[1:] *= chunk.state[:-1]
                 through[0] *= before
                 if grad_A is not None:
-                    grad_A += (through * chunk.dt.unsqueeze(2)).sum(dim=(0, 1))
+                    grad_A += (through * chunk.dt.unsqueeze(2)).sum(dim=(0, 1) if A.dim() == 2 else 0)
                 if grad_dt is not None:
                     through *= inputs.A
                     torch.addcmul(through.sum(2), grad_dtu, chunk.u, out=grad_dt[start:end])
         return (
             _as_given(grad_u, u),
             _as_given(grad_dt, dt),
-            None if grad_A is None else grad_A.t(),
+            None if grad_A is None else grad_A.mT,
             _as_given(grad_B, B),
             _as_given(grad_C, C),
             carry.transpose(1, 2) if need_initial else None,

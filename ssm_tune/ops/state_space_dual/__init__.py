@@ -7,10 +7,13 @@ Source: Dao and Gu 2024, "Transformers are SSMs" (arXiv 2405.21060), section 6, 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from ssm_tune.ops.state_space_dual.checks import check_scan, state_dtype, triton_kernels_run
+from ssm_tune.ops.member_rows import by_row, count_members, over_time, run_by_member
+from ssm_tune.ops.state_space_dual.checks import PARAMETER_DIMS, check_scan, state_dtype, triton_kernels_run
 from ssm_tune.ops.state_space_dual.cpu import StateSpaceDual, read_offset, step_sizes
 from ssm_tune.ops.state_space_dual.update import state_space_dual_update
 
@@ -52,6 +55,9 @@ def state_space_dual(
         output_final_state: also return the state after the last position, (B, H, P, N), differentiable, in float32
             (float64 for float64 inputs).
 
+    A_log, D, dt_bias, initial_state and both offsets may be those of M members, behind M (ops/member_rows.py); the
+    kernels then run once for each.
+
     Returns y (B, L, H, P) in x's dtype. All sums run in float32 (float64 for float64 inputs); every floating argument
     may require gradients, and only those that do get one.
 
@@ -73,7 +79,24 @@ def state_space_dual(
         output_offset=output_offset,
         lengths=lengths,
     )
+    rows, wide = x.shape[0], state_dtype(x.dtype)
+    if initial_state is not None:
+        initial_state = by_row(initial_state, 3, rows)
     if triton_kernels_run("state_space_dual", x, B.shape[3]):
+        given = {
+            "A_log": A_log,
+            "D": D,
+            "dt_bias": dt_bias,
+            "state_offset": state_offset,
+            "output_offset": output_offset,
+        }
+        parameters = {name: (value, PARAMETER_DIMS[name]) for name, value in given.items()}
+        if (members := count_members(parameters)) is not None:
+            start = None if initial_state is None else initial_state.expand(rows, *initial_state.shape[-3:])
+            batch = {"x": x, "dt": dt, "B": B, "C": C, "initial_state": start, "lengths": lengths}
+            alone = partial(state_space_dual, dt_limit=dt_limit, output_final_state=output_final_state)
+            joined: Tensor | tuple[Tensor, Tensor] = run_by_member(alone, members, batch, parameters)
+            return joined
         from ssm_tune.ops.state_space_dual.gpu.forward import scan
 
         y, final = scan(
@@ -92,19 +115,19 @@ def state_space_dual(
             output_final_state,
         )
         return y if final is None else (y, final)
-    wide = state_dtype(x.dtype)
-    step = step_sizes(dt, dt_bias, dt_limit, wide)
+    step = step_sizes(dt, None if dt_bias is None else over_time(dt_bias, 1, rows), dt_limit, wide)
     if lengths is not None:
         real = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         step = step.where(real.unsqueeze(2), 0)
     shape = (x.shape[0], *x.shape[2:], B.shape[3])
     start = step.new_zeros(shape) if initial_state is None else initial_state.to(wide).expand(shape)
-    y, final = StateSpaceDual.apply(x, step, step * -torch.exp(A_log.to(wide)), B, C, start)
+    log_decay = step * over_time(-torch.exp(A_log.to(wide)), 1, rows)
+    y, final = StateSpaceDual.apply(x, step, log_decay, B, C, start)
     if state_offset is not None:
         y = y + read_offset(state_offset.to(wide), C.to(wide))
     if output_offset is not None:
-        y = y + output_offset.to(wide)
+        y = y + over_time(output_offset.to(wide), 2, rows)
     if D is not None:
-        y = y + x.to(wide) * D.to(wide).unsqueeze(1)
+        y = y + x.to(wide) * over_time(D.to(wide), 1, rows).unsqueeze(-1)
     y = y.to(x.dtype)
     return (y, final) if output_final_state else y

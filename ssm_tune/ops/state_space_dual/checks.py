@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops import backend
+from ssm_tune.ops.member_rows import fits_rows
 
 MOST_STATES = 256
 """States a channel that the kernels' tiles hold."""
 
 Shape = tuple[int, ...]
+PARAMETER_DIMS = {"A_log": 1, "D": 1, "dt_bias": 1, "initial_state": 3, "state_offset": 3, "output_offset": 2}
+"""The arguments that are no batch's: their dimensions where all rows share them."""
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -54,19 +57,28 @@ def check_scan(
             f"state_space_dual: x must be a floating (B, L, H, P) and B (B, L, G, N), got {_of(x)} and {_of(B)}"
         )
     rows, length, heads, width = x.shape
+    parameters = [("A_log", A_log, ((heads,),)), *_per_head(heads, width, B.shape[3], rows, optional)]
     _check_group(
         "state_space_dual",
         x,
         limits,
         [
             ("dt", dt, ((rows, length, heads),)),
-            ("A_log", A_log, ((heads,),)),
             ("B", B, ((rows, length, *B.shape[2:]),)),
             ("C", C, (tuple(B.shape),)),
-            *_per_head(heads, width, B.shape[3], rows, optional),
+            *(_of_members(*parameter, rows) for parameter in parameters),
         ],
         B.shape[2],
     )
+
+
+def _of_members(
+    name: str, tensor: Tensor | None, shapes: tuple[Shape, ...], rows: int
+) -> tuple[str, Tensor | None, tuple[Shape, ...]]:
+    """A parameter and its shapes; its own is one where it is that of members."""
+    if tensor is not None and name in PARAMETER_DIMS and fits_rows(tensor.shape, shapes[0], rows):
+        shapes = (tuple(tensor.shape),)
+    return name, tensor, shapes
 
 
 def check_update(

@@ -30,10 +30,14 @@ def step_sizes(dt: Tensor, dt_bias: Tensor | None, limits: tuple[float, float], 
 
 
 def read_offset(state_offset: Tensor, C: Tensor) -> Tensor:
-    """h' C_t: (H, P, N) with (B, L, G, N) -> (B, L, H, P)."""
-    groups, (heads, width, states) = C.shape[2], state_offset.shape
-    by_group = state_offset.reshape(groups, heads // groups * width, states)
-    return torch.einsum("blgn,gdn->blgd", C, by_group).reshape(*C.shape[:2], heads, width)
+    """h' C_t: (H, P, N), or each of M members' (M, H, P, N), with (B, L, G, N) -> (B, L, H, P)."""
+    groups, (heads, width, states) = C.shape[2], state_offset.shape[-3:]
+    by_group = state_offset.reshape(*state_offset.shape[:-3], groups, heads // groups * width, states)
+    if by_group.dim() == 3:
+        read = torch.einsum("blgn,gdn->blgd", C, by_group)
+    else:
+        read = torch.einsum("mblgn,mgdn->mblgd", C.unflatten(0, (by_group.shape[0], -1)), by_group)
+    return read.reshape(*C.shape[:2], heads, width)
 
 
 class _Chunk:

@@ -12,6 +12,7 @@ SIZES = {
     "mamba_1b4": (2048, 48, 50_280),
     "mamba2_130m": (768, 24, 50_288),
     "mamba2_1b3": (2048, 48, 50_288),
+    "mamba_25m": (512, 12, 8192),
     "tiny": (128, 6, 2048),
 }
 """d_model, layers and rows of the vocabulary."""

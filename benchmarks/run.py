@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: scan, ssd, step, families, generate and cpu."""
+"""The command line of the benchmarks: scan, ssd, step, families, members, generate and cpu."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cpu, families, generate, scan, state_space_dual, train_step
+from benchmarks import cpu, families, generate, members, scan, state_space_dual, train_step
 from benchmarks.models import SIZES
 from benchmarks.official import train_steps
 from ssm_tune.ops import backend
@@ -64,6 +64,12 @@ def _families(options: argparse.Namespace, file: Any) -> dict[str, Any]:
     return families.run(options.methods or (), options.cuda_graphs == "auto", file)
 
 
+def _members(options: argparse.Namespace, file: Any) -> dict[str, Any]:
+    if torch.cuda.is_available():
+        _require_gpu()
+    return members.run(options.models or (), options.methods or (), file)
+
+
 def _generate(options: argparse.Namespace, file: Any) -> dict[str, Any]:
     if torch.cuda.is_available() or options.models != ["tiny"]:
         _require_gpu()
@@ -86,11 +92,11 @@ def _require_gpu() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Timings. All but cpu, and generate --model tiny, need a CUDA device.",
+        description="Timings. All but cpu, members, and generate --model tiny, need a CUDA device.",
         epilog="examples: python -m benchmarks scan --shape 4x1536x1024; python -m benchmarks generate --model "
         "mamba_130m; python -m benchmarks cpu --format json. The paper's whole grid: python -m benchmarks.paper_grid",
     )
-    commands = parser.add_subparsers(required=True, metavar="scan|ssd|step|families|generate|cpu")
+    commands = parser.add_subparsers(required=True, metavar="scan|ssd|step|families|members|generate|cpu")
 
     def add(name: str, benchmark: Callable[..., dict[str, Any]], what: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
@@ -119,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("families", _families, "training steps of Mamba-2 beside Mamba-1's of the same shapes")
     _only(command, "method", families.METHODS)
     command.add_argument("--cuda-graphs", choices=["auto", "off"], default="auto", help="as train.cuda_graphs")
+    command = add("members", _members, "steps of several runs computed together, beside one run at a time")
+    _only(command, "model", sorted({model for shapes in members.SHAPES.values() for model, *_ in shapes}))
+    _only(command, "method", members.METHODS)
     for command in (
         add("generate", _generate, "decoding with such weights, beside the memory's limit and the official code's"),
         add(

@@ -29,8 +29,8 @@ from ssm_tune.records.record import RECORD_NAME, Record, read_record, write_reco
 from ssm_tune.records.run_id import digest, request_hash
 from ssm_tune.records.schema import SCHEMA
 from ssm_tune.records.trial import TRIAL_NAME, TRIAL_SCHEMA, Trial, read_trial, write_trial
+from ssm_tune.training.position import TrainResult
 from ssm_tune.training.recompute_plan import RecomputePlan
-from ssm_tune.training.trainer import TrainResult
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import write_jsonl
 from ssm_tune.utils.phases import PHASES

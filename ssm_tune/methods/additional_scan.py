@@ -54,6 +54,7 @@ class AdditionalScan(Method):
         return ("*.extra_states.A_log",) if self.a_init == "official" else ()
 
     unmergeable_reason = None
+    alone_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from ssm_tune.methods.adapter_files import read_adapter_files, write_adapter
 from ssm_tune.models.config import ModelConfig, param_dtype
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.models.swapped import swapped_parameters
 from ssm_tune.utils.errors import UserError, first_line
 from ssm_tune.utils.instantiate import instantiate
 
@@ -55,6 +57,13 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         self.require("learning_rate", float, lambda rate: 0 < rate < 1e6, "a positive number")
+
+    @property
+    def alone_reason(self) -> str | None:
+        """Why runs that differ in seed and numbers cannot train together (training/members.py); None where they can:
+        where the blocks read every trained tensor through operations that take members' (ops/member_rows.py), and what
+        is kept beside the parameters does not depend on the seed."""
+        return "the method does not say that its parameters may be those of members"
 
     @property
     def may_stay_fixed(self) -> tuple[str, ...]:
@@ -109,15 +118,21 @@ class Adapter:
 
     parameters: what it trains, by the names in the model. fixed: what it keeps beside them and a saved adapter needs,
     by their names: the persistent buffers that it has put into the slots.
+
+    A member's parameters (``attach_members``) are not in the model, which computes with them inside ``active``.
     """
 
-    def __init__(self, method: Method, model: Mamba) -> None:
+    def __init__(self, method: Method, model: Mamba, parameters: dict[str, nn.Parameter] | None = None) -> None:
         self.method, self.model = method, model
-        self.parameters: dict[str, nn.Parameter] = {
-            name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
-        }
+        if parameters is None:
+            parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.parameters = parameters
         state = model.state_dict(keep_vars=True)  # without the buffers that are not persistent
         self.fixed: dict[str, Tensor] = {name: x for name, x in state.items() if not isinstance(x, nn.Parameter)}
+
+    def active(self) -> AbstractContextManager[None]:
+        """Inside it the model computes with these parameters."""
+        return swapped_parameters(self.model, self.parameters)
 
     @property
     def trainable(self) -> int:
@@ -187,17 +202,40 @@ def attach(model: Mamba, method: Method, *, seed: int = 42, dtype: torch.dtype |
     model.set_compute_dtype(model.dtype)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    method.apply(model, generator)
+    adapter = _applied(model, method, seed, dtype)
+    expected = method.num_trainable_params(model.config)
+    if adapter.trainable != expected:
+        raise RuntimeError(f"{method.name} trains {adapter.trainable} parameters where {expected} are expected")
+    object.__setattr__(model, "adapter", adapter)  # not a submodule: the model owns the parameters already
+    return adapter
+
+
+def attach_members(
+    model: Mamba, method: Method, seeds: Sequence[int], dtype: torch.dtype | None = None
+) -> list[Adapter]:
+    """One adapter for each seed, as ``attach`` gives it, all of one model, which computes with one of them or with all.
+
+    Raises UserError as ``attach`` does, and for a method that has an ``alone_reason``.
+    """
+    if method.alone_reason is not None:
+        raise UserError(f"method={method.name} cannot be trained together: {method.alone_reason}")
+    found = [attach(model, method, seed=seeds[0], dtype=dtype).parameters]
+    for seed in seeds[1:]:
+        model.clear_slots()
+        found.append(_applied(model, method, seed, dtype).parameters)
+    # copies: what the model holds stays as it is, for a method may train parameters that the model has without it
+    copies = [{name: nn.Parameter(value.detach().clone()) for name, value in one.items()} for one in found]
+    return [Adapter(method, model, parameters) for parameters in copies]
+
+
+def _applied(model: Mamba, method: Method, seed: int, dtype: torch.dtype | None) -> Adapter:
+    """The method's trained parameters, as the seed draws them, in the model and in their dtypes."""
+    method.apply(model, torch.Generator().manual_seed(seed))
     model.train(model.training)
     adapter = Adapter(method, model)
     for name, tensor in adapter.state.items():
         target = param_dtype(name, dtype or model.dtype)
         tensor.data = tensor.data.to(device=model.device, dtype=target)
-    expected = method.num_trainable_params(model.config)
-    if adapter.trainable != expected:
-        raise RuntimeError(f"{method.name} trains {adapter.trainable} parameters where {expected} are expected")
-    object.__setattr__(model, "adapter", adapter)  # not a submodule: the model owns the parameters already
     return adapter
 
 

@@ -18,6 +18,7 @@ class BitFit(Method):
     """The biases of every layer: conv1d.bias, and dt_proj.bias or dt_bias."""
 
     unmergeable_reason = None
+    alone_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:

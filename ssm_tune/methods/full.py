@@ -26,6 +26,7 @@ class Full(Method):
         self.require("scope", str, lambda scope: scope in ("all", "s6"), "all or s6")
 
     unmergeable_reason = None
+    alone_reason = "it trains the model's own weights, of which each run needs a copy"
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         if self.scope == "all":

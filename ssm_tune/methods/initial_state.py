@@ -18,6 +18,7 @@ class InitialState(Method):
 
     sets_initial_state = True
     unmergeable_reason = "a plain model starts from the state zero"
+    alone_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:

@@ -114,6 +114,14 @@ class LoRA(Method):
             return WeightDecomposedUpdate(A, B, place.start, scale, self.init is not None, weight)
         return LowRankUpdate(A, B, place.start, scale, self.init is not None)
 
+    @property
+    def alone_reason(self) -> str | None:
+        return (
+            "each run's rows have lengths of their own, which take the weights of all of them"
+            if self.use_dora
+            else None
+        )
+
     def num_trainable_params(self, config: ModelConfig) -> int:
         maps = self._maps(config).values()
         rows = sum(place.end - place.start for place in maps)

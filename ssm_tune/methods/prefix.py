@@ -32,6 +32,7 @@ class Prefix(Method):
 
     sets_initial_state = True
     unmergeable_reason = "its virtual tokens run through each block before the sequence"
+    alone_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:

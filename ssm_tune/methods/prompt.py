@@ -26,6 +26,7 @@ class Prompt(Method):
         self.require_count("tokens")
 
     unmergeable_reason = "its virtual tokens stand before every input"
+    alone_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         table = model.backbone.embedding.weight

@@ -40,6 +40,7 @@ class StateOffset(Method):
     moves_from_step_2 = ("*.state_offset.U",)  # no gradient while V is zero
 
     unmergeable_reason = "its offset is read beside the state at every step"
+    alone_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         D, N = model.config.d_inner, model.config.d_state

@@ -17,6 +17,7 @@ class StateOffsetY(Method):
     """One y' (D,) a layer, added to the scan's output before the gate; zero at first."""
 
     unmergeable_reason = "its offset is added to the scan's output, where a block has no bias"
+    alone_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
         for mixer in model.mixers:

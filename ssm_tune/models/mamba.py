@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ssm_tune.models.adapter_slots import Randomness, slot_value
+from ssm_tune.models.adapter_slots import AdapterSlots, Randomness, slot_value
 from ssm_tune.models.block import Block
 from ssm_tune.models.config import ModelConfig, param_dtype
 from ssm_tune.models.layers import Projection, RMSNorm
@@ -131,6 +131,12 @@ class Mamba(nn.Module):
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Compute activations in ``dtype``, even where trained weights are kept in a wider one."""
         self._compute_dtype = dtype
+
+    def clear_slots(self) -> None:
+        """Empty all adapter slots. Parameters of the model's own that a method trains stay as they are."""
+        self.prompt = None
+        for mixer in self.mixers:
+            mixer.injection = AdapterSlots().train(self.training)
 
     def _stream(self, input_ids: Tensor) -> tuple[Tensor, int]:
         """The residual stream's first value, (B, P + L, d_model), and P."""

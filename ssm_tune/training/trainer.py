@@ -7,8 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from ssm_tune.ops.keyed_dropout import row_key
 from ssm_tune.training.determinism import deterministic_algorithms
 from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup, micro_batches
 from ssm_tune.training.graphed_step import GraphedTrainStep, Shape
+from ssm_tune.training.position import Position, TrainResult
 from ssm_tune.training.sanity_checks import CHECKED_STEPS, TrainabilityCheck, divergence
 from ssm_tune.training.settings import TrainSettings, total_steps
 from ssm_tune.training.train_step import TrainStep, round_to_9_digits
@@ -32,32 +32,11 @@ SATURATED_LOSS, SATURATED_STEPS = 1e-6, 10
 """The official code stops training when the loss stays this low for this many steps."""
 
 
-@dataclass
-class TrainResult:
-    """What training has given so far.
+class StepExamples(NamedTuple):
+    """A step's examples, and their keys for dropout."""
 
-    steps: one row for each optimizer step, as steps.jsonl keeps it. tokens: trained on. seconds: without the
-    evaluations between epochs. stopped: why training ended before its last step, if it did.
-    """
-
-    steps: list[dict[str, float]] = field(default_factory=list)
-    tokens: int = 0
-    seconds: float = 0.0
-    stopped: str | None = None
-
-
-@dataclass
-class Position:
-    """Where training stands.
-
-    step: optimizer steps done. epoch: the current pass over the examples, from 0. batch: batches of it that are done.
-    saturated: steps in a row whose loss is at or below ``SATURATED_LOSS``.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    saturated: int = 0
+    sequences: list[TokenizedExample]
+    keys: list[int]
 
 
 class Trainer:
@@ -130,12 +109,7 @@ class Trainer:
         with running, deterministic_algorithms() if self.deterministic else nullcontext():
             for index in range(self._steps_until_read()):
                 self._queue_step(index)
-            rows = self._read()
-        self.current_shape = None
-        if self.check is not None and self.position.step == min(CHECKED_STEPS, self.last_step):
-            self.check.finish(self.position.step)
-            self.check = None
-        return rows
+            return self.read_steps()
 
     def _steps_until_read(self) -> int:
         step = self.position.step
@@ -146,42 +120,64 @@ class Trainer:
             until.append(SATURATED_STEPS - self.position.saturated)
         return min(until)
 
-    def _queue_step(self, index: int) -> None:
-        """Queue the next step; ``index``: its number since the last read."""
-        settings, position, step, device = self.settings, self.position, self.step, self.adapter.model.device
+    def begin_step(self, index: int = 0) -> StepExamples:
+        """Move on to the next step, whose gradients come next; ``index``: its number since the last read."""
+        settings, position = self.settings, self.position
         numbers = self._next_batch()
         sequences = [self.sequences[i] for i in numbers]
         # linear decay without warm-up: step k (from 0) of T has the learning rate times (1 - k/T)
         learning_rate = settings.learning_rate * (1 - position.step / self.last_step)
-        step.prepare(learning_rate, index)
+        self.step.prepare(learning_rate, index)
         position.step += 1
         keys = [row_key(settings.seed, position.step, number) for number in numbers]
-        batch = [self._micro_batch(sequences, keys, rows) for rows in self.rows]
-        self.current_shape = max((part.shape for part in batch), key=lambda shape: shape[0] * shape[1])
-        if self.check is not None:
-            step.compute_gradients([part.to(device) for part in batch])
-            if math.isfinite(step.loss):
-                self.check.after_backward(position.step)
-            step.update()
-        elif self.graphs is not None:
-            self.graphs.run(batch)
-        else:
-            step([part.to(device) for part in batch])
         tokens = sum(len(sequence.tokens) - 1 for sequence in sequences)
         self._unread.append((dataclasses.replace(position), learning_rate, tokens))
+        return StepExamples(sequences, keys)
 
-    def _micro_batch(self, sequences: list[TokenizedExample], keys: list[int], rows: slice) -> Batch:
-        """Some rows of a batch, collated on the CPU."""
+    def finish_step(self) -> None:
+        """Check the gradients while the trainability check lasts, and update the parameters."""
+        if self.check is not None and math.isfinite(self.step.loss):
+            self.check.after_backward(self.position.step)
+        self.step.update()
+
+    def _queue_step(self, index: int) -> None:
+        """Queue the next step; ``index``: its number since the last read."""
+        examples, device = self.begin_step(index), self.adapter.model.device
+        batch = [self.micro_batch(examples, rows) for rows in self.rows]
+        self.current_shape = max((part.shape for part in batch), key=lambda shape: shape[0] * shape[1])
+        if self.graphs is not None and self.check is None:
+            self.graphs.run(batch)
+        else:
+            self.step.compute_gradients([part.to(device) for part in batch])
+            self.finish_step()
+
+    def micro_batch(self, examples: StepExamples, rows: slice, length: int | None = None) -> Batch:
+        """Some rows of a step's batch, collated on the CPU. length: to pad to; by default the longest's, or the bucket
+        of a graph's."""
+        sequences, keys = examples
         graphed = self.graphs is not None
         extents = batch_extent(sequences[rows])
+        if length is not None:
+            extents = length, extents[1]
+        elif graphed:
+            extents = length_bucket(*extents)
         return collate(
             sequences[rows],
             self.pad_id,
-            *(length_bucket(*extents) if graphed else extents),
+            *extents,
             keys=keys[rows],
             label_count=sum(sequence.labels for sequence in sequences),
             pinned=graphed and self.adapter.model.device.type == "cuda",
         )
+
+    def read_steps(self) -> list[dict[str, float]]:
+        """The rows of the steps since the last read, after the checks that are due. Raises as ``train_steps``."""
+        rows = self._read()
+        self.current_shape = None
+        if self.check is not None and self.position.step == min(CHECKED_STEPS, self.last_step):
+            self.check.finish(self.position.step)
+            self.check = None
+        return rows
 
     def _read(self) -> list[dict[str, float]]:
         result, unread, self._unread = self.result, self._unread, []
@@ -269,24 +265,27 @@ class Trainer:
         """
         progress_shown = False
         while True:
-            step = self.position.step
             if self.evaluation_due:
                 if progress_shown:
                     progress.stop()
                 progress_shown = False
-                if self.finished:
-                    self.free_graphs()  # the evaluation needs the memory
-                evaluate(math.ceil(step / self.steps_per_epoch), step)
+                self.evaluate_now(evaluate)
             if self.finished:
                 return
             if not progress_shown:
-                progress.start("training", self.last_step, done=step)
+                progress.start("training", self.last_step, done=self.position.step)
                 self.adapter.model.train()
                 progress_shown = True
             rows = self._timed_steps()
             pace = f"{self.result.tokens / self.result.seconds:,.0f} tokens/s"
             progress.advance(len(rows), f"loss {rows[-1]['loss']:.3f}  lr {rows[-1]['learning_rate']:.1e}  {pace}")
             on_steps(rows)
+
+    def evaluate_now(self, evaluate: Callable[[int, int], None]) -> None:
+        """Call ``evaluate`` with epoch and step, where an evaluation is due."""
+        if self.finished:
+            self.free_graphs()  # the evaluation needs the memory
+        evaluate(math.ceil(self.position.step / self.steps_per_epoch), self.position.step)
 
     def _timed_steps(self) -> list[dict[str, float]]:
         begun = time.perf_counter()

@@ -184,8 +184,8 @@ def test_steps_are_those_of_the_trainer(
     tokens, batches = training_work(lengths, [1] * len(lengths), settings, buckets=False)
     loop = Trainer.__new__(Trainer)
     loop.sequences, loop.settings, loop._batches = range(len(lengths)), settings, None  # type: ignore[assignment]
+    from ssm_tune.training.position import Position
     from ssm_tune.training.settings import total_steps
-    from ssm_tune.training.trainer import Position
 
     loop.position = Position()
     taken = [[lengths[i] - 1 for i in loop._next_batch()] for _ in range(total_steps(len(lengths), settings)[1])]

@@ -14,10 +14,11 @@ from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import collate, epoch_order
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
+from ssm_tune.training.position import TrainResult
 from ssm_tune.training.sanity_checks import divergence
 from ssm_tune.training.settings import TrainSettings, total_steps
 from ssm_tune.training.train_step import label_loss
-from ssm_tune.training.trainer import Trainer, TrainResult
+from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged, UserError
 
 SEQUENCES = [TokenizedExample([(7 * i + j) % 63 + 1 for j in range(5 + i % 4)], 3) for i in range(10)]

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
+from ssm_tune.methods.own_parameters import DT_BIAS, count_parameters, train_parameters
 from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.mamba import Mamba
+
+BIASES = ("conv1d.bias", DT_BIAS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +24,7 @@ class BitFit(Method):
     alone_reason = None
 
     def apply(self, model: Mamba, generator: torch.Generator) -> None:
-        for mixer in model.mixers:
-            for bias in mixer.biases():
-                bias.requires_grad_(True)
+        train_parameters(model, BIASES)
 
     def num_trainable_params(self, config: ModelConfig) -> int:
-        return config.n_layer * config.num_biases
+        return count_parameters(config, BIASES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ssm_tune.methods.base import Method
+from ssm_tune.methods.own_parameters import count_parameters, train_parameters
 from ssm_tune.models.config import ModelConfig
 from ssm_tune.models.mamba import Mamba
 
@@ -32,9 +33,7 @@ class Full(Method):
         if self.scope == "all":
             model.requires_grad_(True)
             return
-        for mixer in model.mixers:
-            for parameter in mixer.scan_params():
-                parameter.requires_grad_(True)
+        train_parameters(model, model.config.scan_params)
 
     def num_trainable_params(self, config: ModelConfig) -> int:
-        return config.n_layer * config.num_scan_params if self.scope == "s6" else config.num_params
+        return count_parameters(config, config.scan_params) if self.scope == "s6" else config.num_params

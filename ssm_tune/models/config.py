@@ -47,6 +47,10 @@ class ModelConfig(ABC):
     """How the name of a tensor ends that only this family has."""
     map_names: ClassVar[tuple[str, ...]]
     """The names in ``linear_maps``."""
+    scan_params: ClassVar[tuple[str, ...]]
+    """Of ``mixer_params`` those that only the scan has."""
+    dt_bias: ClassVar[str]
+    """Which of ``mixer_params`` is the bias of the step sizes."""
     runs_on_mamba_ssm: ClassVar[bool]
     """Whether backend=mamba_ssm has its scan."""
     has_state_decays: ClassVar[bool]
@@ -72,29 +76,29 @@ class ModelConfig(ABC):
 
     @property
     @abstractmethod
-    def num_biases(self) -> int:
-        """Parameters in a block's biases."""
-
-    @property
-    @abstractmethod
-    def num_scan_params(self) -> int:
-        """Parameters of a block that only its scan has (``Mixer.scan_params``)."""
-
-    @property
-    @abstractmethod
-    def num_mixer_params(self) -> int:
-        """All parameters of a mixer."""
+    def mixer_params(self) -> dict[str, int]:
+        """Elements of each parameter of a mixer, by its name there."""
 
     @abstractmethod
     def num_extra_state_params(self, states: int) -> int:
         """Parameters that ``states`` further states a channel add to a block."""
 
     @property
+    def block_params(self) -> dict[str, int]:
+        """Elements of each parameter of a block, by its name there."""
+        return {"norm.weight": self.d_model} | {f"mixer.{name}": count for name, count in self.mixer_params.items()}
+
+    @property
+    def outer_params(self) -> dict[str, int]:
+        """Elements of each parameter outside of the blocks, by its name in the model."""
+        table = self.vocab_size * self.d_model
+        head = {} if self.tie_embeddings else {"lm_head.weight": table}
+        return {"backbone.embedding.weight": table, "backbone.norm_f.weight": self.d_model} | head
+
+    @property
     def num_params(self) -> int:
         """All parameters of the model."""
-        tables = 1 if self.tie_embeddings else 2
-        block = self.num_mixer_params + self.d_model
-        return self.n_layer * block + self.d_model + tables * self.vocab_size * self.d_model
+        return self.n_layer * sum(self.block_params.values()) + sum(self.outer_params.values())
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class MambaConfig(ModelConfig):
 
     family, title, marker, has_state_decays = "mamba", "a Mamba-1", "mixer.x_proj.weight", True
     runs_on_mamba_ssm = True
+    scan_params, dt_bias = ("x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D"), "dt_proj.bias"
     map_names = (
         *("in_proj", "in_proj.x", "in_proj.z"),
         *("x_proj", "x_proj.dt", "x_proj.B", "x_proj.C"),
@@ -136,18 +141,19 @@ class MambaConfig(ModelConfig):
         }
 
     @property
-    def num_biases(self) -> int:
-        return 2 * self.d_inner  # conv1d's and dt_proj's
-
-    @property
-    def num_scan_params(self) -> int:
+    def mixer_params(self) -> dict[str, int]:
         D, N, rank = self.d_inner, self.d_state, self.dt_rank
-        return D * (rank + 2 * N) + (rank * D + D) + D * N + D  # x_proj, dt_proj, A_log, D
-
-    @property
-    def num_mixer_params(self) -> int:
-        D = self.d_inner
-        return self.num_scan_params + self.d_model * 2 * D + (D * self.d_conv + D) + D * self.d_model
+        return {
+            "in_proj.weight": self.d_model * 2 * D,
+            "conv1d.weight": D * self.d_conv,
+            "conv1d.bias": D,
+            "x_proj.weight": D * (rank + 2 * N),
+            "dt_proj.weight": rank * D,
+            "dt_proj.bias": D,
+            "A_log": D * N,
+            "D": D,
+            "out_proj.weight": D * self.d_model,
+        }
 
     def num_extra_state_params(self, states: int) -> int:
         return 3 * states * self.d_inner  # rows of x_proj for B and for C, columns of A_log
@@ -167,6 +173,7 @@ class Mamba2Config(ModelConfig):
 
     family, title, marker, has_state_decays = "mamba2", "a Mamba-2", "mixer.dt_bias", False
     runs_on_mamba_ssm = False
+    scan_params, dt_bias = ("dt_bias", "A_log", "D"), "dt_bias"
     map_names = ("in_proj", "in_proj.z", "in_proj.x", "in_proj.B", "in_proj.C", "in_proj.dt", "out_proj")
 
     def __post_init__(self) -> None:
@@ -205,18 +212,18 @@ class Mamba2Config(ModelConfig):
         }
 
     @property
-    def num_biases(self) -> int:
-        return self.conv_channels + self.nheads  # conv1d's, and dt_bias
-
-    @property
-    def num_scan_params(self) -> int:
-        return 3 * self.nheads  # A_log, D, dt_bias
-
-    @property
-    def num_mixer_params(self) -> int:
-        D, channels = self.d_inner, self.conv_channels
-        in_proj = self.d_model * (D + channels + self.nheads)
-        return in_proj + channels * (self.d_conv + 1) + self.num_scan_params + D + D * self.d_model
+    def mixer_params(self) -> dict[str, int]:
+        D, channels, heads = self.d_inner, self.conv_channels, self.nheads
+        return {
+            "in_proj.weight": self.d_model * (D + channels + heads),
+            "conv1d.weight": channels * self.d_conv,
+            "conv1d.bias": channels,
+            "dt_bias": heads,
+            "A_log": heads,
+            "D": heads,
+            "norm.weight": D,
+            "out_proj.weight": D * self.d_model,
+        }
 
     def num_extra_state_params(self, states: int) -> int:
         """Rows of in_proj for B and for C of each group, with their convolution channels (taps and bias)."""

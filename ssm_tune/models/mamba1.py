@@ -153,13 +153,6 @@ class MambaMixer(Mixer[MambaConfig]):
         )
         return self._project("out_proj", y)[0], conv, ssm
 
-    def biases(self) -> list[nn.Parameter]:
-        assert isinstance(self.conv1d.bias, nn.Parameter)
-        return [self.conv1d.bias, self.dt_proj.bias]
-
-    def scan_params(self) -> list[nn.Parameter]:
-        return [*self.x_proj.parameters(), *self.dt_proj.parameters(), self.A_log, self.D]
-
     def new_states(self, count: int, a_init: str | None, generator: torch.Generator) -> ChannelStates:
         D, N = self.config.d_inner, self.config.d_state
         if a_init == "official":

@@ -190,13 +190,6 @@ class Mamba2Mixer(Mixer[Mamba2Config]):
         )
         return self._out(y, z), conv, state.flatten(1, 2)
 
-    def biases(self) -> list[nn.Parameter]:
-        assert isinstance(self.conv1d.bias, nn.Parameter)
-        return [self.conv1d.bias, self.dt_bias]
-
-    def scan_params(self) -> list[nn.Parameter]:
-        return [self.dt_bias, self.A_log, self.D]
-
     def new_states(self, count: int, a_init: str | None, generator: torch.Generator) -> GroupedStates:
         """The rows for B and the taps of both start Kaiming-uniform, the rows for C and the biases at zero."""
         rows, width, K = self.config.ngroups * count, self.config.d_model, self.config.d_conv

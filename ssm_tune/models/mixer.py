@@ -30,8 +30,8 @@ States = tuple[Tensor, Tensor]
 class Mixer(nn.Module, Generic[SizesT]):
     """The block without norm and residual.
 
-    A family adds ``scan_sequence``, ``step``, ``biases``, ``scan_params``, ``new_states``, ``merge_states`` and
-    ``initialize``, and projections and a convolution ``conv1d``; its sizes are a ``ModelConfig``.
+    A family adds ``scan_sequence``, ``step``, ``new_states``, ``merge_states`` and ``initialize``, and projections and
+    a convolution ``conv1d``; its sizes are a ``ModelConfig``.
     """
 
     most_states: ClassVar[int]
@@ -71,14 +71,6 @@ class Mixer(nn.Module, Generic[SizesT]):
         source: (R,) int64, the row of the states that each row continues from; below 0: any. With it ``into``, other
             memory, takes the states after the position.
         """
-
-    @abstractmethod
-    def biases(self) -> list[nn.Parameter]:
-        """The biases; ``ModelConfig.num_biases`` counts their elements."""
-
-    @abstractmethod
-    def scan_params(self) -> list[nn.Parameter]:
-        """What the scan alone has; ``ModelConfig.num_scan_params`` counts the elements."""
 
     @abstractmethod
     def new_states(self, count: int, a_init: str | None, generator: torch.Generator) -> ExtraStates:

@@ -17,6 +17,8 @@ GROUPS = {
     "state-based": ("initial_state", "state_offset", "state_offset_y"),
 }
 """The methods of the paper, grouped and ordered as there."""
+PAPER = "paper"
+"""What stands for these as rows."""
 OTHERS = "others"
 """The group of methods that the paper does not have."""
 QUANTITIES = {
@@ -180,9 +182,10 @@ def _column(part: Any, plan: dict[str, Any]) -> Column:
 def _rows(given: Any) -> list[MethodRow]:
     from ssm_tune.config.groups import names
 
-    if given is None:
+    if given is None or given == PAPER:
         placed = {method for group in GROUPS.values() for method in group}
-        groups = {**GROUPS, OTHERS: tuple(name for name in names("method") if name not in placed)}
+        others = () if given == PAPER else tuple(name for name in names("method") if name not in placed)
+        groups = {**GROUPS, OTHERS: others}
         return [_row({"method": method}, group) for group, methods in groups.items() for method in methods]
     found = []
     for group, parts in _section(given, None, "rows").items():

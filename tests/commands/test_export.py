@@ -18,7 +18,7 @@ from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import from_pretrained, save_pretrained
 from ssm_tune.models.source import EMBEDDED
 
-MERGEABLE = ("additional_scan", "bitfit", "full", "lora")
+MERGEABLE = [name for name in names("method") if load_method(method_section(name)).unmergeable_reason is None]
 MERGES = [
     *((family, name, {}) for family in FAMILIES for name in MERGEABLE),
     ("mamba", "lora", {"targets": ["in_proj", "x_proj", "out_proj"], "alpha": 16}),

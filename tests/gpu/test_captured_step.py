@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers.small_models import Silent
 
-from ssm_tune.config.groups import method_section
+from ssm_tune.config.groups import method_section, names
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
@@ -30,17 +30,7 @@ from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-METHODS = (
-    "additional_scan",
-    "bitfit",
-    "full",
-    "initial_state",
-    "lora",
-    "prefix",
-    "prompt",
-    "state_offset",
-    "state_offset_y",
-)
+METHODS = names("method")
 STEPS = 23
 SEQUENCES = [
     TokenizedExample([(7 * i + j) % 255 + 1 for j in range(20 + 9 * (i % 2) * (i % 3))], 4 + i % 3) for i in range(40)

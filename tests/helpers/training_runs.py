@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from helpers.small_models import small_model
-from ssm_tune.config.groups import method_section
+from ssm_tune.config.groups import method_section, names
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import attach, load_method
@@ -19,8 +19,7 @@ from ssm_tune.training.settings import TrainSettings
 from ssm_tune.training.trainer import Trainer
 
 SEQUENCES = [TokenizedExample([(7 * i + j) % 63 + 1 for j in range(5 + i % 7)], 1 + i % 4) for i in range(42)]
-METHODS = ("additional_scan", "bitfit", "full", "initial_state", "lora", "prefix", "prompt", "state_offset",
-           "state_offset_y")  # fmt: skip
+METHODS = tuple(names("method"))
 
 
 class Uncaptured:

@@ -101,13 +101,22 @@ def test_a_pretrained_mamba2_has_the_logits_of_transformers(shared: Path) -> Non
     assert error(from_pretrained(folder), theirs, ids(2, 300, vocabulary=8192)) < TOLERANCE
 
 
-@pytest.mark.parametrize("config", [MambaConfig(32, 2, 48), Mamba2Config(32, 2, 48, headdim=16, ngroups=2)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        MambaConfig(32, 2, 48),
+        Mamba2Config(32, 2, 48, headdim=16, ngroups=2),
+        MambaConfig(32, 2, 48, tie_embeddings=False),
+    ],
+)
 def test_the_closed_form_counts_all_parameters(config: MambaConfig | Mamba2Config) -> None:
     model = init_weights(Mamba(config), 0)
     assert sum(parameter.numel() for parameter in model.parameters()) == config.num_params
     mixer = model.mixers[0]
-    assert sum(parameter.numel() for parameter in mixer.biases()) == config.num_biases
-    assert sum(parameter.numel() for parameter in mixer.scan_params()) == config.num_scan_params
+    assert config.block_params == {name: x.numel() for name, x in model.backbone.blocks[1].named_parameters()}
+    outer = {name: x.numel() for name, x in model.named_parameters() if ".layers." not in name}
+    assert config.outer_params == outer
+    assert {*config.scan_params, config.dt_bias} <= config.mixer_params.keys()
     for name, part in config.linear_maps.items():
         weight = getattr(mixer, part.projection).weight
         assert weight.shape[1] == part.width

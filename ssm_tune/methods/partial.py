@@ -24,6 +24,7 @@ class Partial(Method):
     parameters: list[str] = field(default_factory=list)
 
     unmergeable_reason = None
+    alone_reason = "it trains the model's own weights, of which each run needs a copy"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,18 +1,13 @@
-"""Accuracy, F1 and Matthews correlation of answers that are texts, equal to scikit-learn's to the last bit.
-
-They are counted here because importing scikit-learn takes longer than many an evaluation.
+"""Accuracy, F1 and Matthews correlation of answers that are texts, by scikit-learn.
 
 A model that writes its label can write anything. The plain names keep every example, so that runs share one
 denominator; the ``paper_`` names repeat the official code, which leaves out every example whose answer is no label.
 """
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 METRICS = ("accuracy", "f1", "matthews")
-EQUAL_TO = "scikit-learn 1.9.1"
-"""The release whose values these are (tests/metrics/test_classification.py compares them bit for bit)."""
 
 
 def classification(
@@ -52,11 +47,11 @@ def classification_statistics(prediction: str, label: str, choices: Sequence[str
 def classification_signature(
     n: int, choices: Sequence[str], metrics: Sequence[str] = ("accuracy",), positive: str | None = None
 ) -> str:
-    """What the numbers over ``n`` examples are: whose definition they follow, and every rule that moves them."""
+    """What produced the numbers over ``n`` examples: library version and every rule that moves them."""
     positive_class = f" | positive class {positive}" if "f1" in metrics else ""
     wrong = "wrong (the other label)" if len(choices) == 2 else "wrong"
     return (
-        f"{EQUAL_TO} | labels {', '.join(choices)}{positive_class} | "
+        f"scikit-learn {version('scikit-learn')} | labels {', '.join(choices)}{positive_class} | "
         f"any other answer is {wrong} | paper_: any other answer is left out | n={n}"
     )
 
@@ -91,19 +86,15 @@ def _another(label: str, choices: tuple[str, ...]) -> str:
 
 
 def _value(metric: str, pairs: Sequence[tuple[str, str]], positive: str | None) -> float:
-    """``metric`` over (answer, label) pairs, at least one; as scikit-learn computes it, in the same operations."""
-    counts = Counter(pairs)
-    right = sum(count for (answer, label), count in counts.items() if answer == label)
-    if metric == "accuracy":
-        return right / len(pairs)
-    answers, labels = Counter(answer for answer, _ in pairs), Counter(label for _, label in pairs)
-    if metric == "f1":
-        assert positive is not None
-        both = answers[positive] + labels[positive]
-        return 2 * counts[positive, positive] / both if both else 0.0
-    # Matthews correlation as the ratio of covariances, of which each is an exact whole number
-    n, kinds = len(pairs), answers.keys() | labels.keys()
-    shared = right * n - sum(answers[kind] * labels[kind] for kind in kinds)
-    spread = float(n * n - sum(count**2 for count in answers.values()))
-    spread *= n * n - sum(count**2 for count in labels.values())
-    return shared / math.sqrt(spread) if spread else 0.0
+    """``metric`` over (answer, label) pairs, at least one."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    answers, labels = [answer for answer, _ in pairs], [label for _, label in pairs]
+    if metric == "matthews" and len({*answers, *labels}) == 1:
+        return 0.0  # scikit-learn's value too, but it warns
+    scorers: dict[str, Callable[[], float]] = {
+        "accuracy": lambda: accuracy_score(labels, answers),
+        "f1": lambda: f1_score(labels, answers, pos_label=positive, zero_division=0.0),
+        "matthews": lambda: matthews_corrcoef(labels, answers),
+    }
+    return float(scorers[metric]())

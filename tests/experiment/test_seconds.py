@@ -15,7 +15,7 @@ from ssm_tune.records.record import read_record
 from ssm_tune.utils.phases import PHASES
 
 CELL = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample", "train.max_steps=2"]
-LARGE = ("sklearn.metrics", "torch._dynamo.eval_frame", "sympy", "datasets", "transformers", "matplotlib", "triton")
+LARGE = ("torch._dynamo.eval_frame", "sympy", "datasets", "transformers", "matplotlib", "triton")
 
 
 def seconds_of(folder: Path) -> dict[str, Any]:

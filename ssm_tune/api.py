@@ -11,7 +11,7 @@ import torch
 from ssm_tune.config.groups import method_section
 from ssm_tune.generation.generate import generate
 from ssm_tune.generation.settings import DecodeSettings
-from ssm_tune.methods import base
+from ssm_tune.methods import base, load
 from ssm_tune.methods.adapter_files import DESCRIPTION, read_adapter_files
 from ssm_tune.methods.base import Adapter
 from ssm_tune.methods.peft_format import is_peft_adapter, read_peft_adapter
@@ -49,9 +49,9 @@ def load_adapter(model: Mamba, folder: str | Path) -> Adapter:
     """
     folder = Path(folder)
     if not is_peft_adapter(folder):
-        return base.load_adapter(model, folder)
+        return load.load_adapter(model, folder)
     name, options, tensors, _ = read_peft_adapter(folder)
-    return base.put_adapter(model, method_section(name, options, model.config.family), tensors, str(folder))
+    return load.put_adapter(model, method_section(name, options, model.config.family), tensors, str(folder))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"adapter for peft: {target} ({loading})")
     else:
         from ssm_tune.methods.adapter_files import DESCRIPTION, WEIGHTS
-        from ssm_tune.methods.base import read_adapter
+        from ssm_tune.methods.load import read_adapter
         from ssm_tune.utils.files import atomic_write
 
         read_adapter(source)  # refuses what is damaged
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 def _write_for_peft(source: Path, target: Path) -> str:
     """Write the adapter in peft's format; how it is loaded, in code."""
     from ssm_tune.api import load_tuned
-    from ssm_tune.methods.base import read_adapter
+    from ssm_tune.methods.load import read_adapter
     from ssm_tune.methods.peft_format import write_peft_adapter
     from ssm_tune.methods.peft_lora import write_peft_lora
 

@@ -69,7 +69,7 @@ def method_section(name: str, options: dict[str, Any] | None = None, family: str
     for option in options or {}:
         if option not in section:
             raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
-    return section | (options or {})
+    return _with_parts(section | (options or {}), family)
 
 
 @cache
@@ -85,7 +85,33 @@ def of_family(section: dict[str, Any], family: str, given: Collection[str] = ())
     which were asked for."""
     found = {key: value for key, value in section.items() if key != "families"}
     own = (section.get("families") or {}).get(family, {})
-    return found | {key: value for key, value in own.items() if key not in given}
+    return _with_parts(found | {key: value for key, value in own.items() if key not in given}, family)
+
+
+def _with_parts(section: dict[str, Any], family: str) -> dict[str, Any]:
+    """The section, where it has ``parts``, with all options of each: those of the part's own yaml where none is given.
+
+    Raises UserError for a part that names no method, or an option that its method has not.
+    """
+    if not isinstance(section.get("parts"), list):
+        return section
+    return section | {"parts": [filled_part(part, family) for part in section["parts"]]}
+
+
+def filled_part(part: Any, family: str = FAMILIES[0]) -> dict[str, Any]:
+    """A part of a combined method, with all options and its rate. Raises UserError as ``_with_parts`` says."""
+    if not isinstance(part, dict) or not isinstance(part.get("method"), str):
+        raise UserError(f"method.parts: a part is {{method: NAME, ...}} with that method's options, got {part!r}")
+    options = {key: value for key, value in part.items() if key not in ("method", "rate")}
+    if shared := sorted(set(options) & set(COMMON)):
+        raise UserError(
+            f"method.parts: {part['method']} has {shared[0]}; a part takes the run's learning rate, times rate=FACTOR"
+        )
+    full = method_section(part["method"], options, family)
+    if "parts" in full:
+        raise UserError(f"method.parts: {part['method']} has parts itself: name those here")
+    own = {key: value for key, value in full.items() if key not in COMMON}
+    return {"method": part["method"], "rate": part.get("rate", 1.0), **own}
 
 
 def changed_options(section: dict[str, Any]) -> dict[str, Any]:

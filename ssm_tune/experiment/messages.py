@@ -34,6 +34,8 @@ def print_setup(experiment: Experiment, ui: Display) -> None:
         f"({experiment.kernels.why}); adapter in {backend['adapter_dtype']}; batch {experiment.train.batch_size}, "
         f"learning rate {experiment.train.learning_rate:g} ({experiment.learning_rate_source})"
     )
+    if parts := experiment.method.parts_in_words(experiment.model.config, experiment.train.learning_rate):
+        ui.say(f"parts: {parts}")
 
 
 def print_plan(plan: RecomputePlan, ui: Display) -> None:

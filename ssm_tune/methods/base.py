@@ -7,7 +7,6 @@ the model's slots or marks the model's own parameters as trained. ``attach`` doe
 from __future__ import annotations
 
 import dataclasses
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,17 +17,15 @@ from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ssm_tune.methods.adapter_files import read_adapter_files, write_adapter
+from ssm_tune.methods.adapter_files import write_adapter
 from ssm_tune.models.config import ModelConfig, param_dtype
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.swapped import swapped_parameters
-from ssm_tune.utils.errors import UserError, first_line
+from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.instantiate import instantiate
 
-log = logging.getLogger(__name__)
 LARGEST_COUNT = 65_536
 """Of ranks, tokens and states: more is a mistake, and would exhaust the memory."""
 
@@ -46,14 +43,25 @@ class Method(ABC):
     learning_rate: float
     published: bool
 
-    identity_at_start: ClassVar[bool] = True
-    """Whether the freshly attached model gives the base model's logits exactly."""
-    sets_initial_state: ClassVar[bool] = False
-    """Whether the scan starts from a state that the method sets, which backend=mamba_ssm cannot do."""
-    moves_from_step_2: ClassVar[tuple[str, ...]] = ()
-    """Name patterns of parameters that get no gradient in the first step, because a partner starts at zero."""
-    unmergeable_reason: ClassVar[str | None] = "what it trains is no weight of the model"
-    """Why the adapter cannot be merged into plain weights; None where it can (methods/merge.py)."""
+    @property
+    def identity_at_start(self) -> bool:
+        """Whether the freshly attached model gives the base model's logits exactly."""
+        return True
+
+    @property
+    def sets_initial_state(self) -> bool:
+        """Whether the scan starts from a state that the method sets, which backend=mamba_ssm cannot do."""
+        return False
+
+    @property
+    def moves_from_step_2(self) -> tuple[str, ...]:
+        """Name patterns of parameters that get no gradient in the first step, because a partner starts at zero."""
+        return ()
+
+    @property
+    def unmergeable_reason(self) -> str | None:
+        """Why the adapter cannot be merged into plain weights; None where it can (methods/merge.py)."""
+        return "what it trains is no weight of the model"
 
     def __post_init__(self) -> None:
         self.require("learning_rate", float, lambda rate: 0 < rate < 1e6, "a positive number")
@@ -85,15 +93,20 @@ class Method(ABC):
         return {name: value for name, value in own.items() if name not in self.later_options or value is not None}
 
     @abstractmethod
-    def apply(self, model: Mamba, generator: torch.Generator) -> None:
+    def apply(self, model: Mamba, generator: torch.Generator) -> dict[str, float] | None:
         """Fill the model's slots, or set ``requires_grad`` on its own parameters.
 
-        generator: of the initial values, on the CPU.
+        generator: of the initial values, on the CPU. Gives factors on the run's learning rate, by the parameters'
+        names, where not all train at the same.
         """
 
     @abstractmethod
     def num_trainable_params(self, config: ModelConfig) -> int:
         """Number of trained scalars in closed form; ``attach`` checks it."""
+
+    def parts_in_words(self, config: ModelConfig, learning_rate: float) -> str | None:
+        """What each part of a method that has several trains, and at which rate; None for the others."""
+        return None
 
     def num_fixed_values(self, config: ModelConfig) -> int:
         """Number of scalars in what the adapter keeps beside its parameters (``Adapter.fixed``), in closed form."""
@@ -119,16 +132,32 @@ class Adapter:
     parameters: what it trains, by the names in the model. fixed: what it keeps beside them and a saved adapter needs,
     by their names: the persistent buffers that it has put into the slots.
 
+    rate_factors: on the learning rate, of those parameters that do not train at the run's own.
+
     A member's parameters (``attach_members``) are not in the model, which computes with them inside ``active``.
     """
 
-    def __init__(self, method: Method, model: Mamba, parameters: dict[str, nn.Parameter] | None = None) -> None:
-        self.method, self.model = method, model
+    def __init__(
+        self,
+        method: Method,
+        model: Mamba,
+        parameters: dict[str, nn.Parameter] | None = None,
+        rate_factors: dict[str, float] | None = None,
+    ) -> None:
+        self.method, self.model, self.rate_factors = method, model, rate_factors or {}
         if parameters is None:
             parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.parameters = parameters
         state = model.state_dict(keep_vars=True)  # without the buffers that are not persistent
         self.fixed: dict[str, Tensor] = {name: x for name, x in state.items() if not isinstance(x, nn.Parameter)}
+
+    @property
+    def rate_groups(self) -> dict[float, list[str]]:
+        """The parameters' names, in their order, by the factors on their learning rates."""
+        found: dict[float, list[str]] = {}
+        for name in self.parameters:
+            found.setdefault(self.rate_factors.get(name, 1.0), []).append(name)
+        return found
 
     def active(self) -> AbstractContextManager[None]:
         """Inside it the model computes with these parameters."""
@@ -219,20 +248,20 @@ def attach_members(
     """
     if method.alone_reason is not None:
         raise UserError(f"method={method.name} cannot be trained together: {method.alone_reason}")
-    found = [attach(model, method, seed=seeds[0], dtype=dtype).parameters]
+    found = [attach(model, method, seed=seeds[0], dtype=dtype)]
     for seed in seeds[1:]:
         model.clear_slots()
-        found.append(_applied(model, method, seed, dtype).parameters)
+        found.append(_applied(model, method, seed, dtype))
     # copies: what the model holds stays as it is, for a method may train parameters that the model has without it
-    copies = [{name: nn.Parameter(value.detach().clone()) for name, value in one.items()} for one in found]
-    return [Adapter(method, model, parameters) for parameters in copies]
+    copies = [{name: nn.Parameter(value.detach().clone()) for name, value in one.parameters.items()} for one in found]
+    return [Adapter(method, model, parameters, found[0].rate_factors) for parameters in copies]
 
 
 def _applied(model: Mamba, method: Method, seed: int, dtype: torch.dtype | None) -> Adapter:
     """The method's trained parameters, as the seed draws them, in the model and in their dtypes."""
-    method.apply(model, torch.Generator().manual_seed(seed))
+    factors = method.apply(model, torch.Generator().manual_seed(seed))
     model.train(model.training)
-    adapter = Adapter(method, model)
+    adapter = Adapter(method, model, rate_factors=factors)
     for name, tensor in adapter.state.items():
         target = param_dtype(name, dtype or model.dtype)
         tensor.data = tensor.data.to(device=model.device, dtype=target)
@@ -242,53 +271,3 @@ def _applied(model: Mamba, method: Method, seed: int, dtype: torch.dtype | None)
 def load_method(section: dict[str, Any]) -> Method:
     """The method that the ``method`` section of a configuration or an adapter names. Raises UserError."""
     return instantiate(section, Method, "ssm_tune.methods")  # type: ignore[type-abstract]
-
-
-def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors that ``Adapter.save`` wrote. Raises UserError where a file is damaged.
-
-    An adapter without a digest, from before there were digests, is read with a warning.
-    """
-    files = read_adapter_files(folder)
-    try:
-        tensors = safetensors.torch.load(files.weights)
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"the adapter in {folder} cannot be read: {first_line(error)}") from error
-    if not files.checked:
-        log.warning("%s holds no digest, as older adapters do: whether its files are damaged is unchecked", folder)
-    return files.description, tensors
-
-
-def load_adapter(model: Mamba, folder: Path) -> Adapter:
-    """Attach a saved adapter to a model of the sizes that it was trained on.
-
-    Raises UserError for files that are missing or damaged, or a model that they do not fit.
-    """
-    description, tensors = read_adapter(folder)
-    return put_adapter(model, description["method"], tensors, str(folder))
-
-
-def put_adapter(model: Mamba, section: dict[str, Any], tensors: dict[str, Tensor], folder: str) -> Adapter:
-    """Attach the method of a ``method`` section with given tensors; ``folder`` is where they come from, for messages.
-
-    Raises UserError for tensors or a model that they do not fit.
-    """
-    method = load_method(section)
-    method.check_family(type(model.config))
-    size, fixed = sum(tensor.numel() for tensor in tensors.values()), method.num_fixed_values(model.config)
-    expected = method.num_trainable_params(model.config)
-    if size != expected + fixed:  # before anything of that size is made
-        beside = f", and keeps {fixed:,} beside them" if fixed else ""
-        raise UserError(
-            f"{folder} does not fit the model: it holds {size:,} numbers, and {method.name} with its options trains "
-            f"{expected:,} of this model{beside}"
-        )
-    narrow = torch.bfloat16
-    dtypes = {tensor.dtype for name, tensor in tensors.items() if param_dtype(name, narrow) == narrow}
-    if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
-        raise UserError(
-            f"{folder}: its tensors must have one floating dtype, got {', '.join(sorted(map(str, dtypes)))}"
-        )
-    adapter = attach(model, method, dtype=next(iter(dtypes), None))
-    adapter.load_tensors(tensors, folder)
-    return adapter

@@ -50,6 +50,7 @@ class ChannelStates(ExtraStates):
 class MambaMixer(Mixer[MambaConfig]):
     """The block without norm and residual stream."""
 
+    projection_of_B_and_C = "x_proj"
     most_states = MOST_STATES
 
     def __init__(self, config: MambaConfig) -> None:

@@ -69,6 +69,7 @@ class GroupedStates(ExtraStates):
 class Mamba2Mixer(Mixer[Mamba2Config]):
     """The block without norm and residual stream."""
 
+    projection_of_B_and_C = "in_proj"
     most_states = MOST_STATES
 
     def __init__(self, config: Mamba2Config) -> None:

@@ -34,6 +34,7 @@ class Mixer(nn.Module, Generic[SizesT]):
     a convolution ``conv1d``; its sizes are a ``ModelConfig``.
     """
 
+    projection_of_B_and_C: ClassVar[str]
     most_states: ClassVar[int]
     """States a channel that the CUDA kernels of the scan take."""
 
@@ -94,6 +95,15 @@ class Mixer(nn.Module, Generic[SizesT]):
         """
         conv, ssm = self._initial_states(hidden.shape[0])
         return self.scan_sequence(hidden, conv, ssm, lengths, keep=lengths is not None)
+
+    def slots_conflict(self) -> str | None:
+        """Which two slots of the block are filled of which one would go unread; None where all are read."""
+        slots, projection = self.injection, self.projection_of_B_and_C
+        if slots.extra_states is not None and projection in slots.updates:
+            return f"extra states and an update of {projection}, which both make B and C"
+        if slots.prefix is not None and slots.initial_state is not None:
+            return "a prefix and an initial state, which both set the state before the first position"
+        return None
 
     def _initial_states(self, rows: int) -> tuple[Tensor | None, Tensor | None]:
         """The convolution's and the scan's state before the first position, where a method sets them."""

@@ -30,7 +30,8 @@ class TrainStep:
 
     asynchronous: the host queues steps without waiting for them. The learning rate is a tensor then, and AdamW the
     fused one, which keeps its state on the device. betas, eps, weight_decay: AdamW's. accumulation_steps: micro batches
-    of a batch in this process. group: the processes that share each batch.
+    of a batch in this process. group: the processes that share each batch. groups: the trained parameters, by the
+    factor on their learning rate.
 
     With several micro batches or processes, the gradients of each dtype are views of one flat tensor: captured
     backward passes add to it in place, and one all-reduce sums it over the processes.
@@ -39,7 +40,7 @@ class TrainStep:
     def __init__(
         self,
         model: Mamba,
-        parameters: list[nn.Parameter],
+        groups: list[tuple[float, list[nn.Parameter]]],
         *,
         max_grad_norm: float,
         betas: tuple[float, float],
@@ -50,10 +51,12 @@ class TrainStep:
         accumulation_steps: int = 1,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.model, self.parameters, self.max_grad_norm = model, parameters, max_grad_norm
+        self.model, self.max_grad_norm = model, max_grad_norm
+        self.parameters = [parameter for _, members in groups for parameter in members]
+        self._rate_factors = [factor for factor, _ in groups]
+        rates = [torch.zeros((), device=model.device) if asynchronous else 0.0 for _ in groups]
         self.optimizer = torch.optim.AdamW(
-            parameters,
-            lr=torch.zeros((), device=model.device) if asynchronous else 0.0,
+            [{"params": members, "lr": rate} for (_, members), rate in zip(groups, rates, strict=True)],
             betas=betas,
             eps=eps,
             weight_decay=weight_decay,
@@ -64,7 +67,7 @@ class TrainStep:
         self.loss = torch.zeros((), dtype=torch.float64, device=model.device)
         self._index = torch.zeros(1, dtype=torch.int64, device=model.device)
         self._results = torch.zeros(read_every, 2, dtype=torch.float64, device=model.device)
-        self._flat_gradients = _flat_gradients(parameters) if accumulation_steps > 1 or group.size > 1 else []
+        self._flat_gradients = _flat_gradients(self.parameters) if accumulation_steps > 1 or group.size > 1 else []
 
     @property
     def is_single_graph(self) -> bool:
@@ -73,11 +76,11 @@ class TrainStep:
 
     def prepare(self, learning_rate: float, index: int) -> None:
         """Set the next step's learning rate, and the row of the results that it writes."""
-        for param_group in self.optimizer.param_groups:
+        for param_group, factor in zip(self.optimizer.param_groups, self._rate_factors, strict=True):
             if isinstance(param_group["lr"], Tensor):
-                param_group["lr"].fill_(learning_rate)
+                param_group["lr"].fill_(factor * learning_rate)
             else:
-                param_group["lr"] = learning_rate
+                param_group["lr"] = factor * learning_rate
         self._index.fill_(index)
 
     def begin(self) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -68,7 +69,7 @@ class Trainer:
         self.rows = micro_batches(settings.batch_size, micro_batch, group)
         self.step = TrainStep(
             adapter.model,
-            list(adapter.parameters.values()),
+            [(factor, [adapter.parameters[name] for name in names]) for factor, names in adapter.rate_groups.items()],
             max_grad_norm=settings.max_grad_norm,
             betas=settings.betas,
             eps=settings.eps,
@@ -240,7 +241,7 @@ class Trainer:
         self.free_graphs()  # the optimizer's state moves in memory
         self.adapter.load_tensors(parts["parameters"], "the checkpoint")
         moments: dict[int, dict[str, Tensor]] = {}
-        numbers = {name: i for i, name in enumerate(self.adapter.parameters)}
+        numbers = {name: i for i, name in enumerate(chain.from_iterable(self.adapter.rate_groups.values()))}
         for path, tensor in parts["optimizer"].items():
             name, key = path.rsplit("/", 1)
             moments.setdefault(numbers[name], {})[key] = tensor

@@ -1,4 +1,4 @@
-"""Timings of kernels, training steps and decoding: ``python -m benchmarks scan|step|generate|cpu``, from a checkout.
+"""Timings of kernels, training steps, decoding and sweeps: ``python -m benchmarks --help``, from a checkout.
 
 None of this is part of the installed package.
 """

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: scan, ssd, step, families, members, generate and cpu."""
+"""The command line of the benchmarks: scan, ssd, step, families, members, generate, cpu and sweep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cpu, families, generate, members, scan, state_space_dual, train_step
+from benchmarks import cpu, families, generate, members, scan, state_space_dual, sweep, train_step
 from benchmarks.models import SIZES
 from benchmarks.official import train_steps
 from ssm_tune.ops import backend
@@ -80,6 +80,10 @@ def _cpu(options: argparse.Namespace, file: Any) -> dict[str, Any]:
     return cpu.run(options.models or (), file)
 
 
+def _sweep(options: argparse.Namespace, file: Any) -> dict[str, Any]:
+    return sweep.run(options.settings, options.processes, file)
+
+
 def _require_gpu() -> None:
     if not torch.cuda.is_available():
         raise UserError(
@@ -92,11 +96,11 @@ def _require_gpu() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Timings. All but cpu, members, and generate --model tiny, need a CUDA device.",
+        description="Timings. All but cpu, members, sweep, and generate --model tiny, need a CUDA device.",
         epilog="examples: python -m benchmarks scan --shape 4x1536x1024; python -m benchmarks generate --model "
         "mamba_130m; python -m benchmarks cpu --format json. The paper's whole grid: python -m benchmarks.paper_grid",
     )
-    commands = parser.add_subparsers(required=True, metavar="scan|ssd|step|families|members|generate|cpu")
+    commands = parser.add_subparsers(required=True, metavar="scan|ssd|step|families|members|generate|cpu|sweep")
 
     def add(name: str, benchmark: Callable[..., dict[str, Any]], what: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
@@ -135,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
         ),
     ):
         _only(command, "model", list(SIZES))
+    command = add("sweep", _sweep, "a sweep with a process for each run, and the same in workers that do many")
+    command.add_argument("settings", nargs="*", metavar="SETTING", help="as behind ssm-tune -m (default: 16 runs)")
+    command.add_argument("--processes", type=_count, metavar="N", help="at a time (default: one a core)")
     return parser
 
 
@@ -168,6 +175,12 @@ def _positive(text: str) -> float:
     if not 0 < number < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return number
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def _three(text: str) -> tuple[int, int, int]:

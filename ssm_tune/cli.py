@@ -117,7 +117,9 @@ def _dispatch(arguments: list[str]) -> int:
         command = import_module(f"ssm_tune.commands.{first}")
         return _guarded(lambda: command.main(arguments[1:]))
     if first == "bench":
-        return _fail("benchmarks are no subcommand now: python -m benchmarks scan|step|generate|cpu, from a checkout")
+        return _fail(
+            "benchmarks are no subcommand now: python -m benchmarks scan|step|generate|cpu|sweep, from a checkout"
+        )
     if "=" not in first and not first.startswith(("-", "+", "~")):
         return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
     return _guarded(

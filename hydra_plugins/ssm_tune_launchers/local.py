@@ -1,4 +1,4 @@
-"""hydra/launcher=local: runs in parallel processes of this machine, each to itself.
+"""hydra/launcher=local: runs in parallel worker processes of this machine, each of which does one after another.
 
 A process that dies takes only its run with it. Ctrl-C asks the processes to save and end; a second one kills them.
 """
@@ -9,27 +9,23 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra_plugins.ssm_tune_launchers.base import RunLauncher, tell
 
 POLL_SECONDS = 0.1
+"""Between two looks at whether a signal has come; a run that is over is seen at once."""
 ONE_REQUEST_SECONDS = 0.5
 """Signals that come closer together than this are one request to stop."""
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
-class _Worker(NamedTuple):  # no dataclass: those fail while Hydra scans for plugins
+class _Running(NamedTuple):  # no dataclass: those fail while Hydra scans for plugins
     number: int
-    process: subprocess.Popen[bytes]
-    gpu: str | None
+    worker: Any
     begun: float
-    result: Path
-    log: Path
 
 
 class LocalLauncher(RunLauncher):
@@ -56,68 +52,67 @@ class LocalLauncher(RunLauncher):
         self.threads = threads or max(1, cores // self.n_jobs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
-        from ssm_tune.experiment.signals import raise_stopped
+        from ssm_tune.experiment.signals import hear_signals
         from ssm_tune.records.run_id import labels_of
+        from ssm_tune.sweeps.one_run import Outcome
         from ssm_tune.sweeps.run_sweep import returned
-        from ssm_tune.sweeps.worker import Outcome
-        from ssm_tune.utils.errors import Stopped
+        from ssm_tune.sweeps.worker_process import WorkerProcess
 
         self.runs, self.outcomes = job_overrides, dict[int, Outcome]()
         self.labels = labels_of(job_overrides)
-        self.waiting, self.workers = list(range(len(job_overrides))), list[_Worker]()
-        self.begun, self.asked, self.stopped = time.monotonic(), 0.0, 0
-        self.free = (self.gpus or [None] * self.n_jobs)[: self.n_jobs]
+        self.waiting, self.running = list(range(len(job_overrides))), list[_Running]()
+        self.begun, self.asked, self.stopped, heard = time.monotonic(), 0.0, 0, list[int]()
+        gpus = (self.gpus or [None] * self.n_jobs)[: self.n_jobs]
+        self.free = [WorkerProcess(self._environment(gpu)) for gpu in gpus]
         where = f"GPUs {', '.join(str(gpu) for gpu in dict.fromkeys(self.gpus))}" if self.gpus else "the CPU"
         tell(f"{self.n_jobs} processes on {where}, {self.threads} threads each; logs in {self.make_folder()}")
-        while self.waiting or self.workers:
+        with hear_signals(lambda number, frame: heard.append(number)):
             try:
-                with raise_stopped():
+                while self.waiting or self.running:
                     self._turn()
-            except KeyboardInterrupt:
-                self._stop(signal.SIGINT)
-            except Stopped as error:
-                self._stop(error.signal)
+                    while heard:
+                        self._stop(heard.pop(0))
             except BaseException:
                 self._kill()
                 raise
+            for worker in self.free:
+                worker.end()
         gone = Outcome("not run", exit=128 + self.stopped if self.stopped else 0)
         return [returned(run, self.outcomes.get(i, gone)) for i, run in enumerate(job_overrides)]
 
     def _turn(self) -> None:
-        """Start what there is room for; see who has ended."""
+        """Start what there is room for; see which runs are over."""
+        from ssm_tune.sweeps.worker_process import wait_for_any
+
         while self.free and self.waiting:
-            self.workers.append(self._start(self.waiting.pop(0), self.free.pop(0)))
-        time.sleep(POLL_SECONDS)
-        for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
-            self.workers.remove(worker)
-            self.free.append(worker.gpu)
-            outcome = _outcome(worker)
-            self.outcomes[worker.number] = outcome
-            self._say(worker, outcome)
+            self._start(self.waiting.pop(0), self.free.pop(0))
+        wait_for_any([one.worker for one in self.running], POLL_SECONDS)
+        for one in list(self.running):
+            if (outcome := one.worker.outcome(wait=False)) is None:
+                continue
+            self.running.remove(one)
+            self.free.insert(0, one.worker)  # the next run shares most with the one before it
+            self.outcomes[one.number] = outcome
+            self._say(one, outcome)
             if self.stop_on_error and outcome.status in ("failed", "diverged") and self.waiting:
                 tell(f"sweep.on_error=stop: {len(self.waiting)} runs are not started")
                 self.waiting.clear()
 
-    def _start(self, number: int, gpu: str | None) -> _Worker:
-        result, log = self.folder / f"{number + 1}.json", self.folder / f"{number + 1}.log"
+    def _environment(self, gpu: str | None) -> dict[str, str]:
         environment = os.environ | dict.fromkeys(THREAD_SETTINGS, str(self.threads))
         environment["TOKENIZERS_PARALLELISM"] = "false"
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
-        command = [sys.executable, "-m", "ssm_tune.sweeps.worker", str(result), *self.runs[number]]
-        with open(log, "wb") as file:
-            # a session of its own: Ctrl-C at the terminal reaches the launcher alone, which passes it on
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )
-        return _Worker(number, process, gpu, time.monotonic(), result, log)
+        return environment | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
 
-    def _say(self, worker: _Worker, outcome: Any) -> None:
+    def _start(self, number: int, worker: Any) -> None:
+        self.running.append(_Running(number, worker, time.monotonic()))
+        worker.give(self.runs[number], self.folder / f"{number + 1}.log")
+
+    def _say(self, one: _Running, outcome: Any) -> None:
         done, count = len(self.outcomes), len(self.runs)
-        here = time.monotonic() - worker.begun
-        left = (time.monotonic() - self.begun) / done * (len(self.waiting) + len(self.workers))
-        line = f"[{done}/{count}] {outcome.status:<8} {self.labels[worker.number]}"
-        rest = f", about {left / 60:.0f} min left" if self.waiting or self.workers else ""
+        here = time.monotonic() - one.begun
+        left = (time.monotonic() - self.begun) / done * (len(self.waiting) + len(self.running))
+        line = f"[{done}/{count}] {outcome.status:<8} {self.labels[one.number]}"
+        rest = f", about {left / 60:.0f} min left" if self.waiting or self.running else ""
         tell(f"{line}  {outcome.score or outcome.line}  {here:.0f} s{rest}")
 
     def _stop(self, signum: int) -> None:
@@ -129,33 +124,15 @@ class LocalLauncher(RunLauncher):
             tell("killing them")
             self._kill()
             return
-        self.stopped = int(signum)
+        self.stopped = signum
         self.waiting.clear()
-        tell(f"\nstopping {len(self.workers)} runs, which save what they have; once more kills them")
-        for worker in self.workers:
-            worker.process.terminate()
+        tell(f"\nstopping {len(self.running)} runs, which save what they have; once more kills them")
+        for one in self.running:
+            one.worker.signal(signal.SIGTERM)
 
     def _kill(self) -> None:
-        for worker in self.workers:
-            worker.process.kill()
-            worker.process.wait()
-
-
-def _outcome(worker: _Worker) -> Any:
-    """What the process wrote, or that it died without a word."""
-    from ssm_tune.sweeps.worker import Outcome
-    from ssm_tune.utils.files import decode_json
-
-    try:
-        return Outcome(**decode_json(worker.result.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        pass
-    status = worker.process.returncode
-    if status in (-signal.SIGTERM, 128 + signal.SIGTERM):
-        return Outcome("stopped", f"stopped before it had begun (log: {worker.log})", exit=143)
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    lines = worker.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
-    return Outcome("failed", f"its process {how}; last line of {worker.log}: {lines[-1]}", exit=1)
+        for one in self.running:
+            one.worker.kill()
 
 
 def _gpus() -> list[str]:

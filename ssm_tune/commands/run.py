@@ -14,8 +14,8 @@ from ssm_tune.config.groups import conf_dir
 from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.overrides import at_home, require_single
 from ssm_tune.config.schema import checked, register
+from ssm_tune.sweeps.one_run import run_config
 from ssm_tune.sweeps.run_sweep import run_many
-from ssm_tune.sweeps.worker import run_config
 from ssm_tune.training.distributed import rank_zero_reports, world_size
 from ssm_tune.utils.errors import UserError
 

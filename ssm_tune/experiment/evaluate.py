@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssm_tune.data.tokenization import answer_tokens
-from ssm_tune.experiment.base_model import base_model_predictions
+from ssm_tune.experiment.base_model import base_model_path, base_model_predictions
 from ssm_tune.experiment.run_checkpointer import RunCheckpointer
 from ssm_tune.experiment.run_folder import BASE_PREDICTIONS_NAME
 from ssm_tune.experiment.setup import Experiment
@@ -47,8 +47,14 @@ def _score_base_model(checkpointer: RunCheckpointer, ui: Display) -> None:
         except Diverged as error:
             raise UserError(f"the base model {experiment.model_name} cannot be used: {error}") from error
 
-    outputs, kept = base_model_predictions(experiment, new_predictions, checkpointer.poll, ui.say)
-    predictions = _scored(checkpointer, outputs, split)
+    kept = True
+
+    def make() -> ScoredPredictions:
+        nonlocal kept
+        outputs, kept = base_model_predictions(experiment, new_predictions, checkpointer.poll, ui.say)
+        return _scored(checkpointer, outputs, split)
+
+    predictions = experiment.once(base_model_path(experiment), make)
     write_predictions(checkpointer.folder / BASE_PREDICTIONS_NAME, experiment, predictions)
     state.base_model = {"split": split, "values": predictions.scored.values}
     state.predicting.pop(label, None)

@@ -20,6 +20,8 @@ from ssm_tune.experiment.run_checkpointer import RunCheckpointer
 from ssm_tune.experiment.run_folder import check_folder, clear_folder, delete_checkpoints
 from ssm_tune.experiment.run_lock import Request, run_lock
 from ssm_tune.experiment.setup import Experiment, build_experiment, check_same_checkpoint
+from ssm_tune.experiment.shared import Shared
+from ssm_tune.experiment.shared_model import keep_weights
 from ssm_tune.experiment.signals import note_signals
 from ssm_tune.experiment.state import EpochResult
 from ssm_tune.experiment.write_record import (
@@ -55,10 +57,13 @@ class RunResult:
     is_new: bool
 
 
-def run(config: Config, data: LoadedData | None = None, request: Request | None = None) -> RunResult:
+def run(
+    config: Config, data: LoadedData | None = None, request: Request | None = None, shared: Shared | None = None
+) -> RunResult:
     """Do the run that ``config`` describes, unless its record exists; resume it where it was stopped.
 
-    data: loaded before, if they are. request: how lock files name the run.
+    data: loaded before, if they are. request: how lock files name the run. shared: what this process keeps for its next
+    run.
 
     Raises UserError for whatever the user can fix; nothing that looks complete is left then. Raises Stopped where a
     signal asked for it, with the state saved.
@@ -70,17 +75,17 @@ def run(config: Config, data: LoadedData | None = None, request: Request | None 
         if config.train.deterministic and config.device != "cpu":
             fix_cublas_workspace()
         with CLOCK.one_run(), CLOCK.phase("model"), process_group(config.device) as group:
-            return _run_in_group(config, data, request, group)
+            reset_peak_memory()
+            if config.logger == "wandb":
+                require_wandb()  # before the model: a missing package is quickly reported
+            experiment = build_experiment(config, data, shared)
+            return _run_in_group(experiment, request, group)
     finally:
         torch.set_flush_denormal(False)  # a setting of the processor, which others use as well
 
 
-def _run_in_group(config: Config, data: LoadedData | None, request: Request | None, group: ProcessGroup) -> RunResult:
-    reset_peak_memory()
-    if config.logger == "wandb":
-        require_wandb()  # before the model: a missing package is quickly reported
+def _run_in_group(experiment: Experiment, request: Request | None, group: ProcessGroup) -> RunResult:
     ui = progress() if group.is_rank_zero else Silent()
-    experiment = build_experiment(config, data)
     if any(key != experiment.key for key in group.all_gather(experiment.key)):
         raise UserError("the processes do not do the same run: their data or models differ")
     folder = experiment.folder
@@ -136,7 +141,8 @@ def _train_and_report(checkpointer: RunCheckpointer, ui: Display, logger: Metric
     # before anything slow: a text that cannot be tokenized ends the run
     examples = experiment.dataset.splits[experiment.roles.train]
     with CLOCK.phase("data"):
-        sequences = tokenized_training_set(examples, experiment.task, experiment.tokenizer)
+        task, tokenizer = experiment.task, experiment.tokenizer
+        sequences = experiment.once("tokens", lambda: tokenized_training_set(examples, task, tokenizer))
     plan: RecomputePlan | None = None
     try:
         plan = plan_memory(experiment, sequences, group)
@@ -148,6 +154,7 @@ def _train_and_report(checkpointer: RunCheckpointer, ui: Display, logger: Metric
         adapter = attach(
             experiment.model, experiment.method, seed=experiment.config.seed, dtype=experiment.adapter_dtype
         )
+        keep_weights(adapter, experiment.shared)
         total = count_parameters(experiment.model)
         ui.say(f"{experiment.method.name} trains {adapter.trainable:,} of {total:,} parameters")
         plan.apply(experiment.model)

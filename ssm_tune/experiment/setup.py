@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,10 +15,12 @@ from ssm_tune.config.groups import changed_options, family_of
 from ssm_tune.config.schema import Config
 from ssm_tune.data.selection import within_token_limit
 from ssm_tune.experiment.load_data import LoadedData, load_data
+from ssm_tune.experiment.shared import Shared
+from ssm_tune.experiment.shared_model import take_model
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.methods.base import Method, load_method
 from ssm_tune.models.config import FAMILIES
-from ssm_tune.models.load import choose_device, choose_dtype, load_model, name_of
+from ssm_tune.models.load import choose_device, choose_dtype, name_of
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.pretrained import model_hash
 from ssm_tune.models.tokenizer import Tokenizer
@@ -30,6 +33,8 @@ from ssm_tune.training.settings import TrainSettings, adapter_dtype, total_steps
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import decode_json, read_bytes
 
+T = TypeVar("T")
+
 
 @dataclass
 class Experiment:
@@ -37,7 +42,7 @@ class Experiment:
 
     reported_split: as in ``LoadedData``. revision: the hub commit of the weights, if they come from there. hashes: of
     data, model and tokenizer. left_out: by split, the ids of examples that the protocol finds too long. notes: what the
-    record's reader must know.
+    record's reader must know. shared: what the process keeps for its next run; None where there is none.
     """
 
     config: Config
@@ -59,6 +64,12 @@ class Experiment:
     left_out: dict[str, list[str]]
     notes: list[str]
     kernels: Choice
+    derived: dict[Hashable, Any] = field(default_factory=dict)
+    shared: Shared | None = None
+
+    def once(self, what: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` makes of data, tokenizer and ``what``; by an earlier run of this process, if one had them."""
+        return once(self.derived, (what, self.tokenizer.hash), make)
 
     @property
     def cell(self) -> dict[str, Any]:
@@ -133,9 +144,17 @@ class Experiment:
         return Path(self.config.output_dir) / self.config.kept_in / self.task.name / folder_name(cell, self.key)
 
 
-def build_experiment(config: Config, data: LoadedData | None = None) -> Experiment:
+def once(derived: dict[Hashable, Any], key: Hashable, make: Callable[[], T]) -> T:
+    """The value of that key, made if it is not there."""
+    if key not in derived:
+        derived[key] = make()
+    found: T = derived[key]
+    return found
+
+
+def build_experiment(config: Config, data: LoadedData | None = None, shared: Shared | None = None) -> Experiment:
     """Load the model, and the data unless they are given. Raises UserError."""
-    data = data or load_data(config)
+    data = data or load_data(config, shared)
     method = load_method(config.method)
     family = FAMILIES[family_of(config.model)]
     method.check_family(family)
@@ -148,13 +167,17 @@ def build_experiment(config: Config, data: LoadedData | None = None) -> Experime
             f"backend=mamba_ssm runs the scan of a Mamba-1, and the model is {family.title}: leave backend=auto"
         )
     kernels = choose(config.backend, device, dtype)
-    model, tokenizer, revision = load_model(config.model, device, dtype)
+    model, tokenizer, revision = take_model(config.model, device, dtype, shared)
     states, most = model.config.d_state, model.mixers[0].most_states
     if config.backend == "cuda" and states > most:
         raise UserError(
             f"backend=cuda: the kernels take {most} states a channel, the model has {states}; leave backend=auto"
         )
-    dataset, left_out, notes = within_token_limit(data.dataset, data.task, data.protocol, tokenizer)
+    dataset, left_out, notes = once(
+        data.derived,
+        ("within the limit", tokenizer.hash, config.trial, config.splits.selection_examples),
+        lambda: within_token_limit(data.dataset, data.task, data.protocol, tokenizer),
+    )
     total_steps(len(dataset.splits[data.roles.train]), data.train)  # a batch larger than what is left is refused
     return Experiment(
         config=config,
@@ -180,6 +203,8 @@ def build_experiment(config: Config, data: LoadedData | None = None) -> Experime
         left_out=left_out,
         notes=[*data.task.notes, *notes],
         kernels=kernels,
+        derived=data.derived,
+        shared=shared,
     )
 
 

@@ -110,6 +110,18 @@ def raise_stopped() -> Iterator[None]:
         _RECEIVED.reset(token)
 
 
+@contextmanager
+def hear_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside the block ``SIGNALS`` call ``handler``, which must not raise, but for those that are ignored."""
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
+
+
 def _not_ignored() -> list[int]:
     ignorable = [number for number in SIGNALS if number in (signal.SIGINT, getattr(signal, "SIGHUP", None))]
     return [n for n in SIGNALS if n not in ignorable or signal.getsignal(n) is not signal.SIG_IGN]

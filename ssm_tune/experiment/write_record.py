@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +190,18 @@ def make_record(experiment: Experiment, state: RunState, trained: Trained) -> Re
         "hashes": experiment.hashes,
         "origin": experiment.dataset.origin,
         "left_out": experiment.left_out,
-        "versions": versions(),
-        "git": git_state(PACKAGE),
-        "hardware": hardware(),
+        **_provenance(),
         "notes": _notes(experiment, state, result),
         "started": state.started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return record
+
+
+@cache
+def _provenance() -> dict[str, Any]:
+    """Where the process's code comes from, and where it runs: the same for all of its runs."""
+    return {"versions": versions(), "git": git_state(PACKAGE), "hardware": hardware()}
 
 
 def _seconds(state: RunState) -> dict[str, float | None]:

@@ -104,6 +104,13 @@ def load_checkpoint(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]
     return config, tensors
 
 
+def with_weights_of(model: Mamba) -> Mamba:
+    """Another model of the same weights in the same memory, in evaluation mode. model: one without a method."""
+    twin = _build(model.config, {name: parameter.data for name, parameter in model.named_parameters()}).eval()
+    twin.checkpoint_hash = model.checkpoint_hash
+    return twin
+
+
 def save_pretrained(model: Mamba, folder: str | Path) -> None:
     """Write config.json and model.safetensors in the ``state-spaces`` layout, without what a method added."""
     folder = Path(folder)

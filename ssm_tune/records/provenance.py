@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,13 @@ def hardware() -> dict[str, Any]:
 
 
 def reset_peak_memory() -> None:
-    """Reset what ``peak_memory_bytes`` tells of a CUDA device; of a process the system keeps one peak for all."""
+    """Begin anew what ``peak_memory_bytes`` tells; of a process only Linux can."""
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(device: Any) -> int | None:

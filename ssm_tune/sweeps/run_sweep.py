@@ -23,9 +23,9 @@ from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.schema import Config, checked
 from ssm_tune.models.source import require_model_path
 from ssm_tune.records.run_id import label_of, labels_of
+from ssm_tune.sweeps.one_run import Outcome, outcome_of, run_config
 from ssm_tune.sweeps.status import Results, record_path
 from ssm_tune.sweeps.sweep_file import PlannedRun, Sweep, read_sweep
-from ssm_tune.sweeps.worker import Outcome, outcome_of, run_config
 from ssm_tune.utils.errors import UserError, first_line
 from ssm_tune.utils.text import printable
 

@@ -1,9 +1,10 @@
-"""One run of many, and how it came out: errors become an outcome, so that no run takes others with it.
+"""A worker: a process that does runs one after another, and keeps what they share (experiment/shared.py).
 
-Launchers start it, as a process for one run or for several in a row:
+    python -m ssm_tune.sweeps.worker FILE_DESCRIPTOR
 
-    python -m ssm_tune.sweeps.worker OUTCOME.json key=value ...
-    python -m ssm_tune.sweeps.worker --serve FILE_DESCRIPTOR
+Jobs come as JSON objects on standard input, a line each: ``overrides`` of the run, and ``log``, the file that takes
+what it prints (null: nothing is redirected). For each an answer goes to the descriptor, a line of JSON: ``outcome``,
+null where the run needs a process without others before it, and ``ends``, whether the worker takes no more jobs.
 """
 
 from __future__ import annotations
@@ -14,124 +15,54 @@ import queue
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-from ssm_tune.config.schema import Config
-from ssm_tune.experiment.load_data import load_data
-from ssm_tune.experiment.run_lock import Locked, Request, write_early_failure
-from ssm_tune.experiment.signals import note_signals, raise_stopped, stopped_early
-from ssm_tune.metrics.names import heading
-from ssm_tune.records.record import why_diverged
-from ssm_tune.records.run_id import label_of, request_hash
-from ssm_tune.reporting.summary import summary
-from ssm_tune.sweeps.status import early_failure_path
-from ssm_tune.training.distributed import is_rank_zero, rank_zero_reports
-from ssm_tune.utils.errors import Stopped, UserError, first_line
-from ssm_tune.utils.files import atomic_write, encode_json
+from ssm_tune.config.compose import Composer
+from ssm_tune.experiment.shared import Shared
+from ssm_tune.sweeps.one_run import Outcome, run_settings
+from ssm_tune.sweeps.process_state import ProcessState
+from ssm_tune.utils.files import encode_json
 from ssm_tune.utils.phases import CLOCK
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run came out.
+class Worker:
+    """Does runs. run: what does one; gives None where it is not begun."""
 
-    status: done, kept (was done already), held (another process runs it), failed, diverged, stopped, not run.
-    line: what to say of it. record: its path. seconds: of the run. exit: the process's exit status.
-    """
+    def __init__(self, run: Callable[[Sequence[str], Shared, Composer], Outcome | None] = run_settings) -> None:
+        self._run = run
+        self._shared, self._composer, self._state = Shared(), Composer(), ProcessState()
 
-    status: str
-    line: str = ""
-    record: str | None = None
-    score: str | None = None
-    seconds: float | None = None
-    exit: int = 0
-
-
-def run_config(config: Config, overrides: Sequence[str]) -> Outcome:
-    """Run the run and print what came of it. Raises what ends it: UserError, Stopped, anything."""
-    request, early_failure = Request(request_hash(config), label_of(overrides)), early_failure_path(config)
-    try:
-        with raise_stopped():
-            with rank_zero_reports(), CLOCK.phase("data"):
-                data = load_data(config)
-            # an exception raised by a signal's handler within torch's import is lost there, or aborts the process
-            with note_signals() as stop_request:
-                from ssm_tune.experiment.run import run  # torch: not before configuration and data are known to be good
-            if stop_request.signal is not None:
-                raise stopped_early(stop_request.signal)
-            result = run(config, data, request)
-    except (Locked, Stopped):
-        raise
-    except Exception as error:
-        if not request.locked and is_rank_zero():
-            write_early_failure(early_failure, request, _line(error))
-        raise
-    with suppress(OSError):
-        early_failure.unlink(missing_ok=True)
-    if not is_rank_zero():
-        return outcome_of(result.record, result.path, result.is_new)
-    return told(result.record, result.path, result.is_new)
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a job."""
+        if job["log"] is not None:
+            _redirect(job["log"])
+        self._state.before_run()
+        try:
+            outcome = self._run(job["overrides"], self._shared, self._composer)
+        except KeyboardInterrupt:
+            outcome = Outcome("stopped", "interrupted", exit=130)
+        self._state.after_run()
+        return {
+            "outcome": None if outcome is None else asdict(outcome),
+            "ends": outcome is None or _may_be_broken(outcome) or self._state.leaks(),
+        }
 
 
-def told(record: Any, path: Path, fresh: bool) -> Outcome:
-    """The outcome of a run that has its record, printed as it is made."""
-    if not fresh:
-        print("this run is done already (force=true runs it again)", file=sys.stderr)
-    outcome = outcome_of(record, path, fresh)
-    if outcome.status == "diverged":
-        print(f"ssm-tune: the run {outcome.line}", file=sys.stderr)
-    else:
-        print(outcome.score if "trial" in record else summary(record))
-    print(f"{'trial' if 'trial' in record else 'record'}: {path}", flush=True)
-    return outcome
-
-
-def outcome_of(record: Any, path: Path, fresh: bool) -> Outcome:
-    seconds = record["seconds"]["total"]
-    if record["status"] == "diverged":
-        return Outcome("diverged", why_diverged(record), str(path), None, seconds, 1)
-    name = record["primary_metric"]
-    values = record["best"]["selection"] if "trial" in record else record["metrics"]["best"]["report"]
-    score = f"{heading(name)} {100 * values[name]:.2f}"
-    if "trial" in record:
-        score += f" on {record['examples']} of {record['splits']['selection']}"
-    return Outcome("done" if fresh else "kept", "", str(path), score, seconds)
-
-
-def run_settings(overrides: Sequence[str]) -> Outcome:
-    """Compose and run one run of many; whatever ends it becomes its outcome. Ctrl-C goes through."""
-    from ssm_tune.config.compose import compose
-
-    try:
-        with CLOCK.one_run(), raise_stopped():
-            return run_config(compose(overrides), overrides)
-    except Locked as error:
-        return Outcome("held", str(error))
-    except Stopped as error:
-        return Outcome("stopped", str(error), exit=128 + error.signal)
-    except Exception as error:
-        if os.environ.get("SSM_TUNE_TRACEBACK"):
-            traceback.print_exc()
-        return Outcome("failed", _line(error), exit=2 if isinstance(error, UserError) else 1)
-
-
-def _line(error: BaseException) -> str:
-    text = str(error) if isinstance(error, UserError) else f"unexpected {first_line(error)}"
-    return " ".join(text.split())
+def _may_be_broken(outcome: Outcome) -> bool:
+    """Whether a run has failed in a way that may have broken the process: unexpectedly, or without memory."""
+    return outcome.status == "failed" and (outcome.exit != 2 or "out of GPU memory" in outcome.line)
 
 
 def serve(answers: int) -> None:
-    """Do the runs whose settings come as JSON lists on standard input, a line each; write their outcomes as JSON.
+    """Do the jobs that come, until one was the last. answers: the descriptor that answers go to.
 
-    answers: the file descriptor that outcomes go to. Where the input ends in the middle of a run, the process that
-    asked for it has died: the run saves its state and stops.
+    Where the input ends in the middle of a run, the process that asked for it has died: the run saves its state and
+    stops.
     """
-    jobs: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     running = threading.Event()
 
     def read() -> None:
@@ -142,30 +73,29 @@ def serve(answers: int) -> None:
         jobs.put(None)
 
     threading.Thread(target=read, daemon=True).start()
+    worker = Worker()
     with os.fdopen(answers, "wb") as file:
-        while (overrides := jobs.get()) is not None:
+        while (job := jobs.get()) is not None:
             running.set()
-            try:
-                outcome = run_settings(overrides)
-            except KeyboardInterrupt:
-                outcome = Outcome("stopped", "interrupted", exit=130)
+            answer = worker.do(job)
             running.clear()
-            file.write(encode_json(asdict(outcome)) + b"\n")
+            file.write(encode_json(answer) + b"\n")
             file.flush()
+            if answer["ends"]:
+                return
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    CLOCK.go_on("import")
-    path, *overrides = sys.argv[1:] if argv is None else argv
-    if path == "--serve":
-        serve(int(overrides[0]))
-        return 0
-    outcome = run_settings(overrides)
-    if outcome.line:
-        print(f"ssm-tune: {outcome.status}: {outcome.line}", file=sys.stderr)
-    atomic_write(Path(path), [encode_json(asdict(outcome))])
-    return outcome.exit
+def _redirect(log: str) -> None:
+    """Send what is printed from now on, by libraries in C as well, to the end of a file."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
+    os.close(file)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    CLOCK.go_on("import")
+    serve(int(sys.argv[1]))

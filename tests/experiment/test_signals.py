@@ -16,13 +16,13 @@ import pytest
 from omegaconf import DictConfig
 
 from ssm_tune.experiment.signals import SIGNALS, note_signals, raise_stopped
-from ssm_tune.sweeps.worker import run_settings
+from ssm_tune.sweeps.one_run import run_settings
 from ssm_tune.utils.errors import Stopped
 
 STOPPED_IN_AN_IMPORT = """
-import os, signal, sys
+import dataclasses, json, os, signal, sys
 
-from ssm_tune.sweeps import worker
+from ssm_tune.sweeps.one_run import run_settings
 
 
 class Stop:
@@ -32,9 +32,11 @@ class Stop:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-module, *arguments = sys.argv[1:]
+module, path, *overrides = sys.argv[1:]
 sys.meta_path.insert(0, Stop())
-sys.exit(worker.main(arguments))
+outcome = run_settings(overrides)
+open(path, "w").write(json.dumps(dataclasses.asdict(outcome)))
+sys.exit(outcome.exit)
 """
 
 

@@ -163,6 +163,8 @@ def test_values_reach_hydra_as_they_stand_in_the_file(value: object) -> None:
         (["+sweep=tiny", "sweep.onerror=stop"], "there is no setting 'sweep.onerror'"),
         ([*CELL, "hydra/launcher=lokal"], "there is no hydra/launcher 'lokal'"),
         ([*CELL, "hydra/launcher=local", "hydra.launcher.n_jobs=0"], "n_jobs must be a whole number of at least 1"),
+        ([*CELL, "hydra/launcher=slurm", "hydra.launcher.cells_per_job=0"], "cells_per_job must be a whole number of"),
+        ([*CELL, "hydra/launcher=slurm", "hydra.launcher.cells_per_job=many"], "cells_per_job must be a whole number"),
         ([*CELL, "train.epoch=3", "seed=1,2"], "there is no setting 'train.epoch': did you mean train.epochs"),
     ],
 )

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hydra_plugins.ssm_tune_launchers import serial
 from ssm_tune.cli import main
 from ssm_tune.config import groups
 from ssm_tune.config.compose import Composer, compose
@@ -27,11 +26,12 @@ from ssm_tune.config.tuned import TunedFile, learning_rate_of, merge, read_tuned
 from ssm_tune.config.variants import of_cell, variant
 from ssm_tune.records.record import find_records, read_record
 from ssm_tune.records.trial import find_trials, read_trial
+from ssm_tune.sweeps.in_a_row import InARow
+from ssm_tune.sweeps.one_run import run_settings
 from ssm_tune.sweeps.search import Search, read_search
 from ssm_tune.sweeps.search_choice import candidates, choose
 from ssm_tune.sweeps.search_rounds import check_rounds, rounds
 from ssm_tune.sweeps.status import Results
-from ssm_tune.sweeps.worker import run_settings
 from ssm_tune.tasks.glue import Glue
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import encode_json
@@ -395,7 +395,7 @@ def test_rounds_that_cannot_be_had_are_refused_in_one_line(
 def test_a_search_that_grows_counts_what_it_cost_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(serial._Worker, "run", lambda self, overrides: run_settings(overrides))
+    monkeypatch.setattr(InARow, "run", lambda self, overrides: run_settings(overrides))
     tuned = tmp_path / "mine.yaml"
     line = ["search", *CELL, *QUICK, "grid.learning_rate=1e-6,2e-6", f"output_dir={tmp_path}", "--to", str(tuned)]
     assert main([*line, "--extend", "2", "--dry-run"]) == 0
@@ -437,7 +437,7 @@ def test_a_search_runs_what_is_missing_and_never_scores_the_reported_split(
 
     monkeypatch.setattr(Glue, "score", watched)
     # in this process, where it can be watched
-    monkeypatch.setattr(serial._Worker, "run", lambda self, overrides: run_settings(overrides))
+    monkeypatch.setattr(InARow, "run", lambda self, overrides: run_settings(overrides))
     results, tuned = tmp_path / "results", tmp_path / "mine.yaml"
     line = ["search", *CELL, *QUICK, "grid.learning_rate=1e-3,1e-1", f"output_dir={results}", "--to", str(tuned)]
     assert main(line) == 0

@@ -159,9 +159,8 @@ class Spider(Task):
         golds = [_gold(example) for example in examples]
         databases = [example.context for example in examples]
         paper = [_paper_gold(example) for example in examples]
-        cleaned = [
-            clean_up(nfc(prediction)) for prediction in predictions
-        ]  # as the official code decodes them, for the paper's metrics
+        # as the official code decodes them, for the paper's metrics
+        cleaned = [clean_up(nfc(prediction)) for prediction in predictions]
         return Scored(*spider_scores(predictions, golds, databases, paper, self.time_limit, cleaned))
 
     def signatures(self, examples: Sequence[Example]) -> dict[str, str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,3 +81,18 @@ def test_checkpoints_that_cannot_be_deleted_are_a_warning(tmp_path: Path, monkey
     delete_checkpoints(checkpoints, warnings.append)
     assert len(warnings) == 1
     assert "busy" in warnings[0]
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_deleted_in_the_middle_ends_the_run_without_a_record(tmp_path: Path) -> None:
+    run = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample", "train.max_steps=60"]
+    command = [sys.executable, "-m", "ssm_tune", *run]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while not (found := list(tmp_path.glob("results/runs/*/*/predictions-frozen.jsonl.gz"))):
+            assert process.poll() is None
+            time.sleep(0.05)
+        shutil.rmtree(found[0].parent)
+        _, err = process.communicate()
+    assert process.returncode == 2
+    assert found[0].parent.name in err.splitlines()[-1]
+    assert not list(tmp_path.glob("results/runs/*/*/record.json"))

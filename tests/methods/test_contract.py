@@ -102,6 +102,14 @@ def test_saved_and_loaded_onto_a_fresh_model_gives_the_same_logits(
 
 
 @every_variant
+def test_a_model_in_evaluation_mode_stays_in_it(family: str, name: str, options: dict) -> None:  # type: ignore[type-arg]
+    """Nothing random, such as LoRA's dropout, is on in what a method adds to it."""
+    model = small_model(family=family).eval()
+    attach(model, load_method(method_section(name, options, family)), seed=1)
+    assert not any(module.training for module in model.modules())
+
+
+@every_variant
 def test_full_scan_equals_step_by_step_decoding(family: str, name: str, options: dict) -> None:  # type: ignore[type-arg]
     model = trained(family, name, options, torch.float64).model
     tokens = torch.randint(64, (3, 12), generator=torch.Generator().manual_seed(3))

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import conf_dir
+from ssm_tune.experiment.load_data import load_data
 from ssm_tune.hub.download import HubFiles
 from ssm_tune.metrics.sql import hardness_counts, read_schemas
 from ssm_tune.models.tokenizer import Tokenizer
@@ -222,6 +224,15 @@ def test_bad_files_are_named(file: str, content: Any, said: str, folder: Path) -
     (folder / file).write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError, match=said):
         task_of().load(local(folder), "paper")
+
+
+def test_a_gold_query_that_does_not_run_is_refused_before_training(folder: Path) -> None:
+    """As two of the published training set: ORDER BY before INTERSECT, which the parser takes and SQLite does not."""
+    refused = f"{GOLD.removesuffix(';')} ORDER BY Name LIMIT 1 INTERSECT {GOLD}"
+    (folder / "dev.json").write_text(json.dumps([row("dev_db"), row("dev_db", refused)]))
+    run = ["method=bitfit", "task=spider", "model=tiny", "data=local", f"data.path={folder}", "data.check=off"]
+    with pytest.raises(UserError, match="gold query of database .dev_db. fails"):
+        load_data(compose(run))
 
 
 def test_missing_and_misencoded_files_are_named(folder: Path) -> None:

@@ -49,7 +49,7 @@ SEARCH  {search}
 settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   seed=42  device={device}  backend={backend}
   protocol={protocol}  output_dir=results  force=true (run again)  frozen=false (no base model's score)
-  logger={logger}  sweep.on_error={sweep.on_error}
+  logger={logger}  sweep.on_error={sweep.on_error}  sweep.together={sweep.together}|N
   train.epochs  train.max_steps  train.batch_size  train.micro_batch  train.learning_rate
   train.adapter_dtype={train.adapter_dtype}  train.cuda_graphs={train.cuda_graphs}
   train.recompute={train.recompute}  train.memory=GB  train.deterministic=true  train.evaluate_every

@@ -123,6 +123,8 @@ WITHOUT_TORCH = (
     "reporting.paired_tables",
     "sweeps.in_a_row",
     "sweeps.one_run",
+    "sweeps.joined",
+    "sweeps.joined_runs",
     "sweeps.run_sweep",
     "sweeps.search",
     "sweeps.search_rounds",

@@ -22,11 +22,15 @@ class RunLauncher(Launcher):
     """Keeps what ``setup`` gives. ``launch`` is left to each."""
 
     stop_on_error = False
+    groups: Sequence[list[int]] = ()
+    """the runs' numbers, those that train together in one list; none: each by itself"""
+    together: int | None = 1
     folder = Path()
     """of the logs of this multirun; not made yet"""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.stop_on_error = bool(getattr(task_function, "stop_on_error", False))
+        self.groups, self.together = getattr(task_function, "groups", ()), getattr(task_function, "together", 1)
         self.folder = Path(config.hydra.sweep.dir)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:

@@ -23,7 +23,7 @@ THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 
 
 class _Running(NamedTuple):  # no dataclass: those fail while Hydra scans for plugins
-    number: int
+    group: list[int]
     worker: Any
     begun: float
 
@@ -54,13 +54,16 @@ class LocalLauncher(RunLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         from ssm_tune.experiment.signals import hear_signals
         from ssm_tune.records.run_id import labels_of
+        from ssm_tune.sweeps.joined import split_for
         from ssm_tune.sweeps.one_run import Outcome
         from ssm_tune.sweeps.run_sweep import returned
         from ssm_tune.sweeps.worker_process import WorkerProcess
 
         self.runs, self.outcomes = job_overrides, dict[int, Outcome]()
         self.labels = labels_of(job_overrides)
-        self.waiting, self.running = list(range(len(job_overrides))), list[_Running]()
+        groups = list(self.groups) or [[number] for number in range(len(job_overrides))]
+        self.waiting = split_for(groups, self.n_jobs) if self.together is None else groups
+        self.running = list[_Running]()
         self.begun, self.asked, self.stopped, heard = time.monotonic(), 0.0, 0, list[int]()
         gpus = (self.gpus or [None] * self.n_jobs)[: self.n_jobs]
         self.free = [WorkerProcess(self._environment(gpu)) for gpu in gpus]
@@ -92,10 +95,17 @@ class LocalLauncher(RunLauncher):
                 continue
             self.running.remove(one)
             self.free.insert(0, one.worker)  # the next run shares most with the one before it
-            self.outcomes[one.number] = outcome
-            self._say(one, outcome)
-            if self.stop_on_error and outcome.status in ("failed", "diverged") and self.waiting:
-                tell(f"sweep.on_error=stop: {len(self.waiting)} runs are not started")
+            if one.worker.died and len(one.group) > 1 and not self.stopped:
+                tell(f"the process of {len(one.group)} runs {one.worker.died}: each is resumed by itself")
+                self.waiting[:0] = [[number] for number in one.group]
+                continue
+            found = [outcome, *one.worker.others] if not one.worker.died else [outcome] * len(one.group)
+            for number, outcome in zip(one.group, found, strict=True):
+                self.outcomes[number] = outcome
+                self._say(one, number, outcome)
+            failed = any(outcome.status in ("failed", "diverged") for outcome in found)
+            if self.stop_on_error and failed and self.waiting:
+                tell(f"sweep.on_error=stop: {sum(map(len, self.waiting))} runs are not started")
                 self.waiting.clear()
 
     def _environment(self, gpu: str | None) -> dict[str, str]:
@@ -103,15 +113,17 @@ class LocalLauncher(RunLauncher):
         environment["TOKENIZERS_PARALLELISM"] = "false"
         return environment | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
 
-    def _start(self, number: int, worker: Any) -> None:
-        self.running.append(_Running(number, worker, time.monotonic()))
-        worker.give(self.runs[number], self.folder / f"{number + 1}.log")
+    def _start(self, group: list[int], worker: Any) -> None:
+        first, *others = group
+        log = self.folder / f"{first + 1}.log"
+        self.running.append(_Running(group, worker, time.monotonic()))
+        worker.give(self.runs[first], log, [self.runs[number] for number in others], self.together)
 
-    def _say(self, one: _Running, outcome: Any) -> None:
+    def _say(self, one: _Running, number: int, outcome: Any) -> None:
         done, count = len(self.outcomes), len(self.runs)
         here = time.monotonic() - one.begun
-        left = (time.monotonic() - self.begun) / done * (len(self.waiting) + len(self.running))
-        line = f"[{done}/{count}] {outcome.status:<8} {self.labels[one.number]}"
+        left = (time.monotonic() - self.begun) / done * (count - done)
+        line = f"[{done}/{count}] {outcome.status:<8} {self.labels[number]}"
         rest = f", about {left / 60:.0f} min left" if self.waiting or self.running else ""
         tell(f"{line}  {outcome.score or outcome.line}  {here:.0f} s{rest}")
 
@@ -126,7 +138,10 @@ class LocalLauncher(RunLauncher):
             return
         self.stopped = signum
         self.waiting.clear()
-        tell(f"\nstopping {len(self.running)} runs, which save what they have; once more kills them")
+        tell(
+            f"\nstopping {sum(len(one.group) for one in self.running)} runs, which save what they have; once more "
+            "kills them"
+        )
         for one in self.running:
             one.worker.signal(signal.SIGTERM)
 

@@ -120,6 +120,8 @@ class SlurmLauncher(RunLauncher):
         from ssm_tune.sweeps.one_run import Outcome
         from ssm_tune.sweeps.run_sweep import returned
 
+        if any(len(group) > 1 for group in self.groups):
+            tell("sweep.together: hydra/launcher=slurm runs each run by itself")
         runs = [(number, list(overrides)) for number, overrides in enumerate(job_overrides)]
         size = self.cells_per_job
         tasks = self._submit([runs[start : start + size] for start in range(0, len(runs), size)])

@@ -11,5 +11,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "backend": ("auto", "cuda", "mamba_ssm", "reference"),
     "logger": ("none", "wandb"),
     "sweep.on_error": ("continue", "stop"),
+    "sweep.together": ("off", "auto"),
 }
 """The values of each; help, completion and checks read them here, without Hydra."""

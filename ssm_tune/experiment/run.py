@@ -11,7 +11,8 @@ import torch
 
 from ssm_tune.config.schema import Config
 from ssm_tune.data.token_cache import TokenizedDataset, tokenized_training_set
-from ssm_tune.experiment.evaluate import points, predict_split, score_base_model
+from ssm_tune.experiment.epochs import after_divergence, after_epoch, after_steps, report
+from ssm_tune.experiment.evaluate import score_base_model
 from ssm_tune.experiment.load_data import LoadedData
 from ssm_tune.experiment.memory_plan import plan_memory, uses_cuda_graphs
 from ssm_tune.experiment.messages import out_of_memory, print_plan, print_setup
@@ -23,7 +24,6 @@ from ssm_tune.experiment.setup import Experiment, build_experiment, check_same_c
 from ssm_tune.experiment.shared import Shared
 from ssm_tune.experiment.shared_model import keep_weights
 from ssm_tune.experiment.signals import note_signals
-from ssm_tune.experiment.state import EpochResult
 from ssm_tune.experiment.write_record import (
     Trained,
     computation,
@@ -39,7 +39,7 @@ from ssm_tune.records.record import Record
 from ssm_tune.records.trial import Trial
 from ssm_tune.training.checkpoint import Checkpoint
 from ssm_tune.training.determinism import fix_cublas_workspace
-from ssm_tune.training.distributed import ProcessGroup, process_group
+from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup, process_group
 from ssm_tune.training.recompute_plan import RecomputePlan
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged, Stopped, UserError
@@ -102,17 +102,15 @@ def _run_in_group(experiment: Experiment, request: Request | None, group: Proces
         if group.is_rank_zero:
             check_same_checkpoint(experiment)
         print_setup(experiment, ui)
-        checkpoint = group.broadcast(_open_folder(checkpointer, ui) if group.is_rank_zero else None)
-        if checkpoint is not None:
-            checkpointer.resume(checkpoint)
-            ui.say(f"resuming this run ({checkpointer.progress()})")
+        checkpoint = group.broadcast(open_folder(checkpointer, ui) if group.is_rank_zero else None)
+        resume(checkpointer, checkpoint, ui)
         result = _logged_run(checkpointer, ui)
         if stop_request.signal is not None:  # too late for this run, but others may follow
             raise Stopped(f"stopped; this run is done, record: {result.path}", stop_request.signal)
         return result
 
 
-def _open_folder(checkpointer: RunCheckpointer, ui: Display) -> Checkpoint | None:
+def open_folder(checkpointer: RunCheckpointer, ui: Display) -> Checkpoint | None:
     """The checkpoint to resume from, if there is one; what else an earlier session left is deleted."""
     if checkpointer.experiment.config.force or record_path(checkpointer.experiment).exists():
         checkpointer.checkpoints.delete()
@@ -121,12 +119,16 @@ def _open_folder(checkpointer: RunCheckpointer, ui: Display) -> Checkpoint | Non
     return checkpoint
 
 
+def resume(checkpointer: RunCheckpointer, checkpoint: Checkpoint | None, ui: Display) -> None:
+    """Continue from a checkpoint, if there is one."""
+    if checkpoint is not None:
+        checkpointer.resume(checkpoint)
+        ui.say(f"resuming this run ({checkpointer.progress()})")
+
+
 def _logged_run(checkpointer: RunCheckpointer, ui: Display) -> RunResult:
     """``_train_and_report`` with a metric logger, which hears how the run ended in any case."""
-    experiment, config = checkpointer.experiment, checkpointer.experiment.config
-    about = experiment.cell | {"train": dataclasses.asdict(experiment.train), "backend": experiment.backend}
-    kind = config.logger if checkpointer.group.is_rank_zero else "none"
-    logger = make_logger(kind, Path(config.output_dir), experiment.key, checkpointer.folder.name, about, ui.say)
+    logger = logger_of(checkpointer, ui)
     result: RunResult | None = None
     try:
         result = _train_and_report(checkpointer, ui, logger)
@@ -134,6 +136,14 @@ def _logged_run(checkpointer: RunCheckpointer, ui: Display) -> RunResult:
     finally:
         ui.stop()
         logger.finish(result.record if result else None)
+
+
+def logger_of(checkpointer: RunCheckpointer, ui: Display) -> MetricLogger:
+    """Where the run's rows go, of rank 0 alone."""
+    experiment, config = checkpointer.experiment, checkpointer.experiment.config
+    about = experiment.cell | {"train": dataclasses.asdict(experiment.train), "backend": experiment.backend}
+    kind = config.logger if checkpointer.group.is_rank_zero else "none"
+    return make_logger(kind, Path(config.output_dir), experiment.key, checkpointer.folder.name, about, ui.say)
 
 
 def _train_and_report(checkpointer: RunCheckpointer, ui: Display, logger: MetricLogger) -> RunResult:
@@ -158,17 +168,13 @@ def _train_and_report(checkpointer: RunCheckpointer, ui: Display, logger: Metric
         total = count_parameters(experiment.model)
         ui.say(f"{experiment.method.name} trains {adapter.trainable:,} of {total:,} parameters")
         plan.apply(experiment.model)
-        trainer = _make_trainer(experiment, adapter, sequences, group)
+        trainer = make_trainer(experiment, adapter, sequences, group)
         checkpointer.attach_trainer(trainer)
         if not state.trained:
             with CLOCK.phase("train"):
                 _fit(checkpointer, trainer, ui, logger)
         state.add_train_losses(trainer.result.steps)
-
-        if experiment.reported_split:
-            with CLOCK.phase("evaluate"):
-                for epoch in state.kept_epochs():  # the best is the last: the adapter stays as it was then
-                    _report(checkpointer, adapter, epoch, experiment.reported_split, ui)
+        report(checkpointer, adapter, ui)
     except torch.OutOfMemoryError as error:
         first_line = str(error).strip().splitlines()[0]
         raise UserError(out_of_memory(checkpointer, plan, first_line)) from error
@@ -180,9 +186,10 @@ def _train_and_report(checkpointer: RunCheckpointer, ui: Display, logger: Metric
     return RunResult(record_path(experiment), record, is_new=True)
 
 
-def _make_trainer(
-    experiment: Experiment, adapter: Adapter, sequences: TokenizedDataset, group: ProcessGroup
+def make_trainer(
+    experiment: Experiment, adapter: Adapter, sequences: TokenizedDataset, group: ProcessGroup = SINGLE_PROCESS
 ) -> Trainer:
+    """The run's trainer, at its first step."""
     settings = experiment.config.train
     return Trainer(
         adapter,
@@ -198,54 +205,13 @@ def _make_trainer(
 
 def _fit(checkpointer: RunCheckpointer, trainer: Trainer, ui: Display, logger: MetricLogger) -> None:
     """Train, with evaluations, until training is over; the state keeps the best and the last epoch."""
-    experiment, state = checkpointer.experiment, checkpointer.state
-
-    def evaluate(epoch: int, step: int) -> None:
-        done = bool(state.epochs) and state.epochs[-1]["step"] == step  # by an earlier session
-        if done or (not trainer.finished and epoch % experiment.config.train.evaluate_every):
-            return
-        with CLOCK.phase("evaluate"):
-            _evaluate_epoch(checkpointer, trainer, epoch, step, ui)
-        logger.log_epoch(state.epochs[-1])
-        state.trained = trainer.finished
-        checkpointer.maybe_save()
-
-    def on_steps(rows: list[dict[str, float]]) -> None:
-        for row in rows:
-            logger.log_step(row)
-        checkpointer.on_step_end(len(rows))
-
-    logger.start(trainer.result.steps, state.epochs)
+    logger.start(trainer.result.steps, checkpointer.state.epochs)
     try:
-        trainer.fit(evaluate, ui, on_steps)
+        trainer.fit(
+            lambda epoch, step: after_epoch(checkpointer, trainer, epoch, step, ui, logger),
+            ui,
+            lambda rows: after_steps(checkpointer, rows, logger),
+        )
     except Diverged as error:
         ui.stop()
-        state.diverged, state.last, state.trained = str(error), None, True
-        state.predicting.clear()
-        checkpointer.maybe_save()
-
-
-def _evaluate_epoch(checkpointer: RunCheckpointer, trainer: Trainer, epoch: int, step: int, ui: Display) -> None:
-    """Score the selection split, and keep the epoch if it is the best so far."""
-    experiment, state = checkpointer.experiment, checkpointer.state
-    split, primary = experiment.roles.selection, experiment.dataset.primary
-    predictions = predict_split(checkpointer, split, ui, f"epoch {epoch}: {split}")
-    values = predictions.scored.values
-    report = predictions if experiment.roles.selected_on_report else None
-    state.last = EpochResult(epoch, step, values, trainer.adapter.tensors(), report)
-    state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": values})
-    if state.best is None or values[primary] > state.best.selection[primary]:
-        state.best = state.last
-    ui.say(f"epoch {epoch}  {split}: {points(values, experiment.dataset.headline)}")
-
-
-def _report(checkpointer: RunCheckpointer, adapter: Adapter, epoch: EpochResult, split: str, ui: Display) -> None:
-    """Set the adapter to an epoch, and make its predictions on the reported split unless there are some."""
-    adapter.load_tensors(epoch.tensors)
-    try:
-        if epoch.report is None:
-            epoch.report = predict_split(checkpointer, split, ui, f"{split}, epoch {epoch.epoch}")
-            checkpointer.maybe_save()
-    except Diverged as error:
-        checkpointer.state.diverged = str(error)
-        checkpointer.state.drop(epoch)
+        after_divergence(checkpointer, error)

@@ -13,7 +13,7 @@ from ssm_tune.training.checkpoint import Checkpoint, Checkpoints
 from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Stopped
-from ssm_tune.utils.phases import CLOCK
+from ssm_tune.utils.phases import CLOCK, MemberClock, PhaseClock
 
 SHARE = 20
 """Checkpoints at intervals and after epochs take at most one part in so many of the time."""
@@ -23,7 +23,7 @@ class RunCheckpointer:
     """Holds a run's ``state`` and, once it is attached, its trainer, and saves both.
 
     Evaluations call ``poll`` and ``on_batch_end``, training ``on_step_end``, and the run ``maybe_save`` where a part of
-    it is done. group: the processes that have the same state, of which rank 0 alone saves it.
+    it is done. group: the processes that have the same state, of which rank 0 alone saves it. clock: the run's time.
     """
 
     def __init__(
@@ -32,7 +32,9 @@ class RunCheckpointer:
         folder: Path,
         stop_request: StopRequest,
         group: ProcessGroup = SINGLE_PROCESS,
+        clock: PhaseClock | MemberClock = CLOCK,
     ) -> None:
+        self.clock = clock
         self.experiment, self.folder, self.stop_request, self.group = experiment, folder, stop_request, group
         identity = {"cell": experiment.key, "device": experiment.backend["device"]}
         self.checkpoints = Checkpoints(folder, identity)
@@ -117,7 +119,7 @@ class RunCheckpointer:
 
     def note_costs(self) -> None:
         """Write into the state what the run has taken so far, in all its sessions: seconds, and memory at its peak."""
-        state, here = self.state, CLOCK.read()
+        state, here = self.state, self.clock.read()
         state.seconds = self._earlier | {name: (self._earlier.get(name) or 0.0) + one for name, one in here.items()}
         state.elapsed = self._earlier_total + sum(here.values())
         peaks = (peak_memory_bytes(self.experiment.model.device), state.peak_memory)

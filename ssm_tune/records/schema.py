@@ -127,6 +127,7 @@ class Backend(TypedDict):
     deterministic: NotRequired[bool]
     recomputed_blocks: NotRequired[int]  # those whose activations were computed again for the backward
     partly_recomputed_blocks: NotRequired[int]  # others, at most, of which the cheap ones were
+    members: NotRequired[int]  # runs whose steps were computed together with this one's, itself included; absent: one
     recompute: NotRequired[bool]  # in older records: whether those of all blocks were
 
 

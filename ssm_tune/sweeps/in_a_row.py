@@ -30,6 +30,17 @@ class InARow:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    def run_together(self, runs: Sequence[Sequence[str]], together: int | None) -> list[Outcome]:
+        """The outcomes of runs that train together. Where their process dies, each is resumed by itself."""
+        if self.stopped:
+            return [self.not_begun()] * len(runs)
+        self._worker.give(runs[0], None, runs[1:], together)
+        outcome = self._worker.outcome()
+        assert outcome is not None
+        if self._worker.died:
+            return [self.run(run) for run in runs]
+        return [outcome, *self._worker.others]
+
     def run(self, overrides: Sequence[str]) -> Outcome:
         """The outcome of one run."""
         if self.stopped:

@@ -65,7 +65,7 @@ def run_config(config: Config, overrides: Sequence[str], shared: Shared | None =
         raise
     except Exception as error:
         if not request.locked and is_rank_zero():
-            write_early_failure(early_failure, request, _line(error))
+            write_early_failure(early_failure, request, line_of(error))
         raise
     with suppress(OSError):
         early_failure.unlink(missing_ok=True)
@@ -114,16 +114,21 @@ def run_settings(
             if shared is not None and not shared.fits(config):
                 return None
             return run_config(config, overrides, shared)
-    except Locked as error:
-        return Outcome("held", str(error))
-    except Stopped as error:
-        return Outcome("stopped", str(error), exit=128 + error.signal)
     except Exception as error:
-        if os.environ.get("SSM_TUNE_TRACEBACK"):
-            traceback.print_exc()
-        return Outcome("failed", _line(error), exit=2 if isinstance(error, UserError) else 1)
+        return outcome_of_error(error)
 
 
-def _line(error: BaseException) -> str:
+def outcome_of_error(error: Exception) -> Outcome:
+    """The outcome of a run that an error has ended."""
+    if isinstance(error, Locked):
+        return Outcome("held", str(error))
+    if isinstance(error, Stopped):
+        return Outcome("stopped", str(error), exit=128 + error.signal)
+    if os.environ.get("SSM_TUNE_TRACEBACK"):
+        traceback.print_exception(error)
+    return Outcome("failed", line_of(error), exit=2 if isinstance(error, UserError) else 1)
+
+
+def line_of(error: BaseException) -> str:
     text = str(error) if isinstance(error, UserError) else f"unexpected {first_line(error)}"
     return " ".join(text.split())

@@ -23,6 +23,7 @@ from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.schema import Config, checked
 from ssm_tune.models.source import require_model_path
 from ssm_tune.records.run_id import label_of, labels_of
+from ssm_tune.sweeps.joined import groups_of, tell_alone
 from ssm_tune.sweeps.one_run import Outcome, outcome_of, run_config
 from ssm_tune.sweeps.status import Results, record_path
 from ssm_tune.sweeps.sweep_file import PlannedRun, Sweep, read_sweep
@@ -33,10 +34,11 @@ BAD = ("failed", "diverged", "stopped")
 
 
 class Task:
-    """What a launcher is given: runs one composed run. stop_on_error: start none after a failure."""
+    """What a launcher is given: runs one composed run. stop_on_error: start none after a failure. groups: the runs'
+    numbers, those that train together in one list. together: how many of these at once; None: as pays."""
 
-    def __init__(self, stop_on_error: bool) -> None:
-        self.stop_on_error = stop_on_error
+    def __init__(self, stop_on_error: bool, groups: Sequence[list[int]] = (), together: int | None = 1) -> None:
+        self.stop_on_error, self.groups, self.together = stop_on_error, groups, together
 
     def __call__(self, composed: DictConfig) -> Outcome:
         return run_config(checked(composed, HydraConfig.get().overrides.task), [])
@@ -61,12 +63,23 @@ def run_sweep(sweep: Sweep) -> list[Outcome]:
     )
     stop = sweep.on_error == "stop"
     if waiting and not (stop and any(outcome and outcome.status == "failed" for outcome in outcomes)):
-        launched = _launch(sweep, [sweep.runs[number].overrides for number in waiting], Task(stop))
+        runs = [sweep.runs[number].overrides for number in waiting]
+        launched = _launch(sweep, runs, Task(stop, _groups(runs, sweep.together), sweep.together))
         for number, outcome in zip(waiting, launched, strict=False):
             outcomes[number] = outcome
     ended = [outcome or Outcome("not run") for outcome in outcomes]
     print("\n".join(table(sweep.runs, ended)), flush=True)
     return ended
+
+
+def _groups(runs: Sequence[Sequence[str]], together: int | None) -> list[list[int]]:
+    """The numbers of the runs, those that train together in one list; says which have none to train with."""
+    if together == 1:
+        return [[number] for number in range(len(runs))]
+    composer = Composer()
+    groups = groups_of([composer.config(run) for run in runs], together)
+    tell_alone(runs, groups)
+    return groups
 
 
 def _looked_up(sweep: Sweep) -> list[Outcome | None]:

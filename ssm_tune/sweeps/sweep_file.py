@@ -42,11 +42,15 @@ class Block:
 
 @dataclass
 class Sweep:
-    """runs: in the order in which they run; hydra: settings of the launcher; files: names of sweep files."""
+    """runs: in the order in which they run; hydra: settings of the launcher; files: names of sweep files.
+
+    together: runs whose steps are computed at once, where they differ in seed and numbers alone; None: as many as pay.
+    """
 
     runs: list[PlannedRun] = field(default_factory=list)
     hydra: list[str] = field(default_factory=list)
     on_error: str = "continue"
+    together: int | None = 1
     files: list[str] = field(default_factory=list)
 
 
@@ -73,13 +77,24 @@ def read_settings(settings: Sequence[str], group: str = "sweep") -> tuple[Sweep,
             sweep.on_error = values[0].partition("=")[2]
             if sweep.on_error not in CHOICES[name] or len(values) > 1:
                 raise UserError(f"sweep.on_error must be one of {', '.join(CHOICES[name])}, got {sweep.on_error!r}")
+        elif name == "sweep.together":
+            sweep.together = _together(values)
         elif name.startswith("sweep."):
-            raise UserError(f"there is no setting {name!r}: {nearest(name, ['sweep.on_error'])}")
+            raise UserError(f"there is no setting {name!r}: {nearest(name, ['sweep.on_error', 'sweep.together'])}")
         elif name.startswith(("hydra/", "hydra.")):
             sweep.hydra += values
         else:
             given[key] = values
     return sweep, given
+
+
+def _together(values: Sequence[str]) -> int | None:
+    value = values[0].partition("=")[2]
+    if value in CHOICES["sweep.together"] and len(values) == 1:
+        return {"off": 1, "auto": None}[value]
+    if not value.isdecimal() or not 2 <= int(value) <= MOST_VALUES or len(values) > 1:
+        raise UserError(f"sweep.together must be off, auto or a number of runs from 2, got {','.join(values)[15:]!r}")
+    return int(value)
 
 
 def _of_file(name: str, given: dict[str, list[str]]) -> list[PlannedRun]:

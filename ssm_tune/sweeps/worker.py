@@ -5,6 +5,8 @@
 Jobs come as JSON objects on standard input, a line each: ``overrides`` of the run, and ``log``, the file that takes
 what it prints (null: nothing is redirected). For each an answer goes to the descriptor, a line of JSON: ``outcome``,
 null where the run needs a process without others before it, and ``ends``, whether the worker takes no more jobs.
+Runs that train together are one job: ``others`` are the settings of the others, ``together`` is how many at once (null:
+as pays), and the answer's ``others`` are their outcomes.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 from ssm_tune.config.compose import Composer
 from ssm_tune.experiment.shared import Shared
+from ssm_tune.sweeps.joined_runs import run_joined
 from ssm_tune.sweeps.one_run import Outcome, run_settings
 from ssm_tune.sweeps.process_state import ProcessState
 from ssm_tune.utils.files import encode_json
@@ -40,14 +43,22 @@ class Worker:
         if job["log"] is not None:
             _redirect(job["log"])
         self._state.before_run()
+        others = job.get("others", [])
+        outcomes: Sequence[Outcome | None] | None
         try:
-            outcome = self._run(job["overrides"], self._shared, self._composer)
+            if others:
+                outcomes = run_joined([job["overrides"], *others], job["together"], self._shared, self._composer)
+            else:
+                outcomes = [self._run(job["overrides"], self._shared, self._composer)]
         except KeyboardInterrupt:
-            outcome = Outcome("stopped", "interrupted", exit=130)
+            outcomes = [Outcome("stopped", "interrupted", exit=130)] * (1 + len(others))
         self._state.after_run()
+        found = [asdict(outcome) for outcome in outcomes or () if outcome is not None]
+        broken = not found or any(_may_be_broken(Outcome(**outcome)) for outcome in found)
         return {
-            "outcome": None if outcome is None else asdict(outcome),
-            "ends": outcome is None or _may_be_broken(outcome) or self._state.leaks(),
+            "outcome": found[0] if found else None,
+            "others": found[1:],
+            "ends": broken or self._state.leaks(),
         }
 
 

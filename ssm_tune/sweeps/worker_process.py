@@ -23,7 +23,7 @@ def wait_for_any(workers: Sequence[WorkerProcess], seconds: float) -> bool:
 
 
 class WorkerProcess:
-    """Runs at most one run at a time.
+    """Runs at most one run at a time, or some that train together.
 
     It is in a session of its own: what asks to stop reaches the launcher alone, which passes it on. environment: of the
     process; None: ours.
@@ -36,12 +36,24 @@ class WorkerProcess:
         self._job: dict[str, Any] | None = None
         self.died = ""
         """how the process of the last run died, where it did"""
+        self.others = list[Outcome]()
+        """of the runs that trained with it, where its process lives"""
 
-    def give(self, overrides: Sequence[str], log: Path | None = None) -> None:
-        """Begin a run, in the process that there is or in a new one. log: the file that takes what it prints."""
+    def give(
+        self,
+        overrides: Sequence[str],
+        log: Path | None = None,
+        others: Sequence[Sequence[str]] = (),
+        together: int | None = None,
+    ) -> None:
+        """Begin a run, in the process that there is or in a new one. log: the file that takes what it prints. others:
+        runs that train with it, ``together`` at once (None: as pays)."""
         if log is not None:
             log.touch()
         self._job, self.died = {"overrides": list(overrides), "log": None if log is None else str(log)}, ""
+        if others:
+            self._job |= {"others": [list(run) for run in others], "together": together}
+        self.others = list[Outcome]()
         if self.process is None or self.process.poll() is not None:
             self._replace()
         self._send()
@@ -60,7 +72,7 @@ class WorkerProcess:
             if answer["ends"]:
                 self.end()
             if answer["outcome"] is not None:
-                self._job = None
+                self._job, self.others = None, [Outcome(**one) for one in answer["others"]]
                 return Outcome(**answer["outcome"])
             self._replace()  # the run wants a process without others before it
             self._send()

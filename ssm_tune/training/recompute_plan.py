@@ -7,6 +7,7 @@ recomputes as little as the memory budget allows.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,7 +50,8 @@ NO_RECOMPUTE = Recompute(0, 0)
 class RecomputePlan:
     """How the longest micro batch is computed: ``rows`` x ``length`` tokens with ``labels`` label tokens.
 
-    budget: bytes for activations and logits; None: unknown. setting: train.recompute: auto, on or off.
+    budget: bytes for activations and logits; None: unknown. setting: train.recompute: auto, on or off. trained: bytes
+    that the trained parameters of one run need beside themselves.
     """
 
     memory: ActivationMemory
@@ -58,6 +60,18 @@ class RecomputePlan:
     length: int
     labels: int
     setting: str
+    trained: int = 0
+
+    def of_members(self, members: int) -> RecomputePlan:
+        """The same for the longest micro batches of so many members in one (training/members.py)."""
+        more = (members - 1) * self.trained
+        return dataclasses.replace(
+            self,
+            memory=dataclasses.replace(self.memory, batch=self.memory.batch * members),
+            budget=None if self.budget is None else max(self.budget - more, 1.0),
+            rows=self.rows * members,
+            labels=self.labels * members,
+        )
 
     @property
     def recompute(self) -> Recompute:
@@ -151,12 +165,12 @@ def plan_recompute(
     """
     memory = estimate_activation_memory(model, method, adapter_dtype)
     budget = None if memory_gb is None else memory_gb * GB
+    trained = TRAINED_COPIES * method.num_trainable_params(model.config) * adapter_dtype.itemsize
     if budget is None and model.device.type == "cuda":
-        trained = TRAINED_COPIES * method.num_trainable_params(model.config) * adapter_dtype.itemsize
         free_memory()
         free = USABLE * torch.cuda.mem_get_info(model.device)[0]
         budget = max(free - trained - workspaces(model.device), 1.0)
-    chosen = RecomputePlan(memory, budget, *longest, setting)
+    chosen = RecomputePlan(memory, budget, *longest, setting, trained if memory_gb is None else 0)
     if memory_gb is not None and (excess := chosen.excess()):
         raise UserError(f"train.memory={memory_gb:g}: {excess}")
     return chosen

@@ -22,6 +22,10 @@ class Stopped(Exception):
         self.signal = signal
 
 
+class NotJoined(UserError):
+    """Runs cannot be trained together; the message says why. Nothing of them has begun."""
+
+
 class Diverged(Exception):
     """The loss is not finite any more, or far worse than guessing. The message says where."""
 

@@ -76,6 +76,33 @@ class PhaseClock:
         self._since = now
 
 
+class MemberClock:
+    """One run's share of the process's time, where several are under way in turn or together."""
+
+    def __init__(self, clock: PhaseClock) -> None:
+        self._clock = clock
+        self._seconds: dict[str, float] = {}
+        self._counting: tuple[dict[str, float], float] | None = None
+
+    @contextmanager
+    def counting(self, share: float = 1.0) -> Iterator[None]:
+        """A ``share`` of the time that the block takes is the run's."""
+        self._counting = self._clock.read(), share
+        try:
+            yield
+        finally:
+            self._seconds, self._counting = self.read(), None
+
+    def read(self) -> dict[str, float]:
+        """As ``PhaseClock.read``."""
+        found = dict(self._seconds)
+        if self._counting is not None:
+            before, share = self._counting
+            for name, seconds in self._clock.read().items():
+                found[name] = found.get(name, 0.0) + share * (seconds - before.get(name, 0.0))
+        return {name: found[name] for name in PHASES if name in found}
+
+
 def _process_start() -> float:
     """When this process started, by time.perf_counter; now where the system does not tell."""
     now = time.perf_counter()

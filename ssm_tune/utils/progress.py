@@ -122,7 +122,26 @@ class Silent:
     def say(self, line: str) -> None: ...
 
 
-Display = Bars | Lines | Silent
+class Named:
+    """What one of several runs shows on a display, under the run's name."""
+
+    def __init__(self, display: Bars | Lines, name: str) -> None:
+        self.display, self.name = display, name
+
+    def start(self, label: str, total: int, done: int = 0) -> None:
+        self.display.start(f"{self.name}: {label}", total, done)
+
+    def advance(self, done: int, note: str) -> None:
+        self.display.advance(done, note)
+
+    def stop(self) -> None:
+        self.display.stop()
+
+    def say(self, line: str) -> None:
+        self.display.say(f"{self.name}: {line}")
+
+
+Display = Bars | Lines | Silent | Named
 
 
 def progress() -> Bars | Lines:

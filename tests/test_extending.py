@@ -35,19 +35,51 @@ def test_the_document_holds_what_is_tested() -> None:
     assert sorted(FILES) == [
         "conf/method/norms.yaml", "conf/task/speakers.yaml", "ssm_tune/methods/norms.py", "ssm_tune/tasks/speakers.py"
     ]  # fmt: skip
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 5
+
+
+def run(command: str, folder: Path) -> str:
+    """What the command prints, in the copy of the project."""
+    program, *arguments = command.split()
+    start = [sys.executable, "-m", "ssm_tune"] if program == "ssm-tune" else [sys.executable]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment["COLUMNS"] = "200"
+    line = [*start, *arguments]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+SWEEP, TABLE = (
+    next((one for one in COMMANDS if one.startswith(start)), "") for start in ("ssm-tune -m", "ssm-tune table")
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one not in (SWEEP, TABLE)])
 def test_every_command_works(command: str, copy: Path) -> None:
-    program, *arguments = command.split()
-    start = [sys.executable, "-m", "ssm_tune"] if program == "ssm-tune" else [sys.executable]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([*start, *arguments], cwd=copy, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.strip().splitlines()[-1]
-    if program == "ssm-tune":
+    said = run(command, copy).splitlines()[-1]
+    if command.startswith("ssm-tune"):
         assert (copy / said.removeprefix("record: ")).is_file()
     else:
         assert re.search(r"\d+ passed", said)
+
+
+@pytest.mark.slow
+def test_one_command_and_the_method_has_its_row(copy: Path) -> None:
+    assert run(SWEEP, copy).splitlines()[-1] == "2 done"
+    found = run(TABLE, copy)
+    for method in ("norms", "state_offset_y"):
+        row = next(line for line in found.splitlines() if line.startswith(method))
+        assert re.search(r"\d+\.\d\d \(1\)", row)  # a score of one seed
+
+
+@pytest.mark.slow
+def test_one_line_puts_a_method_into_the_leaderboard(copy: Path) -> None:
+    file = copy / "conf" / "sweep" / "leaderboard.yaml"
+    file.write_text(file.read_text().replace("methods:\n", "methods:\n  - method: norms\n"))
+    for table in ("leaderboard", "leaderboard_mamba2"):
+        assert re.search(r"^norms ", run(f"ssm-tune table {table}", copy), re.MULTILINE)
+    words = "method=norms task=glue_rte,samsum model.root=M data.root=D --dry-run"
+    said = run(f"ssm-tune search leaderboard {words}", copy).splitlines()
+    assert len([line for line in said if re.match(r"mamba2?_25m \w+ norms: .* and up to 3 rates beyond", line)]) == 4

@@ -30,9 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if not options.settings:
         raise UserError("plan needs a run or a sweep: ssm-tune plan method=lora task=samsum, or ssm-tune plan main")
+    from ssm_tune.sweeps.search import read_search
     from ssm_tune.sweeps.sweep_file import read_sweep
 
-    sweep = read_sweep([word if "=" in word else f"+sweep={word}" for word in options.settings])
+    settings = [word if "=" in word else f"+sweep={word}" for word in options.settings]
+    searched = any(word.startswith("search=") for word in settings)
+    sweep = read_search(settings).sweep if searched else read_sweep(settings)
     from ssm_tune.planning.estimate import Planner  # torch: not before the settings are known to be good
 
     planned = Planner().plan(sweep.runs, lambda line: print(line, file=sys.stderr, flush=True))
@@ -55,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         "runs of a sweep, from a few steps and batches timed here, the largest first, so that what does not fit into "
         "memory shows at once. Runs that are done cost nothing; nothing is trained or recorded. "
         "Exit status 2 if a run does not fit, with what would.",
-        epilog="examples: ssm-tune plan method=state_offset task=samsum; ssm-tune plan +sweep=main",
+        epilog="examples: ssm-tune plan method=state_offset task=samsum; ssm-tune plan +sweep=main; ssm-tune plan "
+        "search=leaderboard (the trials of a search's grid)",
     )
     parser.add_argument(
         "settings",

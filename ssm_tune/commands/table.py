@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "would fill its gaps go to stderr. Scores are points (x100), mean ± standard deviation over seeds.",
     )
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="a table of conf/table, such as main or tiny, or a yaml"
+        "name", nargs="*", metavar="NAME", help="tables of conf/table, such as main or leaderboard, or a yaml"
     )
     parser.add_argument(
         "--results",
@@ -146,13 +146,14 @@ def _print_all(records: list[Record], options: argparse.Namespace) -> None:
 
 
 def _print_planned(options: argparse.Namespace, chosen: "Found") -> None:
-    """One table of conf/table."""
+    """Tables of conf/table."""
     from ssm_tune.reporting.planned_table import fill
     from ssm_tune.reporting.table_spec import load_table_spec
 
-    table = fill(load_table_spec(options.name), [record for _, record in chosen])
-    _print([table], options, _published(options))
-    for command in table.missing:
+    records, folders = [record for _, record in chosen], {id(record): path.parent for path, record in chosen}
+    tables = [fill(load_table_spec(name), records, folders) for name in options.name]
+    _print(tables, options, _published(options))
+    for command in dict.fromkeys(command for table in tables for command in table.missing):
         print(f"missing: {command}", file=sys.stderr)
 
 

@@ -87,7 +87,7 @@ def _by_shape(times: dict[tuple[int, int, int], float]) -> list[dict[str, float]
 
 
 class Planner:
-    """Plans runs in order. Those that differ in seed alone share what was measured."""
+    """Plans runs in order. Those that differ in seed and learning rate alone share what was measured."""
 
     def __init__(self) -> None:
         self._composer = Composer()
@@ -105,12 +105,13 @@ class Planner:
             except UserError as error:
                 raise UserError(f"{run.origin}: {error}" if run.origin else str(error)) from error
             if config.output_dir not in self._results:
-                self._results[config.output_dir] = Results(config.output_dir)
+                self._results[config.output_dir] = Results(config.output_dir, config.trial)
             state = self._results[config.output_dir].state(config)
             if state.record is not None and not config.force:
                 self._found[number] = Planned(label_of(run.overrides), state.status, state.detail)
                 continue
-            request = request_hash(dataclasses.replace(config, seed=0))
+            train = dataclasses.replace(config.train, learning_rate=1.0)
+            request = request_hash(dataclasses.replace(config, seed=0, train=train))
             key = digest([request, config.output_dir, config.decode.batch_size])
             self._groups.setdefault(key, []).append((number, run, config))
         for at, group in enumerate(self._groups.values(), start=1):
@@ -128,7 +129,7 @@ class Planner:
         return planned
 
     def _plan_group(self, group: list[tuple[int, PlannedRun, Config]]) -> None:
-        """Plan runs that differ in seed alone."""
+        """Plan runs that differ in seed and learning rate alone."""
         begun = time.perf_counter()
         experiment = build_experiment(group[0][2])
         sequences = tokenized_training_set(

@@ -36,7 +36,8 @@ class Built:
 
 def planned_tables(found: Found, names: Sequence[str] | None = None) -> list[Table]:
     """The tables of conf/table (or the named ones) that have any record."""
-    filled = [fill(load_table_spec(name), [record for _, record in found]) for name in names or table_names()]
+    records, folders = [record for _, record in found], {id(record): path.parent for path, record in found}
+    filled = [fill(load_table_spec(name), records, folders) for name in names or table_names()]
     return [table for table in filled if not table.empty]
 
 
@@ -76,7 +77,10 @@ def _figures(table: Table, folders: figure_data.Folders, pictures: bool) -> dict
         "loss": lambda: figure_data.losses(table, folders),
         "scores": lambda: figure_data.scores(table),
         "cost": lambda: figure_data.costs(table),
+        "pareto": lambda: figure_data.pareto(table),
     }
+    if table.spec.summary:  # whose report has the curves
+        makers = {"pareto": makers["pareto"]}
     files: dict[str, bytes] = {}
     for kind, make in makers.items():
         series = make()
@@ -84,9 +88,10 @@ def _figures(table: Table, folders: figure_data.Folders, pictures: bool) -> dict
             continue
         files[f"figures/{table.spec.name}-{kind}.csv"] = figure_data.as_csv(series).encode()
         if pictures:
-            from ssm_tune.reporting.table_figures import draw
+            from ssm_tune.reporting import pareto_figure, table_figures
 
-            for suffix, image in draw(kind, table, series).items():
+            images = pareto_figure.draw(table, series) if kind == "pareto" else table_figures.draw(kind, table, series)
+            for suffix, image in images.items():
                 files[f"figures/{table.spec.name}-{kind}.{suffix}"] = image
     return files
 

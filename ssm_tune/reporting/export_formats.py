@@ -13,6 +13,8 @@ TABLE_HEAD = (
     *("table", "group", "row", "method", "options", "column", "tasks", "model", "data", "protocol", "shows"),
     *("mean", "sd", "n", "seeds", "diverged_seeds", "selected_on_report", "average_rank"),
 )
+SUMMARY_COLUMN = "summary"
+"""What stands for a column where a number is of the whole row."""
 RECORDS_HEAD = ("task", "data", "model", "protocol", "method", "options", "seed", "status", "metric", "value")
 
 
@@ -54,6 +56,11 @@ def table_csv(table: Table) -> str:
                 numbers = [one.mean, one.sd, len(value.seeds) or 1] if one else [None, None, 0]
                 seeds = [" ".join(map(str, value.seeds)), " ".join(map(str, value.diverged))]
                 lines.append([*place, what, *numbers, *seeds, "yes" if value.flattered else "no", row.rank])
+        place = [table.spec.name, row.group, row.label, row.method, options, SUMMARY_COLUMN, "", "", "", ""]
+        for what, number in row.summary.items():
+            lines.append([*place, what, number, None, None, "", "", "no", row.rank])
+        for name, edge in zip(("rank_low", "rank_high"), row.rank_interval or (), strict=False):
+            lines.append([*place, name, edge, None, None, "", "", "no", row.rank])
     return csv_text(TABLE_HEAD, lines)
 
 

@@ -105,6 +105,26 @@ def costs(table: Table) -> list[Series]:
     return found
 
 
+def pareto(table: Table) -> list[Series]:
+    """Panels trainable and train_seconds: of each row that has both its mean score (points) against it."""
+    found = []
+    for what in ("trainable", "train_seconds"):
+        for row in table.rows:
+            x, score = row.summary.get(what), row.summary.get("score")
+            if x and score is not None:
+                found.append(Series(what, row.label, (x,), (100 * score,), (None,)))
+    return found
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (cost, score) those that no other beats in both, by rising cost."""
+    found: list[tuple[float, float]] = []
+    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or score > found[-1][1]:
+            found.append((cost, score))
+    return found
+
+
 def as_csv(series: Sequence[Series]) -> str:
     """The rows, to six significant digits: pictures show no more."""
     rows = [

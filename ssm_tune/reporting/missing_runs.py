@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from ssm_tune.config.overrides import on_command_line, shell_word
 from ssm_tune.records.schema import Record
-from ssm_tune.reporting.table_spec import Column, MethodRow, TableSpec
+from ssm_tune.reporting.table_rows import MethodRow, sweep_part
+from ssm_tune.reporting.table_spec import Column, TableSpec
 
 Picked = Mapping[tuple[str, str], Sequence[Sequence[Record]]]
 """For a row's label and a column's name, the records of each of the column's tasks."""
@@ -41,7 +42,8 @@ def _rest(spec: TableSpec, row: MethodRow, column: Column, seeds: Sequence[int])
     words = [f"method.{name}={on_command_line(value)}" for name, value in options.items()]
     words += [f"{name}={on_command_line(value)}" for name, value in row.overrides.items()]
     if spec.sweep is not None:  # which knows the rest
-        return (f"+sweep={spec.sweep}", *words, f"seed={','.join(map(str, seeds))}")
+        models = [f"model.name={column.model}"] if sweep_part(spec.sweep, "models") else []
+        return (f"+sweep={spec.sweep}", *models, *words, f"seed={','.join(map(str, seeds))}")
     words += [f"model={column.model}", f"data={column.data}"]
     words += [f"protocol={spec.protocol}"] if spec.protocol != "auto" else []
     words += [f"{name}={on_command_line(value)}" for name, value in column.overrides.items()]

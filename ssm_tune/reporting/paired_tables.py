@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from ssm_tune.records.schema import Record
 from ssm_tune.reporting.bootstrap import RESAMPLES
 from ssm_tune.reporting.comparison import Side, aligned, compared, require_same, rows_of
 from ssm_tune.reporting.escape import csv_text, markdown_text
+from ssm_tune.reporting.significance import holm
 from ssm_tune.reporting.table import BASE, Table
 
 CSV_HEAD = (
     *("column", "metric", "first", "second", "first_score", "second_score"),
-    *("difference", "low", "high", "p", "examples", "seeds"),
+    *("difference", "low", "high", "p", "holm", "examples", "seeds"),
 )
 Folders = Mapping[int, Path]
 """A record's run folder, by the record's id()."""
@@ -24,7 +26,10 @@ Folders = Mapping[int, Path]
 
 @dataclass(frozen=True)
 class Pair:
-    """The row ``first`` minus the row ``second`` in one column. Fractions; seeds: those that both have."""
+    """The row ``first`` minus the row ``second`` in one column, in fractions.
+
+    seeds: those that both have. holm: p corrected for the number of pairs (significance.py).
+    """
 
     column: str
     metric: str
@@ -37,6 +42,7 @@ class Pair:
     p: float
     examples: int
     seeds: tuple[int, ...]
+    holm: float = 1.0
 
 
 def pairs(table: Table, folders: Folders) -> list[Pair]:
@@ -48,7 +54,7 @@ def pairs(table: Table, folders: Folders) -> list[Pair]:
     assert first is not None
     found = []
     for head in table.heads:
-        if len(head.column.tasks) > 1:
+        if len(head.column.tasks) > 1 or head.column.name in table.apart:
             continue  # examples of several tasks have no score in common
         for row in table.rows:
             if row.method == BASE or row.label == first:
@@ -62,7 +68,8 @@ def pairs(table: Table, folders: Folders) -> list[Pair]:
                     for label, run in zip(labels, runs, strict=True)
                 ]
                 found += _pair(head.column.name, sides[0], sides[1], tuple(seeds))
-    return found
+    corrected = holm([one.p for one in found])
+    return [dataclasses.replace(one, holm=p) for one, p in zip(found, corrected, strict=True)]
 
 
 def _by_seed(records: Sequence[Record]) -> dict[int, Record]:
@@ -96,23 +103,27 @@ def _markdown(table: Table, found: Sequence[Pair]) -> str:
     first = str(table.spec.compare)
     lines = [f"### {table.spec.title}: {markdown_text(first)} against the others", ""]
     lines += [
-        f"| task | against | {markdown_text(first)} | other | difference | 95% interval | p |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        f"| task | against | {markdown_text(first)} | other | difference | 95% interval | p | Holm |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for one in found:
         scores = " | ".join(f"{100 * score:.2f}" for score in one.scores)
         clear = "**" if one.low > 0 or one.high < 0 else ""
         lines.append(
             f"| {markdown_text(one.column)} {heading(one.metric)} | {markdown_text(one.second)} | {scores} | "
-            f"{clear}{100 * one.difference:+.2f}{clear} | {100 * one.low:+.2f} to {100 * one.high:+.2f} | {one.p:.4f} |"
+            f"{clear}{100 * one.difference:+.2f}{clear} | {100 * one.low:+.2f} to {100 * one.high:+.2f} | "
+            f"{one.p:.4f} | {one.holm:.4f} |"
         )
     better, worse = sum(one.low > 0 for one in found), sum(one.high < 0 for one in found)
+    sure = [one.difference for one in found if one.holm < 0.05]
+    ahead, behind = sum(difference > 0 for difference in sure), sum(difference < 0 for difference in sure)
     lines += [
         "",
         f"- points on the reported split, means over the seeds that both have; paired bootstrap of the examples, "
         f"{RESAMPLES:,} resamples: the interval is about examples, not about seeds",
         f"- bold: the interval leaves out zero; {markdown_text(first)} is better in {better} and worse in {worse} of "
-        f"{len(found)} comparisons, none of them corrected for their number",
+        f"{len(found)} comparisons; at p < 0.05, corrected for their number (Holm), better in {ahead} and worse in "
+        f"{behind}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -120,7 +131,7 @@ def _markdown(table: Table, found: Sequence[Pair]) -> str:
 def _csv(found: Sequence[Pair]) -> str:
     rows: list[list[object]] = []
     for one in found:
-        numbers = [f"{number:.6f}" for number in (*one.scores, one.difference, one.low, one.high, one.p)]
+        numbers = [f"{number:.6f}" for number in (*one.scores, one.difference, one.low, one.high, one.p, one.holm)]
         seeds = " ".join(map(str, one.seeds))
         rows.append([one.column, one.metric, one.first, one.second, *numbers, one.examples, seeds])
     return csv_text(CSV_HEAD, rows)

@@ -18,8 +18,12 @@ COLOURS = {
     "initial_state": ("#CC79A7", "#eb95c6"),
     "state_offset": ("#D55E00", "#ff8a47"),
     "state_offset_y": ("#7F3C8D", "#c79be0"),
+    "partial": ("#882255", "#dd77aa"),
+    "sdt": ("#44AA99", "#88ddcc"),
+    "affix": ("#999933", "#cccc66"),
+    "combined": ("#556677", "#aabbcc"),
 }
-OTHERS = (("#999933", "#cccc66"), ("#44AA99", "#88ddcc"), ("#882255", "#dd77aa"), ("#556677", "#aabbcc"))
+OTHERS = (("#AA4466", "#e08aa4"), ("#117733", "#66c285"), ("#AA7744", "#dcb48c"), ("#332288", "#9d90e0"))
 """For methods of others, by a hash of the name."""
 BASE_COLOUR = "#777777"
 """Of the base model's score."""

@@ -6,13 +6,13 @@ one model, one protocol. Records that do not belong are left out, with a note; f
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting.grouping import grouped, newest_per_seed, table_key, variant
 from ssm_tune.reporting.missing_runs import commands
+from ssm_tune.reporting.summary_columns import Picked, ranked, summarised, summary_notes
 from ssm_tune.reporting.table import (
     BASE,
     DIVERGED,
@@ -22,19 +22,28 @@ from ssm_tune.reporting.table import (
     Stat,
     Table,
     Value,
-    average_ranks,
     base_score,
     dirty_note,
     row_values,
 )
-from ssm_tune.reporting.table_spec import QUANTITIES, Column, MethodRow, TableSpec, word
+from ssm_tune.reporting.table_rows import MethodRow, word
+from ssm_tune.reporting.table_spec import QUANTITIES, Column, TableSpec
+from ssm_tune.reporting.unlearned import LEVEL, Folders, is_unlearned
+from ssm_tune.utils.errors import UserError
 
 K = TypeVar("K")
 
 
-def fill(spec: TableSpec, records: Sequence[Record]) -> Table:
-    """The spec's table out of ``records``, in whatever order they come."""
+def fill(spec: TableSpec, records: Sequence[Record], folders: Folders | None = None) -> Table:
+    """The spec's table out of ``records``, in whatever order they come. folders: where they lie, by their id(), which
+    takes ``set_apart`` to say anything.
+
+    Raises UserError where a table with a summary finds records of two checkpoints under its model's name, or stored
+    predictions are missing or damaged.
+    """
     notes: list[str] = []
+    if spec.summary:
+        _require_one_checkpoint(spec, records)
     chosen = {
         column.name: [_of_task(spec, column, task, records, notes) for task in column.tasks] for column in spec.columns
     }
@@ -44,12 +53,38 @@ def fill(spec: TableSpec, records: Sequence[Record]) -> Table:
         for column in spec.columns:
             picked[row.label, column.name] = [_of_row(row, group, notes) for group in chosen[column.name]]
     rows = [_base_row(heads, chosen), *(_method_row(row, heads, picked) for row in spec.rows)]
-    if spec.average_rank:
-        rows = _ranked(heads, rows)
+    apart = _apart(spec, heads, picked, folders) if spec.set_apart and folders is not None else ()
+    counted = [head for head in heads if head.column.name not in apart]
+    if spec.average_rank or "rank" in spec.summary:
+        rows = ranked(rows, counted, intervals="rank" in spec.summary)
+    rows = summarised(rows, counted, picked, spec.summary)
     behind = {place: tuple(record for part in parts for record in part) for place, parts in picked.items()}
     used = [record for records in behind.values() for record in records]
-    said = (*dict.fromkeys(notes), *_notes(spec, heads, used))
-    return Table(spec, heads, tuple(rows), behind, commands(spec, picked), said)
+    said = (*dict.fromkeys(notes), *_notes(spec, heads, used, apart))
+    return Table(spec, heads, tuple(rows), behind, commands(spec, picked), said, apart)
+
+
+def _require_one_checkpoint(spec: TableSpec, records: Iterable[Record]) -> None:
+    models, hashes = {column.model for column in spec.columns}, dict[str, str]()
+    for record in records:
+        name, found = record["cell"]["model"], record["hashes"]["model"]
+        if name in models and hashes.setdefault(name, found) != found:
+            raise UserError(
+                f"the results hold runs of two checkpoints under the name {name}, {hashes[name][:12]} and "
+                f"{found[:12]}, which no table ranks together: keep them apart (--results DIR), or rename one"
+            )
+
+
+def _apart(spec: TableSpec, heads: Sequence[Head], picked: Picked, folders: Folders) -> tuple[str, ...]:
+    """The columns of one task in which no method beats an answer without learning."""
+    found = []
+    for head in heads:
+        parts = [picked[row.label, head.column.name] for row in spec.rows]
+        done = [[one for one in part[0] if one["status"] == "completed"] for part in parts if len(part) == 1]
+        known = [records for records in done if records]
+        if known and is_unlearned(known, folders):
+            found.append(head.column.name)
+    return tuple(found)
 
 
 def _of_task(spec: TableSpec, column: Column, task: str, records: Iterable[Record], notes: list[str]) -> list[Record]:
@@ -162,22 +197,7 @@ def _base_row(heads: Sequence[Head], chosen: dict[str, list[list[Record]]]) -> R
     return Row(BASE, BASE, BASE, {}, values, {head.column.model: 0.0 for head in heads})
 
 
-def _ranked(heads: Sequence[Head], rows: list[Row]) -> list[Row]:
-    """The rows with their average rank over the columns' leading numbers.
-
-    Only rows that have a number in every column are ranked, among each other; never the base model.
-    """
-    whole: dict[str, list[float]] = {}
-    for row in rows:
-        stats = [row.values[head.column.name][head.leading].stat for head in heads]
-        means = [one.mean for one in stats if one is not None]
-        if row.method != BASE and len(means) == len(heads):
-            whole[row.label] = means
-    ranks = dict(zip(whole, average_ranks(list(whole.values())), strict=True))
-    return [dataclasses.replace(row, rank=ranks.get(row.label)) for row in rows]
-
-
-def _notes(spec: TableSpec, heads: Sequence[Head], used: Sequence[Record]) -> tuple[str, ...]:
+def _notes(spec: TableSpec, heads: Sequence[Head], used: Sequence[Record], apart: Sequence[str]) -> tuple[str, ...]:
     notes = [
         "scores are points (x100) on the reported split at the best epoch by the selection split: "
         "mean ± sample standard deviation (number of seeds)"
@@ -186,11 +206,18 @@ def _notes(spec: TableSpec, heads: Sequence[Head], used: Sequence[Record]) -> tu
     notes.append(f"protocol: {' and '.join(protocols)}; seeds {', '.join(map(str, spec.seeds))}")
     if spec.average_rank:
         notes.append("rank: the average over the columns, of the methods that have a score in every one; 1 is best")
+    if spec.summary:
+        notes += summary_notes(spec)
+    if apart:
+        notes.append(
+            f"apart, and in no score, rank, cost or comparison: {', '.join(apart)}; no method beats always giving the "
+            f"commonest label (of a text task: the base model) at p < {LEVEL}, corrected for the number of methods"
+        )
     if any(record["splits"]["selected_on_report"] for record in used):
         notes.append(FLATTERED)
     if any(record["status"] == "diverged" for record in used):
         notes.append(DIVERGED)
-    timed = any(what in QUANTITIES for head in heads for what in head.show)
+    timed = any(what in QUANTITIES for what in (*spec.summary, *(what for head in heads for what in head.show)))
     machines = sorted({_machine(record) for record in used})
     if timed and machines:
         notes.append(f"times and memory: {'; '.join(machines)}" + (" (not one machine)" if len(machines) > 1 else ""))

@@ -14,7 +14,7 @@ from ssm_tune.metrics.names import heading
 from ssm_tune.reporting.escape import NOTHING, markdown_text
 from ssm_tune.reporting.published import Published
 from ssm_tune.reporting.table import BASE, Row, Stat, Table, Value
-from ssm_tune.reporting.table_spec import LAST, QUANTITIES
+from ssm_tune.reporting.table_spec import LAST, QUANTITIES, SUMMARY
 from ssm_tune.utils.text import printable
 
 LOWER_IS_BETTER = ("outside_labels", "timed_out", *QUANTITIES)
@@ -49,17 +49,23 @@ def text_table(table: Table, published: Published | None = None) -> TextTable:
     heads: list[tuple[str, str]] = [("", "method")]
     cells: list[list[str]] = [[row.label] for row in table.rows]
     bold: list[set[int]] = [set() for _ in table.rows]
+    for what in table.spec.summary:
+        heads.append(("", SUMMARY[what]))
+        for line, row in zip(cells, table.rows, strict=True):
+            line.append(_summary_cell(row, what))
+    sizes = any(what in ("share", "trainable") for head in table.heads for what in (*head.show, *table.spec.summary))
     for model in dict.fromkeys(head.column.model for head in table.heads):
-        if not any(what in ("share", "trainable") for head in table.heads for what in head.show):
+        if not sizes:
             heads.append((model, "trainable"))
             for line, row in zip(cells, table.rows, strict=True):
                 line.append(f"{100 * row.shares[model]:.3g}%" if model in row.shares else NOTHING)
-    for head in table.heads:
+    for head in sorted(table.heads, key=lambda head: head.column.name in table.apart):
+        apart = " (apart)" if head.column.name in table.apart else ""
         for place, what in enumerate(head.show):
             values = [row.values[head.column.name][place] for row in table.rows]
             for index in _best(what, table.rows, values):
                 bold[index].add(len(heads))
-            heads.append((head.column.name, shown_as(what)))
+            heads.append((head.column.name, shown_as(what) + apart))
             for line, value in zip(cells, values, strict=True):
                 line.append(_cell(what, value))
             given = [theirs.get((row.label, head.column.name, what)) for row in table.rows]
@@ -151,6 +157,16 @@ def points(what: str, number: float) -> str:
     if what in QUANTITIES:
         return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
     return f"{100 * number:.2f}"
+
+
+def _summary_cell(row: Row, what: str) -> str:
+    number = row.summary.get(what)
+    if number is None:
+        return NOTHING
+    if what == "rank":
+        interval = row.rank_interval
+        return f"{number:.2f}" + (f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else "")
+    return points(what, number)
 
 
 def _cell(what: str, value: Value) -> str:

@@ -13,7 +13,8 @@ from ssm_tune.metrics.names import heading
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting.grouping import Key, flat, grouped, newest_per_seed, settings, table_key, variant
 from ssm_tune.reporting.table import BASE, DIVERGED, FLATTERED, Head, Row, Stat, Table, Value, dirty_note, row_values
-from ssm_tune.reporting.table_spec import LAST, Column, MethodRow, TableSpec
+from ssm_tune.reporting.table_rows import MethodRow
+from ssm_tune.reporting.table_spec import LAST, Column, TableSpec
 
 SHORT_NAMES = {"train.learning_rate": "lr"}
 BESIDE = (LAST, "trainable", "share", "seconds")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting.grouping import Key
+from ssm_tune.reporting.search_cost import search_cost
 from ssm_tune.reporting.table_spec import LAST, QUANTITIES, Column, TableSpec
 
 BASE = "base model"
 """The method and the group of rows that show the model before any training."""
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+"""Of one trained number, as an adapter's file holds it."""
 EQUAL = 1e-9
 """Scores (fractions) that differ by no more are equal: means are rounded in their last digits."""
 FLATTERED = "* the epoch was picked on the very split that is reported, which flatters the score"
@@ -35,7 +38,8 @@ def stat(values: Sequence[float]) -> Stat:
 
 @dataclass(frozen=True)
 class Value:
-    """One number of the table. seeds: those averaged; diverged: those that are in no mean; stat None: nothing to show.
+    """One number of the table. seeds: those averaged, each: their numbers; diverged: those that are in no mean; stat
+    None: nothing to show.
 
     flattered: the epoch was picked on the split that is reported.
     """
@@ -44,13 +48,15 @@ class Value:
     seeds: tuple[int, ...] = ()
     diverged: tuple[int, ...] = ()
     flattered: bool = False
+    each: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
     """values: for each column's name, in the order of Head.show; shares: for each model, trainable / total.
 
-    rank: the average one, where there is one.
+    rank: the average one, where there is one, and rank_interval where drawn tasks and seeds put 95% of it. summary: of
+    what the table shows once a row, the numbers that are known.
     """
 
     label: str
@@ -60,6 +66,8 @@ class Row:
     values: dict[str, tuple[Value, ...]]
     shares: dict[str, float]
     rank: float | None = None
+    rank_interval: tuple[float, float] | None = None
+    summary: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,8 @@ class Table:
     """A filled table.
 
     picked: the records behind a row's label and a column's name, one a task and seed.
-    missing: command lines that would fill the gaps; notes: what must be known to read the table.
+    missing: command lines that would fill the gaps; notes: what must be known to read the table; apart: names of the
+    columns that count in no rank and no summary.
     """
 
     spec: TableSpec
@@ -91,6 +100,7 @@ class Table:
     picked: dict[tuple[str, str], tuple[Record, ...]]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
+    apart: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -108,6 +118,7 @@ def measure(record: Record, what: str) -> float | None:
         name = record["primary_metric"] if what in ("score", LAST) else what
         return chosen["report"].get(name) if chosen is not None else None
     seconds, memory = record["seconds"]["train"], record["peak_memory_bytes"]
+    cost = search_cost(record) if what.startswith("search") else None
     return {
         "trainable": float(record["parameters"]["trainable"]),
         "share": 100 * record["parameters"]["share"],
@@ -115,7 +126,17 @@ def measure(record: Record, what: str) -> float | None:
         "seconds": record["seconds"]["total"],
         "tokens_per_second": record["tokens"]["train"] / seconds if seconds else None,
         "memory": None if memory is None else memory / 2**30,
+        "adapter": record["parameters"]["trainable"] * BYTES.get(record["backend"]["adapter_dtype"], 4) / 1e6,
+        "generated_per_second": _generated_per_second(record),
+        "search_trials": cost[0] if cost else None,
+        "search_seconds": cost[1] if cost else None,
     }[what]
+
+
+def _generated_per_second(record: Record) -> float | None:
+    """Tokens that the tuned model wrote by second of its evaluations, scoring included; None where it writes none."""
+    tokens, seconds = record["tokens"]["generated"], record["seconds"]["evaluate"]
+    return tokens / seconds if tokens and seconds else None
 
 
 def dirty_note(records: Sequence[Record]) -> list[str]:
@@ -142,7 +163,7 @@ def row_values(head: Head, parts: Sequence[Sequence[Record]]) -> tuple[Value, ..
         whole = {seed: [x for x in xs if x is not None] for seed, xs in each.items() if None not in xs}
         means = [sum(xs) / len(xs) for xs in whole.values()]
         starred = flattered and what not in (LAST, *QUANTITIES)
-        found.append(Value(stat(means) if means else None, tuple(whole), bad, starred))
+        found.append(Value(stat(means) if means else None, tuple(whole), bad, starred, tuple(means)))
     return tuple(found)
 
 

@@ -58,7 +58,7 @@ def draw(kind: str, table: Table, series: Sequence[Series]) -> dict[str, bytes]:
         figure.suptitle(drawable(table.spec.title), fontsize=11)
         if kind != "cost":
             _legend(figure, axes)
-        return {name: _saved(figure, name) for name in ("png", "svg")}
+        return {name: saved(figure, name) for name in ("png", "svg")}
 
 
 @contextmanager
@@ -78,7 +78,8 @@ def defaults() -> Iterator[None]:
         yield
 
 
-def _saved(figure: Figure, name: str) -> bytes:
+def saved(figure: Figure, name: str) -> bytes:
+    """The picture in the format of that name, with the versions that drew it and no date."""
     image = io.BytesIO()
     metadata = {"Software": engine()} if name == "png" else {"Creator": engine(), "Date": None}
     figure.savefig(image, format=name, dpi=DOTS, metadata=metadata)

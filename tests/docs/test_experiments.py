@@ -74,6 +74,9 @@ def test_the_comparisons_are_counted() -> None:
     worse = [row["second"] for row in pairs if float(row["high"]) < 0]
     assert (better, len(worse), len(pairs), worse.count("full")) == (28, 4, 63, 3)
     assert "better in 28 and worse in 4 of 63 comparisons, three of the four against full fine-tuning" in page()
+    sure = [float(row["difference"]) for row in pairs if float(row["holm"]) < 0.05]
+    ahead, behind = sum(one > 0 for one in sure), sum(one < 0 for one in sure)
+    assert f"p < 0.05) it is better in {ahead} and worse in {behind}." in page()
 
 
 def test_what_is_said_of_each_task() -> None:

@@ -119,7 +119,7 @@ WITHOUT_TORCH = (
     "records.trial",
     "reporting.bootstrap",
     "reporting.build",
-    "reporting.html_report",
+    "reporting.html.page",
     "reporting.paired_tables",
     "sweeps.in_a_row",
     "sweeps.one_run",

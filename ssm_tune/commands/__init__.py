@@ -8,7 +8,7 @@ SUBCOMMANDS = {
     "status": "which runs of a sweep are done, running, failed or missing; hours, and an estimate of the rest",
     "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",
     "compare": "two runs or two methods, example by example, with a paired bootstrap",
-    "report": "one HTML file of the results: sortable table, learning curves, predictions side by side",
+    "report": "one HTML file of the results: sort, filter, and open a score's runs, curves, settings and predictions",
     "generate": "answer a prompt with a tuned model",
     "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
     "doctor": "check what runs need on this machine, and say how to fix what is missing",

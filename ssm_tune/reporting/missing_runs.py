@@ -30,6 +30,12 @@ def commands(spec: TableSpec, picked: Picked) -> tuple[str, ...]:
     )
 
 
+def repeating(spec: TableSpec, row: MethodRow, column: Column, seeds: Sequence[int]) -> tuple[str, ...]:
+    """A line for each of the column's tasks, which runs that row there with these seeds, although it is done."""
+    rest = _rest(spec, row, column, seeds)
+    return tuple(_command([f"method={row.method}", f"task={task}", *rest, "force=true"]) for task in column.tasks)
+
+
 def _command(words: Sequence[str]) -> str:
     """The line for a shell."""
     many = any("," in word or "+sweep=" in word for word in words)

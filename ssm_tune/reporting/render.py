@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rich import box
 from rich.console import Console
@@ -25,11 +26,12 @@ GAP = 2
 
 @dataclass(frozen=True)
 class Line:
-    """bold: the places of cells that are the best of their column."""
+    """bold: the places of cells that are the best of their column; numbers: what cells say, whole, where it is one."""
 
     group: str
     cells: tuple[str, ...]
     bold: frozenset[int] = frozenset()
+    numbers: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,38 +49,42 @@ def text_table(table: Table, published: Published | None = None) -> TextTable:
     """The table's numbers as they are printed, with published values and the differences beside ours where given."""
     theirs = published.of(table) if published else {}
     heads: list[tuple[str, str]] = [("", "method")]
-    cells: list[list[str]] = [[row.label] for row in table.rows]
+    cells: list[list[tuple[str, float | None]]] = [[(row.label, None)] for row in table.rows]
     bold: list[set[int]] = [set() for _ in table.rows]
+
+    def add(column: str, what: str, entries: Iterable[tuple[str, float | None]]) -> None:
+        heads.append((column, what))
+        for line, entry in zip(cells, entries, strict=True):
+            line.append(entry)
+
     for what in table.spec.summary:
-        heads.append(("", SUMMARY[what]))
-        for line, row in zip(cells, table.rows, strict=True):
-            line.append(_summary_cell(row, what))
-    sizes = any(what in ("share", "trainable") for head in table.heads for what in (*head.show, *table.spec.summary))
-    for model in dict.fromkeys(head.column.model for head in table.heads):
-        if not sizes:
-            heads.append((model, "trainable"))
-            for line, row in zip(cells, table.rows, strict=True):
-                line.append(f"{100 * row.shares[model]:.3g}%" if model in row.shares else NOTHING)
+        add("", SUMMARY[what], ((_summary_cell(row, what), row.summary.get(what)) for row in table.rows))
+    if not any(what in ("share", "trainable") for head in table.heads for what in (*head.show, *table.spec.summary)):
+        for model in dict.fromkeys(head.column.model for head in table.heads):
+            shares = [row.shares.get(model) for row in table.rows]
+            add(model, "trainable", ((NOTHING if one is None else f"{100 * one:.3g}%", one) for one in shares))
     for head in sorted(table.heads, key=lambda head: head.column.name in table.apart):
         apart = " (apart)" if head.column.name in table.apart else ""
         for place, what in enumerate(head.show):
             values = [row.values[head.column.name][place] for row in table.rows]
             for index in _best(what, table.rows, values):
                 bold[index].add(len(heads))
-            heads.append((head.column.name, shown_as(what) + apart))
-            for line, value in zip(cells, values, strict=True):
-                line.append(_cell(what, value))
+            means = [None if value.stat is None else value.stat.mean for value in values]
+            add(head.column.name, shown_as(what) + apart, zip(map(partial(_cell, what), values), means, strict=True))
             given = [theirs.get((row.label, head.column.name, what)) for row in table.rows]
             if any(one is not None for one in given):
-                heads += [(head.column.name, "published"), (head.column.name, "difference")]
-                for line, value, one in zip(cells, values, given, strict=True):
-                    line += _beside(value.stat, one)
+                beside = [_beside(value.stat, one) for value, one in zip(values, given, strict=True)]
+                add(head.column.name, "published", ((one, None) for one, _ in beside))
+                add(head.column.name, "difference", ((other, None) for _, other in beside))
     if table.spec.average_rank:
-        heads.append(("", "rank"))
-        for line, row in zip(cells, table.rows, strict=True):
-            line.append(NOTHING if row.rank is None else f"{row.rank:.2f}")
+        add("", "rank", ((NOTHING if row.rank is None else f"{row.rank:.2f}", row.rank) for row in table.rows))
     lines = [
-        Line(row.group, tuple(map(printable, line)), frozenset(best))
+        Line(
+            row.group,
+            tuple(printable(shown) for shown, _ in line),
+            frozenset(best),
+            tuple(number for _, number in line),
+        )
         for row, line, best in zip(table.rows, cells, bold, strict=True)
     ]
     notes = (*table.notes, *([published.note] if published and theirs else []))
@@ -193,10 +199,10 @@ def _best(what: str, rows: Sequence[Row], values: Sequence[Value]) -> list[int]:
     return [place for text, _, place in known if text == highest]
 
 
-def _beside(ours: Stat | None, theirs: float | None) -> list[str]:
+def _beside(ours: Stat | None, theirs: float | None) -> tuple[str, str]:
     if theirs is None:
-        return [NOTHING, NOTHING]
-    return [f"{theirs:.2f}", NOTHING if ours is None else f"{100 * ours.mean - theirs:+.2f}"]
+        return NOTHING, NOTHING
+    return f"{theirs:.2f}", NOTHING if ours is None else f"{100 * ours.mean - theirs:+.2f}"
 
 
 def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ssm_tune.reporting.escape import csv_text, markdown_text
 from ssm_tune.reporting.export_formats import latex, records_csv
-from ssm_tune.reporting.html_report import page
+from ssm_tune.reporting.html.page import page
 from ssm_tune.reporting.palette import looks
 from ssm_tune.reporting.render import markdown, terminal, text_table
 from ssm_tune.reporting.run_tables import tables_from_records
@@ -51,7 +51,7 @@ def test_no_format_lets_a_name_do_anything(text: str, tmp_path: Path) -> None:
         assert not any(field.startswith(("=", "@", "+")) or re.match(r"-\D", field) for field in row)
     write_jsonl(tmp_path / "steps.jsonl.gz", [{"step": 1, "loss": 1.0}])
     write_jsonl(tmp_path / "predictions.jsonl.gz", [{"id": text, "output": text}])
-    html = page(table, {id(record): tmp_path}, 3)
+    html = page([table], {id(record): tmp_path}, lambda record: {}, 3)
     html.encode()
     assert "<script>alert" not in html
     assert "<img" not in html

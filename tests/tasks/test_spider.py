@@ -231,7 +231,7 @@ def test_a_gold_query_that_does_not_run_is_refused_before_training(folder: Path)
     refused = f"{GOLD.removesuffix(';')} ORDER BY Name LIMIT 1 INTERSECT {GOLD}"
     (folder / "dev.json").write_text(json.dumps([row("dev_db"), row("dev_db", refused)]))
     run = ["method=bitfit", "task=spider", "model=tiny", "data=local", f"data.path={folder}", "data.check=off"]
-    with pytest.raises(UserError, match="gold query of database .dev_db. fails"):
+    with pytest.raises(UserError, match=r"gold query of database .dev_db. fails"):
         load_data(compose(run))
 
 

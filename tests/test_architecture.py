@@ -155,6 +155,9 @@ def test_these_answer_without_a_large_import(arguments: list[str], tmp_path: Pat
     assert not loaded(code) & SLOW_TO_IMPORT
 
 
+TRITON = "ops.state_space_dual.gpu", "ops.gated_rms_norm.gpu", "ops.gated_rms_norm.kernels"
+
+
 def test_optional_packages_are_never_needed() -> None:
     """Every module imports with the optional packages blocked."""
     names = [
@@ -162,7 +165,7 @@ def test_optional_packages_are_never_needed() -> None:
         for name in modules()
         if name not in ("__init__", "__main__")
         and name.split(".")[0] != "peft"  # the one room that needs peft
-        and not name.startswith("ops.state_space_dual.gpu")  # Triton's kernels: imported where they run
+        and not name.startswith(TRITON)  # imported where they run
     ]
     blocked = (
         "mamba_ssm",

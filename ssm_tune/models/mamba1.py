@@ -95,9 +95,9 @@ class MambaMixer(Mixer[MambaConfig]):
         joined, _ = self._project("in_proj", hidden)
         conv_after = self._last_inputs(joined.chunk(2, dim=-1)[0], conv, lengths) if keep else None
         taps, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        x, z = split_conv1d(joined, taps, bias, conv)
+        _, x, z = split_conv1d(joined, 0, taps, bias, conv)
         alone = joined.detach()
-        self.selective_recompute.register(x, lambda: split_conv1d(alone, taps, bias, conv)[0])
+        self.selective_recompute.register(x, lambda: split_conv1d(alone, 0, taps, bias, conv)[1])
         dt, A_log, B, C, x = self._scan_inputs(x)
         if lengths is not None:  # softplus(-inf) = 0: a step of size 0 leaves the state as it is
             beyond = torch.arange(x.shape[1], device=x.device) >= lengths.unsqueeze(1)

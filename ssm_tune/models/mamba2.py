@@ -22,9 +22,10 @@ from ssm_tune.models.config import Mamba2Config
 from ssm_tune.models.initial_values import kaiming, step_bias, uniform_
 from ssm_tune.models.layers import GatedRMSNorm, Projection
 from ssm_tune.models.mixer import Mixer, States
-from ssm_tune.ops.causal_conv1d import causal_conv1d, causal_conv1d_update
+from ssm_tune.ops.causal_conv1d import causal_conv1d_update, split_conv1d
 from ssm_tune.ops.fused_linear import linear_with_input
 from ssm_tune.ops.member_rows import cat_parameters
+from ssm_tune.ops.packed_gradients import split_slices
 from ssm_tune.ops.state_space_dual import state_space_dual, state_space_dual_update
 from ssm_tune.ops.state_space_dual.checks import MOST_STATES
 
@@ -88,8 +89,9 @@ class Mamba2Mixer(Mixer[Mamba2Config]):
         config = self.config
         return config.d_inner, config.d_inner, config.ngroups * states, config.ngroups * states, config.nheads
 
-    def _in_proj(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
-        """z (..., D), the convolution's input (..., W), dt (..., H), and the number of states, extra ones included.
+    def _in_proj(self, hidden: Tensor) -> tuple[Tensor, int]:
+        """z, the convolution's input and dt behind each other (..., D + W + H), and the number of states, extra ones
+        included.
 
         Raises ValueError where a method gave the block extra states and an update of in_proj.
         """
@@ -102,9 +104,7 @@ class Mamba2Mixer(Mixer[Mamba2Config]):
             assert isinstance(extra, GroupedStates)
             rows = extra.widened(self.in_proj.weight.to(hidden.dtype), self._sizes(states), {2: "B", 3: "C"})
             (joined, _), states = linear_with_input(hidden, *rows), states + extra.count
-        D, H = self.config.d_inner, self.config.nheads
-        z, x, dt = joined.split([D, joined.shape[-1] - D - H, H], dim=-1)
-        return z, x, dt, states
+        return joined, states
 
     def _conv_weights(self) -> tuple[Tensor, Tensor]:
         """Taps (W, K) and biases (W,), with those of extra states."""
@@ -120,7 +120,7 @@ class Mamba2Mixer(Mixer[Mamba2Config]):
     def _by_head(self, x: Tensor, states: int) -> tuple[Tensor, Tensor, Tensor]:
         """x (..., H, P), B and C (..., G, N) of the convolution's output (..., W)."""
         groups = self.config.ngroups
-        x, B, C = x.split(self._sizes(states)[1:4], dim=-1)
+        x, B, C = split_slices(x, self._sizes(states)[1:4])
         return x.unflatten(-1, (-1, self.config.headdim)), *(part.unflatten(-1, (groups, -1)) for part in (B, C))
 
     def _state_by_head(self, state: Tensor | None) -> Tensor | None:
@@ -141,9 +141,11 @@ class Mamba2Mixer(Mixer[Mamba2Config]):
     def scan_sequence(
         self, hidden: Tensor, conv: Tensor | None, ssm: Tensor | None, lengths: Tensor | None, keep: bool
     ) -> tuple[Tensor, States | None]:
-        z, raw, dt, states = self._in_proj(hidden)
-        conv_after = self._last_inputs(raw, conv, lengths) if keep else None
-        x, B, C = self._by_head(causal_conv1d(raw, *self._conv_weights(), conv), states)
+        joined, states = self._in_proj(hidden)
+        D, H = self.config.d_inner, self.config.nheads
+        conv_after = self._last_inputs(joined[..., D:-H], conv, lengths) if keep else None
+        z, convolved, dt = split_conv1d(joined, D, *self._conv_weights(), conv)
+        x, B, C = self._by_head(convolved, states)
         scanned = state_space_dual(
             x,
             dt,
@@ -172,7 +174,9 @@ class Mamba2Mixer(Mixer[Mamba2Config]):
         source: Tensor | None = None,
         into: States | tuple[None, None] = (None, None),
     ) -> tuple[Tensor, Tensor, Tensor]:
-        z, raw, dt, states = self._in_proj(hidden)
+        joined, states = self._in_proj(hidden)
+        D, H = self.config.d_inner, self.config.nheads
+        z, raw, dt = joined.split([D, joined.shape[-1] - D - H, H], dim=-1)
         convolved, conv = causal_conv1d_update(raw, conv, *self._conv_weights(), source, into[0])
         x, B, C = self._by_head(convolved, states)
         y, state = state_space_dual_update(

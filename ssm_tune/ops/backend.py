@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from ssm_tune.ops.cuda.launch import DTYPE_CODES, arch_of
 
 BACKENDS = ("auto", "cuda", "mamba_ssm", "reference")
 MOST_STATES = 64
+ON_REQUEST = frozenset({"state_space_dual", "state_space_dual_update", "gated_rms_norm"})
+"""Operations whose kernels run only where backend=cuda asks for them: their tests have not passed on a GPU
+(docs/kernels.md). An operation that is taken out of here runs on its kernels with auto, too."""
 _MOST_ROWS = 65535
 """Blocks in the second and third dimension of a launch."""
 
@@ -65,18 +69,13 @@ def choose(wanted: str, device: torch.device, dtype: torch.dtype) -> Choice:
     return Choice("reference", reason)
 
 
-def is_forced(wanted: str) -> bool:
-    """Whether ``use`` asked for this backend by name."""
-    return _wanted == wanted
-
-
 def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1, obstacle: str | None = None) -> bool:
     """Whether ``operation`` on ``x`` runs on the CUDA kernels; ``obstacle``: why this operation's own cannot take it.
 
     Raises:
         KernelError: backend=cuda is forced and cannot take these tensors; the reason is named.
     """
-    if _wanted == "reference":
+    if _wanted == "reference" or (operation in ON_REQUEST and _wanted != "cuda"):
         return False
     reason = _obstacle(x.device, x.dtype) or obstacle
     if reason is None and (x.numel() == 0 or x.shape[0] > _MOST_ROWS):
@@ -88,6 +87,14 @@ def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1, obsta
     if reason is not None and _wanted == "cuda":
         raise KernelError(f"{operation}: backend=cuda cannot run: {reason}; leave backend=auto")
     return reason is None
+
+
+@cache
+def triton_obstacle() -> str | None:
+    """Why kernels that are Triton's cannot run; None if they can."""
+    if find_spec("triton") is not None:
+        return None
+    return "these kernels are Triton's, and the package triton is missing (PyTorch's CUDA wheels bring it)"
 
 
 def mamba_ssm_runs(operation: str, x: Tensor) -> bool:

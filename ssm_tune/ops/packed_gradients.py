@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary  # documented by its source alone; tried with PyTorch 2.13
 
+from ssm_tune.ops.autograd import refuse_a_second_derivative
 from ssm_tune.ops.cuda.launch import gradients_of
 
 
@@ -113,6 +115,37 @@ def unpack_gradients(memory: Sequence[Tensor], groups: list[Group]) -> list[Tens
         for number, view in zip(numbers, slice_views(memory[numbers[0]], layout), strict=True):
             found[number] = view
     return found
+
+
+def split_slices(joined: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """``joined.split(sizes, -1)``; on a GPU gradients of (B, L, W) that lie side by side are joined without a copy."""
+    if joined.is_cuda and joined.dim() == 3 and torch.is_grad_enabled():
+        return SplitSlices.apply(joined, *sizes)
+    return joined.split(list(sizes), dim=-1)
+
+
+class SplitSlices(torch.autograd.Function):
+    """``split`` along the last dimension of (B, L, W), whose backward looks for ``packed_base``."""
+
+    @staticmethod
+    def forward(ctx: Any, joined: Tensor, *sizes: int) -> tuple[Tensor, ...]:
+        ctx.sizes = sizes
+        ctx.set_materialize_grads(False)
+        return joined.split(list(sizes), dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_second_derivative("split_slices")
+        given = [grad for grad in grads if grad is not None]
+        if not given:
+            return None, *(None for _ in ctx.sizes)
+        starts = [sum(ctx.sizes[:number]) for number in range(len(ctx.sizes))]
+        joined = packed_base(grads, starts, sum(ctx.sizes))
+        if joined is None:
+            shape = given[0].shape[:-1]
+            parts = zip(grads, ctx.sizes, strict=True)
+            joined = torch.cat([given[0].new_zeros(*shape, n) if grad is None else grad for grad, n in parts], dim=-1)
+        return joined, *(None for _ in ctx.sizes)
 
 
 def _worth_it(layout: SliceLayout) -> bool:

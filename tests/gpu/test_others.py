@@ -73,7 +73,7 @@ def test_convolution_of_one_half(dtype: torch.dtype, trained: tuple[str, ...]) -
         backend.use(how)
         exact = how == "reference"
         own = {name: (x.double() if exact else x).requires_grad_(name in trained) for name, x in values.items()}
-        u, z = split_conv1d(own["x"], own["weight"], own["bias"], own["start"])
+        _, u, z = split_conv1d(own["x"], 0, own["weight"], own["bias"], own["start"])
         scanned = selective_scan(u, u.abs() / 9, A.to(u.dtype), B.to(u.dtype), C.to(u.dtype), z=z)
         losses = [(scanned * weights).sum(), (u * z.sin() * weights).sum()]
         found[how] = [u, z, scanned]

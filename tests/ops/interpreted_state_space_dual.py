@@ -7,18 +7,18 @@ Inputs, outputs and gradients as in the tests on CPU and GPU; beside the numbers
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
-import helpers.triton_interpreter  # noqa: F401  before Triton
 import pytest
 import torch
 from helpers.scan_cases import pairs_of
 from helpers.ssd_cases import CASE, EVERY, inputs, naive, run, worst_ratio
+from helpers.triton_interpreter import poisoned, sum_partials  # noqa: F401  before Triton
 from torch import Tensor
 
 from ssm_tune.ops.state_space_dual.gpu import backward, layout
-from ssm_tune.ops.state_space_dual.gpu.forward import NAMES, scan
+from ssm_tune.ops.state_space_dual.gpu.backward import NAMES
+from ssm_tune.ops.state_space_dual.gpu.forward import scan
 from ssm_tune.ops.state_space_dual.gpu.update import run_update
 
 SETTINGS: dict[str, tuple[Any, ...]] = {
@@ -45,23 +45,11 @@ EVERYDAY = [
     SMALL | {"length": 9, "states": 20, "width": 24, "start": "rows", "step": "mixed"},
 ]
 
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @pytest.fixture(autouse=True)
-def sums_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of the CUDA kernel that adds what programs made apart."""
-
-    def sum_partials(jobs: list[tuple[Tensor, Tensor]]) -> None:
-        for partial, out in jobs:
-            out.copy_(partial.sum(0))
-
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backward, "sum_partials", sum_partials)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ssm_tune.ops.causal_conv1d import causal_conv1d, causal_conv1d_update, split_conv1d
+from ssm_tune.ops.causal_conv1d import cuda as kernels
 from ssm_tune.ops.causal_conv1d.naive import naive_causal_conv1d
+from ssm_tune.ops.packed_gradients import slice_layout, slice_views
 from ssm_tune.ops.rms_norm import add_rms_norm, rms_norm
 from ssm_tune.ops.rms_norm.naive import naive_add_rms_norm
 
@@ -43,11 +48,73 @@ def test_norm_equals_pytorchs(dtype: torch.dtype) -> None:
     assert torch.allclose(rms_norm(x, weight, 1e-5, dtype), theirs, rtol=1e-6, atol=1e-6)
 
 
-def test_half_of_a_tensor_is_convolved() -> None:
+@pytest.mark.parametrize("first", [0, 2, 6])
+def test_some_channels_of_a_tensor_are_convolved(first: int) -> None:
     joined, weight, bias, start = (torch.randn(shape) for shape in ((2, 9, 12), (6, 4), (6,), (2, 3, 6)))
-    x, z = split_conv1d(joined, weight, bias, start)
-    assert torch.equal(x, causal_conv1d(joined[..., :6], weight, bias, start))
-    assert torch.equal(z, joined[..., 6:])
+    before, x, behind = split_conv1d(joined, first, weight, bias, start)
+    assert torch.equal(x, causal_conv1d(joined[..., first : first + 6], weight, bias, start))
+    assert torch.equal(before, joined[..., :first])
+    assert torch.equal(behind, joined[..., first + 6 :])
+
+
+def plain_backward(
+    dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor, start: Tensor, dx: Tensor | None, wanted: list[bool]
+) -> tuple[Tensor, ...]:
+    """In place of the kernel: the gradient of x is written to ``dx``."""
+    own = [value.detach().requires_grad_() for value in (x, weight, bias, start)]
+    with torch.enable_grad():
+        grads = torch.autograd.grad(naive_causal_conv1d(*own), own, dout)
+    if dx is not None:
+        dx.copy_(grads[0])
+    return tuple(grads[1:])
+
+
+class Gates(torch.autograd.Function):
+    """A reader of a slice whose gradient lies in memory as wide as the whole."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.layout = slice_layout(x)
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        base = torch.full(ctx.layout.shape, torch.nan, dtype=torch.float64)
+        (own,) = slice_views(base, ctx.layout)
+        return own.copy_(grads[0] * 2)
+
+
+@pytest.mark.parametrize(
+    "used", [(True, True, True), (True, True, False), (False, True, True), (True, False, False)], ids=str
+)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("first", [0, 4])
+def test_gradients_are_put_beside_the_convolutions(
+    first: int, packed: bool, used: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "run_forward", naive_causal_conv1d)
+    monkeypatch.setattr(kernels, "run_backward", plain_backward)
+    given = [torch.randn(shape).double() for shape in ((2, 9, 12), (4, 4), (4,), (2, 3, 4))]
+    found = []
+    for ours in (True, False):
+        joined, weight, bias, start = (value.clone().requires_grad_() for value in given)
+        if ours:
+            parts = kernels.CausalConv.apply(joined, weight, bias, start, first)
+        else:
+            before, x, behind = joined.split([first, 4, 8 - first], dim=-1)
+            parts = before, naive_causal_conv1d(x, weight, bias, start), behind
+        readers = [
+            Gates.apply if ours and packed and i != 1 and part.numel() else lambda x: x * 2
+            for i, part in enumerate(parts)
+        ]
+        torch.manual_seed(0)
+        terms = [
+            (reader(part) * torch.randn_like(part)).sum()
+            for reader, part, use in zip(readers, parts, used, strict=True)
+            if use
+        ]
+        found.append(torch.autograd.grad(sum(terms), joined)[0])
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 5])

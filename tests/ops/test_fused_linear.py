@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssm_tune.ops.fused_linear import add_low_rank, batched_linear, linear_with_input, split_linear
 from ssm_tune.ops.packed_gradients import (
+    SplitSlices,
     allocate_gradients,
     packed_base,
     slice_groups,
@@ -66,6 +67,11 @@ CASES: dict[str, tuple[Work, Work, list[Tensor]]] = {
     "a position": (beside, plainly_beside, [draw(3, 4), draw(2, 4)]),
     "split": (split, plainly_split, [draw(2, 3, 7), draw(5, 3)]),
     "low rank": (low_rank, plain_low_rank, [draw(2, 3, 6), draw(2, 6, 2), draw(3, 2), draw(2, 2)]),
+    "slices": (
+        lambda x: [t * t for t in SplitSlices.apply(x, 3, 1, 3)],
+        lambda x: [t * t for t in x.split([3, 1, 3], dim=-1)],
+        [draw(2, 3, 7)],
+    ),
     "each": (lambda x, w: [batched_linear(x, w)], lambda x, w: [x @ w.mT], [draw(2, 5, 4), draw(2, 3, 4)]),
 }
 

@@ -45,7 +45,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
         from ssm_tune.ops.causal_conv1d.cuda import CausalConv
 
         start = None if initial_state is None else initial_state.to(x.dtype)
-        out: Tensor = CausalConv.apply(x, weight, bias, start, channels)[0]
+        out: Tensor = CausalConv.apply(x, weight, bias, start, 0)[1]
         return out
     if initial_state is None:
         initial_state = x.new_zeros(rows, width - 1, channels)
@@ -60,19 +60,22 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, initial
 
 
 def split_conv1d(
-    joined: Tensor, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """``causal_conv1d`` of the first half of ``joined`` (B, L, 2 D), and the second half as it is: (B, L, D) each."""
+    joined: Tensor, first: int, weight: Tensor, bias: Tensor | None = None, initial_state: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``causal_conv1d`` of D channels of ``joined`` (B, L, W), from number ``first`` on; the channels before them, the
+    result (B, L, D), and the channels behind them. weight: (D, K)."""
+    channels = weight.shape[-2]
     shared = count_members({"weight": (weight, 2), "bias": (bias, 1)}) is None
     fitting = shared and weight.shape[1] == _KERNEL_WIDTH and not mamba_ssm_runs("causal_conv1d", joined)
-    if fitting and kernels_run("causal_conv1d", joined, joined.shape[2] // 2):
+    aligned = first % 4 == 0 and joined.shape[2] % 4 == 0  # the kernels write the gradient four channels at a time
+    if fitting and aligned and kernels_run("causal_conv1d", joined, channels):
         from ssm_tune.ops.causal_conv1d.cuda import CausalConv
 
         start = None if initial_state is None else initial_state.to(joined.dtype)
-        x, z = CausalConv.apply(joined, weight, bias, start, joined.shape[2] // 2)
-        return x, z
-    x, z = joined.chunk(2, dim=-1)
-    return causal_conv1d(x, weight, bias, initial_state), z
+        before, out, behind = CausalConv.apply(joined, weight, bias, start, first)
+        return before, out, behind
+    before, x, behind = joined.split([first, channels, joined.shape[2] - first - channels], dim=-1)
+    return before, causal_conv1d(x, weight, bias, initial_state), behind
 
 
 def causal_conv1d_update(

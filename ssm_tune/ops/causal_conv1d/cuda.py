@@ -141,37 +141,49 @@ def run_backward(
 
 
 class CausalConv(torch.autograd.Function):
-    """The first ``channels`` of x (B, L, W) through the convolution, and the others as they are.
+    """As many channels of x (B, L, W) as weight has, from number ``first`` on, through the convolution; those before
+    and those behind as they are.
 
-    A gradient of the others that is packed in memory as wide as x stays there; that of the first is put beside it.
+    A gradient of the others that is packed in memory as wide as x stays there; the rest is put beside it.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, channels: int
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, first: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(x, weight, bias, initial_state)
-        ctx.channels = channels
+        ctx.first = first
         ctx.set_materialize_grads(False)
-        return run_forward(x[..., :channels], weight, bias, initial_state), x[..., channels:]
+        end = first + weight.shape[0]
+        return x[..., :first], run_forward(x[..., first:end], weight, bias, initial_state), x[..., end:]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_a_second_derivative("causal_conv1d")
-        (dout, dothers), wanted, channels = grads, list(ctx.needs_input_grad[:4]), ctx.channels
+        (dbefore, dout, dbehind), wanted, first = grads, list(ctx.needs_input_grad[:4]), ctx.first
         x, weight, bias, start = ctx.saved_tensors
-        dx = None
-        if wanted[0]:
-            dx = packed_base([dothers], [channels], x.shape[2])
-            if dx is None:
-                dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-                if channels < x.shape[2]:
-                    dx[..., channels:].copy_(torch.zeros_like(x[..., channels:]) if dothers is None else dothers)
-        x = x[..., :channels]
+        end = first + weight.shape[0]
+        dx = _beside(x, {0: dbefore, end: dbehind}, {0: first, end: x.shape[2] - end}) if wanted[0] else None
+        x = x[..., first:end]
         dout = torch.zeros_like(x) if dout is None else dout
-        own = None if dx is None else dx[..., :channels]
+        own = None if dx is None else dx[..., first:end]
         others = run_backward(dout, x, weight, bias, start, own, wanted[1:])
         return dx, *(grad if want else None for grad, want in zip(others, wanted[1:], strict=True)), None
+
+
+def _beside(x: Tensor, gradients: dict[int, Tensor | None], sizes: dict[int, int]) -> Tensor:
+    """Memory for the gradient of x (B, L, W) that holds those of slices, by where they start; what else there is of it
+    is left to the caller. ``sizes``: of the slices, whether or not they have a gradient."""
+    packed = {}
+    for at, gradient in gradients.items():
+        if (base := packed_base([gradient], [at], x.shape[2])) is not None:
+            packed[at] = base
+    taken = next(iter(packed), None)
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format) if taken is None else packed[taken]
+    for at, gradient in gradients.items():
+        if sizes[at] and at != taken:
+            dx[..., at : at + sizes[at]].copy_(torch.zeros_like(x[..., :1]) if gradient is None else gradient)
+    return dx
 
 
 def run_update(

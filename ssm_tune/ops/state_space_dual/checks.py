@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -28,24 +26,13 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 def triton_kernels_run(operation: str, x: Tensor, states: int) -> bool:
     """Whether ``operation`` on ``x`` runs on the Triton kernels; otherwise on plain PyTorch.
 
-    They run only where backend=cuda asks for them: on an H200 their tests failed at some sizes (docs/kernels.md).
-
     Raises:
         KernelError: backend=cuda is forced and cannot take these tensors; the reason is named.
     """
-    if not backend.is_forced("cuda"):
-        return False
-    obstacle = None
-    if not _has_triton():
-        obstacle = "these kernels are Triton's, and the package triton is missing (PyTorch's CUDA wheels bring it)"
-    elif states > MOST_STATES:
-        obstacle = f"there may be at most {MOST_STATES} states a channel, got {states}"
+    obstacle = backend.triton_obstacle()
+    if states > MOST_STATES:
+        obstacle = obstacle or f"there may be at most {MOST_STATES} states a channel, got {states}"
     return backend.kernels_run(operation, x, channels=8, obstacle=obstacle)
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 def check_scan(

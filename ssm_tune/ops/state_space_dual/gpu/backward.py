@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.cuda.sums import sum_partials
+from ssm_tune.ops.packed_gradients import allocate_gradients, slice_groups, unpack_gradients
 from ssm_tune.ops.state_space_dual.gpu.chunks import head_gradients, shared_gradients
 from ssm_tune.ops.state_space_dual.gpu.layout import HEADS, SHARED, WALK, Layout, Tuning
 from ssm_tune.ops.state_space_dual.gpu.steps import step_gradients
 from ssm_tune.ops.state_space_dual.gpu.walks import walk_gradients
+
+NAMES = ("x", "dt", "A_log", "B", "C", "D", "dt_bias", "initial_state", "state_offset", "output_offset")
+"""The arguments that may require gradients."""
 
 
 class Backward:
@@ -24,7 +28,7 @@ class Backward:
         self, given: dict[str, Any], wanted: set[str], dy: Tensor, d_final: Tensor | None, layout: Layout
     ) -> None:
         self.given, self.wanted, self.dy, self.d_final, self.layout = given, wanted, dy, d_final, layout
-        self.grads = {name: torch.empty_like(given[name], memory_format=torch.contiguous_format) for name in wanted}
+        self.grads = _allocate(given, wanted)
         self.sums: list[tuple[Tensor, Tensor]] = []
         self.want_steps = bool(wanted & {"dt", "A_log", "dt_bias"})
 
@@ -39,7 +43,7 @@ class Backward:
         if self.wanted & {"B", "C"}:
             self._shared(starts, ends)
         sum_partials(self.sums)
-        return self.grads
+        return {name: grad.view(self.given[name].shape) for name, grad in self.grads.items()}
 
     def _partial(self, name: str, *shape: int) -> Tensor | None:
         """Memory for what programs make apart, float32, to be added over its first dimension; None if not wanted."""
@@ -78,6 +82,7 @@ class Backward:
             dy, given["x"], given["B"], given["C"], given["D"], given["steps"], given["totals"], given["rests"],
             starts, ends, self.grads.get("x"), self._partial("D", grid[0], layout.heads),
             self._partial("output_offset", grid[0], layout.heads, layout.width), *vectors,
+            *(self.grads["x"].stride()[:2] if "x" in self.wanted else (0, 0)),
             *self._strides(starts, ends), *sizes, **layout.options_of(HEADS), **layout.inner_strides(),
         )  # fmt: skip
         return vectors
@@ -111,3 +116,12 @@ class Backward:
             *given["dt"].stride(), layout.length, layout.chunks, layout.heads, *layout.limits,
             **layout.options_of_steps(),
         )  # fmt: skip
+
+
+def _allocate(given: dict[str, Any], wanted: set[str]) -> dict[str, Tensor]:
+    """Memory for the gradients: of x, B and C as (B, L, n), and side by side where these are slices of one tensor."""
+    tensors = [given[name].flatten(2) if name in ("x", "B", "C") else given[name] for name in NAMES]
+    wants = [name in wanted for name in NAMES]
+    groups = slice_groups(tensors, wants, [[NAMES.index(name) for name in ("x", "B", "C")]])
+    found = unpack_gradients(allocate_gradients(tensors, wants, groups), groups)
+    return {name: memory for name, memory in zip(NAMES, found, strict=True) if name in wanted}

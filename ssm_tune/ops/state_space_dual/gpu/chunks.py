@@ -84,14 +84,17 @@ def chunk_outputs(
 @triton.jit(do_not_specialize=["chunks", "each", "splits"])
 def head_gradients(
     dy, x, B, C, D, steps, totals, rests, starts, ends, dx, dD, d_output, d_step, d_later, d_earlier, d_put, d_through,
-    dy_b, dy_l, dy_h, x_b, x_l, x_h, B_b, B_l, B_g, C_b, C_l, C_g, starts_b, starts_c, ends_b, ends_c,
+    dx_b, dx_l, dy_b, dy_l, dy_h, x_b, x_l, x_h, B_b, B_l, B_g, C_b, C_l, C_g, starts_b, starts_c, ends_b, ends_c,
     L, chunks, heads, share, each, splits,
     P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, P_TILE: tl.constexpr, N_TILE: tl.constexpr,
     P_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, EXACT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dx (B, L, H, P), dD (B chunks, H) and d_output (B chunks, H, P), both to be summed over their first dimension,
-    and vectors for ``step_gradients``; what is None is not made. ``starts``: states at the chunks' starts, ``ends``:
-    gradients of those at their ends; None where these are 0. Positions s are rows here, t columns."""
+    """dx, (B, L, H, P) with rows dx_b and positions dx_l apart; dD (B chunks, H) and d_output (B chunks, H, P), both to
+    be summed over their first dimension; and vectors for ``step_gradients``. What is None is not made.
+
+    ``starts``: states at the chunks' starts, ``ends``: gradients of those at their ends; None where these are 0.
+    Positions s are rows here, t columns.
+    """
     row = tl.program_id(0)
     b, chunk = (row // chunks).to(tl.int64), row % chunks
     group, split = tl.program_id(1) // splits, tl.program_id(1) % splits
@@ -138,7 +141,7 @@ def head_gradients(
                 du *= step[:, None]
                 if D is not None:
                     du += tl.load(D + h).to(tl.float32) * dy_tile.to(tl.float32)
-                store_tile(dx + (b * L * heads + h) * P, du, t, p, heads * P, L, P)
+                store_tile(dx + b * dx_b + h * P, du, t, p, dx_l, L, P)
             if d_step is not None:
                 pairs = product_onto(pairs, x_tile, tl.trans(dy_tile), DOT, PRECISION)
                 if starts is not None:

@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 from ssm_tune.ops.autograd import refuse_a_second_derivative
-from ssm_tune.ops.state_space_dual.gpu.backward import Backward
+from ssm_tune.ops.state_space_dual.gpu.backward import NAMES, Backward
 from ssm_tune.ops.state_space_dual.gpu.chunks import chunk_outputs
 from ssm_tune.ops.state_space_dual.gpu.layout import OUTPUTS, WALK, Layout, Limits
 from ssm_tune.ops.state_space_dual.gpu.steps import step_sizes
 from ssm_tune.ops.state_space_dual.gpu.walks import walk_states
-
-NAMES = ("x", "dt", "A_log", "B", "C", "D", "dt_bias", "initial_state", "state_offset", "output_offset")
-"""The arguments that may require gradients."""
 
 
 def scan(

@@ -31,6 +31,8 @@ class Backward:
         self.grads = _allocate(given, wanted)
         self.sums: list[tuple[Tensor, Tensor]] = []
         self.want_steps = bool(wanted & {"dt", "A_log", "dt_bias"})
+        # d_A_log can be much smaller than the sums that d(dt) has in common with it
+        self.close = layout.exact or "A_log" in wanted
 
     def run(self) -> dict[str, Tensor]:
         starts = self.given["starts"]
@@ -84,6 +86,7 @@ class Backward:
             self._partial("output_offset", grid[0], layout.heads, layout.width), *vectors,
             *(self.grads["x"].stride()[:2] if "x" in self.wanted else (0, 0)),
             *self._strides(starts, ends), *sizes, **layout.options_of(HEADS), **layout.inner_strides(),
+            CLOSE=self.close,
         )  # fmt: skip
         return vectors
 
@@ -114,7 +117,7 @@ class Backward:
             given["dt"], given["A_log"], given["dt_bias"], given["lengths"], given["steps"], given["totals"], *vectors,
             self.grads.get("dt"), *(self._partial(name, grid[0], layout.heads) for name in ("A_log", "dt_bias")),
             *given["dt"].stride(), layout.length, layout.chunks, layout.heads, *layout.limits,
-            **layout.options_of_steps(),
+            **layout.options_of_steps(), CLOSE=self.close,
         )  # fmt: skip
 
 

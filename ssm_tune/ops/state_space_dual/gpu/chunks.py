@@ -81,6 +81,20 @@ def chunk_outputs(
             store_tile(y + (b * L * heads + h) * P, out, t, p, heads * P, L, P)
 
 
+@triton.jit
+def sums_over_pairs(pairs, i, EXACT: tl.constexpr, CLOSE: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):
+    """What ``step_gradients`` takes as d_earlier and, beside other terms, as d_later, from pairs (s, t) with s < t."""
+    if CLOSE:  # at k, the sum over t >= k > s: nothing cancels
+        later = tl.where(i[:, None] >= i[None, :], 1.0, 0.0)
+        if EXACT:
+            from_k = tl.dot(pairs, later, input_precision="tf32x3")
+        else:
+            from_k = product(pairs, later, DOT, PRECISION)
+        return tl.sum(tl.where(i[None, :] > i[:, None], from_k, 0.0), 0), tl.zeros_like(i).to(tl.float32)
+    else:
+        return tl.sum(pairs, 1), tl.sum(pairs, 0)
+
+
 @triton.jit(do_not_specialize=["chunks", "each", "splits"])
 def head_gradients(
     dy, x, B, C, D, steps, totals, rests, starts, ends, dx, dD, d_output, d_step, d_later, d_earlier, d_put, d_through,
@@ -88,6 +102,7 @@ def head_gradients(
     L, chunks, heads, share, each, splits,
     P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, P_TILE: tl.constexpr, N_TILE: tl.constexpr,
     P_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, EXACT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    CLOSE: tl.constexpr,
 ):  # fmt: skip
     """dx, (B, L, H, P) with rows dx_b and positions dx_l apart; dD (B chunks, H) and d_output (B chunks, H, P), both to
     be summed over their first dimension; and vectors for ``step_gradients``. What is None is not made.
@@ -158,14 +173,9 @@ def head_gradients(
             tl.store(d_step + place + i, tl.sum(pairs, 1) + put)
             pairs = tl.where(i[None, :] > i[:, None], pairs * step[:, None], 0.0)
             read *= exp(tl.load(totals + place + i), EXACT)
-            if EXACT:  # at k, the sum over t >= k > s: nothing cancels
-                later = tl.where(i[:, None] >= i[None, :], 1.0, 0.0)
-                from_k = tl.where(i[None, :] > i[:, None], tl.dot(pairs, later, input_precision="tf32x3"), 0.0)
-                tl.store(d_earlier + place + i, tl.sum(from_k, 0))
-                tl.store(d_later + place + i, read)
-            else:
-                tl.store(d_earlier + place + i, tl.sum(pairs, 1))
-                tl.store(d_later + place + i, read + tl.sum(pairs, 0))
+            earlier, later = sums_over_pairs(pairs, i, EXACT, CLOSE, DOT, PRECISION)
+            tl.store(d_earlier + place + i, earlier)
+            tl.store(d_later + place + i, read + later)
             if d_put is not None:
                 tl.store(d_put + place + i, put * step)
             if d_through is not None:

@@ -47,12 +47,14 @@ def step_sizes(
 def step_gradients(
     dt, A_log, dt_bias, lengths, steps, totals, d_step, d_later, d_earlier, d_put, d_through, d_dt, d_A_log, d_bias,
     dt_b, dt_l, dt_h, L, chunks, H, least, most, Q: tl.constexpr, H_TILE: tl.constexpr, EXACT: tl.constexpr,
+    CLOSE: tl.constexpr,
 ):  # fmt: skip
     """d_dt (B, L, H), and d_A_log, d_bias (B chunks, H) to be summed over their first dimension.
 
     A log decay at k is in the products of every pair t >= k > s of positions, of the chunk's start and t >= k, of s < k
     and its end, and of start and end. (B, H, T): d_step, the gradients of step sizes as factors of x; d_later, what is
-    summed over t >= k; d_earlier, with its sign changed; d_put, summed over s < k; d_through: (B, H, chunks).
+    summed over t >= k; d_earlier, with its sign changed, or if CLOSE the sums over pairs themselves; d_put, summed over
+    s < k; d_through: (B, H, chunks).
     """
     row = tl.program_id(0)
     b, chunk = (row // chunks).to(tl.int64), row % chunks
@@ -61,7 +63,7 @@ def step_gradients(
     place = (b * H + h)[None, :] * (chunks * Q) + t[:, None]
     inside = (h < H)[None, :] & (t >= 0)[:, None]
     later = tl.load(d_later + place, mask=inside, other=0.0)
-    if EXACT:  # d_earlier is the sum over pairs already, in which nothing cancels
+    if CLOSE:
         d_decay = tl.cumsum(later, 0, reverse=True) + tl.load(d_earlier + place, mask=inside, other=0.0)
     else:
         d_decay = tl.cumsum(later - tl.load(d_earlier + place, mask=inside, other=0.0), 0, reverse=True)

@@ -9,6 +9,7 @@ import torch
 from helpers.triton_interpreter import poisoned, sum_partials  # noqa: F401  before Triton
 from torch import Tensor
 
+from ssm_tune.ops import gated_rms_norm
 from ssm_tune.ops.gated_rms_norm import gpu
 from ssm_tune.ops.gated_rms_norm.naive import naive_gated_rms_norm
 from ssm_tune.ops.packed_gradients import packed_base
@@ -66,6 +67,15 @@ def test_the_gates_gradient_lies_where_the_gate_does() -> None:
     base = packed_base([dz], [0], 40)
     assert base is not None
     assert torch.equal(base[..., :24], dz)
+
+
+def test_members_have_weights_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gated_rms_norm, "kernels_run", lambda *given, **named: True)
+    y, z, weight = draw(4, 3, 24), draw(4, 3, 24), draw(2, 24)
+    out = gated_rms_norm.gated_rms_norm(y, z, weight, 1e-5, 2)
+    for member in (0, 1):
+        rows = slice(2 * member, 2 * member + 2)
+        torch.testing.assert_close(out[rows], naive_gated_rms_norm(y[rows], z[rows], weight[member], 1e-5, 2))
 
 
 def test_a_second_derivative_is_refused() -> None:

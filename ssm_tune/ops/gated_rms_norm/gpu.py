@@ -101,5 +101,5 @@ class GatedNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_a_second_derivative("gated_rms_norm")
-        wanted = tuple(ctx.needs_input_grad[:3])
-        return *run_backward(grads[0], *ctx.saved_tensors, ctx.eps, ctx.groups, wanted), None, None
+        (d_out,), (y, z, weight), wanted = grads, ctx.saved_tensors, tuple(ctx.needs_input_grad[:3])
+        return *run_backward(d_out, y, z, weight, ctx.eps, ctx.groups, wanted), None, None

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from helpers.toy_spider import SCHEMA
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from nltk.tokenize.destructive import NLTKWordTokenizer
 
@@ -117,6 +117,7 @@ def test_very_long_and_very_deep_queries_are_refused() -> None:
     assert parse(at_the_limit, SCHEMA).where
 
 
+@example("5.\x1f")
 @given(st.text(alphabet="a.=<>!() \t\n,;:'\"`*-$%&@#?[]{}5é«\u2019\x1f\u2003", max_size=60))
 def test_words_are_nltks(text: str) -> None:
     """Blanks in a run are one blank, quotes apart: nltk's tokeniser on the text as it is says the same."""

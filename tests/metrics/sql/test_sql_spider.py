@@ -3,7 +3,6 @@
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -142,16 +141,12 @@ def test_dev_against_itself(shared: Path, dev: list[dict], dev_databases: list[D
     folder = shared / "data" / "spider_small" / "database"
     before = state(folder)
     golds = [one["query"] for one in dev]
-    start = time.monotonic()
     values, statistics = spider_scores(golds, golds, dev_databases, golds)
-    took = time.monotonic() - start
     assert values.pop("timed_out") == 0.0
     assert set(values.values()) == {1.0}
     assert len(values) == 5 * len(METRICS)
     assert not any(one["timed_out"] for one in statistics)
     assert state(folder) == before
-    # 3 s on two idle cores; the limit leaves room for busy ones
-    assert took < 20
 
 
 def test_dev_against_its_neighbours(dev: list[dict], dev_databases: list[Database]) -> None:

@@ -35,7 +35,7 @@ def checkout(tmp_path: Path) -> Path:
 def test_versions_are_those_of_the_packages() -> None:
     found = provenance.versions()
     assert found["python"] == platform.python_version()
-    assert found["torch"] == torch.__version__
+    assert found["torch"].partition("+")[0] == torch.__version__.partition("+")[0]  # some wheels alone name their CUDA
     for name in ("numpy", "hydra-core", "datasets", "tokenizers", "safetensors", "rouge-score"):
         assert found[name] == metadata.version(name)
 

@@ -25,10 +25,10 @@ def tokenize(query: str) -> list[str]:
     if len(query) > MAX_LENGTH:
         raise NotParsable(f"longer than {MAX_LENGTH} characters")
     text, literals = _cut_literals(query.replace("'", '"'))
-    # a run of blanks means the same as one blank, and long runs take older versions of nltk quadratic time; the
-    # separators \x1c to \x1f are no blanks to nltk
+    # a run of one kind of blank means the same as one of them, and long runs take older versions of nltk quadratic time.
+    # Kinds differ: a blank between a full stop and a closing quote is not cut as a line end is.
     try:
-        words = [word.lower() for word in _word_tokenizer().tokenize(re.sub(r"[^\S\x1c-\x1f]+", " ", text))]
+        words = [word.lower() for word in _word_tokenizer().tokenize(re.sub(r"(\s)\1+", r"\1", text))]
     except TimeoutError as error:  # new versions of nltk end a search that takes seconds
         raise NotParsable("its words take too long to tell apart") from error
     return _join_comparisons([literals.get(word, word) for word in words])

@@ -118,6 +118,7 @@ def test_very_long_and_very_deep_queries_are_refused() -> None:
 
 
 @example("5.\x1f")
+@example("5.\n\u2019")
 @given(st.text(alphabet="a.=<>!() \t\n,;:'\"`*-$%&@#?[]{}5é«\u2019\x1f\u2003", max_size=60))
 def test_words_are_nltks(text: str) -> None:
     """Blanks in a run are one blank, quotes apart: nltk's tokeniser on the text as it is says the same."""

@@ -25,7 +25,7 @@ def tokenize(query: str) -> list[str]:
     if len(query) > MAX_LENGTH:
         raise NotParsable(f"longer than {MAX_LENGTH} characters")
     text, literals = _cut_literals(query.replace("'", '"'))
-    # a run of one kind of blank means the same as one of them, and long runs take older versions of nltk quadratic time.
+    # a run of one kind of blank means the same as one, and long ones take older versions of nltk quadratic time.
     # Kinds differ: a blank between a full stop and a closing quote is not cut as a line end is.
     try:
         words = [word.lower() for word in _word_tokenizer().tokenize(re.sub(r"(\s)\1+", r"\1", text))]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ssm_tune.data.tokenization import answer_tokens
 from ssm_tune.experiment.base_model import base_model_path, base_model_predictions
+from ssm_tune.experiment.base_scores import keep_scores, read_scores
 from ssm_tune.experiment.run_checkpointer import RunCheckpointer
 from ssm_tune.experiment.run_folder import BASE_PREDICTIONS_NAME
 from ssm_tune.experiment.setup import Experiment
@@ -52,7 +53,11 @@ def _score_base_model(checkpointer: RunCheckpointer, ui: Display) -> None:
     def make() -> ScoredPredictions:
         nonlocal kept
         outputs, kept = base_model_predictions(experiment, new_predictions, checkpointer.poll, ui.say)
-        return _scored(checkpointer, outputs, split)
+        if (scored := read_scores(experiment, outputs)) is not None:
+            return ScoredPredictions(outputs, scored)
+        predictions = _scored(checkpointer, outputs, split)
+        keep_scores(experiment, outputs, predictions.scored)
+        return predictions
 
     predictions = experiment.once(base_model_path(experiment), make)
     write_predictions(checkpointer.folder / BASE_PREDICTIONS_NAME, experiment, predictions)

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssm_tune.experiment.base_model import base_model_path, base_model_predictions
+from ssm_tune.experiment.base_scores import keep_scores, read_scores
+from ssm_tune.tasks.base import Scored
 
 OUTPUTS = ["a", "ü\u2028", ""]
 
@@ -21,7 +23,9 @@ def experiment(folder: Path) -> Any:
     """As much of an experiment as names its predictions."""
     return SimpleNamespace(
         config=SimpleNamespace(output_dir=str(folder)),
-        task=SimpleNamespace(name="task", version=1),
+        task=SimpleNamespace(
+            name="task", version=1, signatures=lambda examples: {"metric": f"1.0 | n={len(examples)}"}
+        ),
         roles=SimpleNamespace(report="val"),
         dataset=SimpleNamespace(splits={"val": OUTPUTS}),
         protocol="paper",
@@ -62,3 +66,35 @@ def test_changed_outputs_are_noticed(change: dict[str, Any], tmp_path: Path) -> 
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert predictions(tmp_path, said) == (OUTPUTS, False)
     assert len(said) == 1
+
+
+SCORED = Scored({"metric": 1 / 3, "other": 0.0}, [{"metric": 0.1}, {"metric": 1e-300}, {"metric": 0.0}])
+
+
+def test_scores_are_kept_for_the_same_outputs_data_and_metrics(tmp_path: Path) -> None:
+    one = experiment(tmp_path)
+    assert read_scores(one, OUTPUTS) is None
+    keep_scores(one, OUTPUTS, SCORED)
+    assert read_scores(one, OUTPUTS) == SCORED
+    assert read_scores(one, [*OUTPUTS[:2], "b"]) is None
+    one.hashes["data"] = "other"
+    assert read_scores(one, OUTPUTS) is None
+    one.hashes["data"] = "d"
+    one.task.signatures = lambda examples: {"metric": "1.1"}
+    assert read_scores(one, OUTPUTS) is None
+    assert predictions(tmp_path, []) == (OUTPUTS, False)  # a file of its own
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_scores_are_not_used(tmp_path: Path, data: st.DataObject) -> None:
+    one = experiment(tmp_path)
+    keep_scores(one, OUTPUTS, SCORED)
+    (path,) = (tmp_path / "frozen").glob("*.scores.json")
+    path.write_bytes(data.draw(st.sampled_from(NASTY) | damaged(path.read_bytes())))
+    assert read_scores(one, OUTPUTS) in (None, SCORED)
+
+
+def test_scores_that_json_cannot_hold_are_not_kept(tmp_path: Path) -> None:
+    keep_scores(experiment(tmp_path), OUTPUTS, Scored({"metric": float("nan")}, []))
+    assert read_scores(experiment(tmp_path), OUTPUTS) is None

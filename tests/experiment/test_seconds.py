@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from ssm_tune.cli import main
 from ssm_tune.records.record import read_record
+from ssm_tune.tasks.glue import Glue
 from ssm_tune.utils.phases import PHASES
 
 CELL = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample", "train.max_steps=2"]
@@ -49,3 +51,20 @@ def test_the_phases_are_the_time_since_the_process_began(ran: tuple[dict[str, An
 
 def test_a_run_imports_what_it_needs(ran: tuple[dict[str, Any], float, set[str]]) -> None:
     assert not ran[2] & set(LARGE)
+
+
+def test_scores_that_are_kept_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is scikit-learn imported before the first step, where the base model's scores are kept."""
+    scored: list[int] = []
+    score = Glue.score
+
+    def counted(self: Glue, outputs: Any, examples: Any) -> Any:
+        scored.append(len(examples))
+        return score(self, outputs, examples)
+
+    monkeypatch.setattr(Glue, "score", counted)
+    for seed in (1, 2):
+        assert main([*CELL, f"seed={seed}", f"output_dir={tmp_path}"]) == 0
+    assert scored == [300, 100, 300, 100, 300]  # the base model on val; carved and val of either run
+    one, other = (read_record(path) for path in sorted(tmp_path.glob("runs/*/*/record.json")))
+    assert one["metrics"]["frozen"] == other["metrics"]["frozen"]

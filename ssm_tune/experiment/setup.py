@@ -109,9 +109,8 @@ class Experiment:
         """Hash of what determines the result: contents in place of paths; no device, no logger, no commit."""
         numbers = {name: value for name, value in self.backend.items() if name not in ("device", "optimizer")}
         if numbers["scan"] == "cuda" and not self.uses_cuda_graphs and numbers["adapter_dtype"] != "float32":
-            numbers["optimizer"] = self.backend[
-                "optimizer"
-            ]  # rounds such an adapter otherwise than runs with graphs do
+            # it rounds such an adapter otherwise than runs with graphs do
+            numbers["optimizer"] = self.backend["optimizer"]
         every, count = self.config.train.evaluate_every, self.config.splits.selection_examples
         # what is not the default alone, so that older runs keep their names
         choice = ({"every": every} if every > 1 else {}) | ({"examples": count} if count is not None else {})

@@ -25,7 +25,7 @@ from ssm_tune.cli import main
 from ssm_tune.config.compose import Composer, compose
 from ssm_tune.config.groups import benchmarks, names
 from ssm_tune.records.run_id import labels_of
-from ssm_tune.reporting.table_spec import GROUPS
+from ssm_tune.reporting.table_rows import GROUPS
 from ssm_tune.sweeps import sweep_file as sweep
 from ssm_tune.sweeps.status import early_failure_path
 from ssm_tune.sweeps.sweep_file import read_sweep

@@ -330,7 +330,7 @@ def test_prompts_in_tokens(shared: Path) -> None:
 
 def test_a_run_asks_for_wordnet_before_it_loads_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ssm_tune.config.compose import compose
-    from ssm_tune.experiment import setup
+    from ssm_tune.experiment import setup, shared_model
 
     def absent() -> None:
         raise UserError("there is no WordNet")
@@ -339,7 +339,7 @@ def test_a_run_asks_for_wordnet_before_it_loads_the_model(tmp_path: Path, monkey
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(dart, "require_wordnet", absent)
-    monkeypatch.setattr(setup, "load_model", loaded)
+    monkeypatch.setattr(shared_model, "load_model", loaded)
     write(tmp_path)
     cell = ["method=lora", "task=dart", "model=tiny", "data=local", f"data.path={tmp_path}", "data.check=off"]
     cell += ["train.batch_size=1", f"output_dir={tmp_path / 'results'}", "protocol=paper"]

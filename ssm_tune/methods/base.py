@@ -104,6 +104,21 @@ class Method(ABC):
     def num_trainable_params(self, config: ModelConfig) -> int:
         """Number of trained scalars in closed form; ``attach`` checks it."""
 
+    @property
+    def num_warmup_steps(self) -> int:
+        """Steps before the training, whose outcome decides what it trains."""
+        return 0
+
+    warmup_only: ClassVar[tuple[str, ...]] = ()
+    """Name patterns of what the warm-up alone trains."""
+
+    def finish_warmup(self, model: Mamba) -> None:  # noqa: B027  most methods have none
+        """Choose what is trained from now on, in place; afterwards all that was trained is put back to its start."""
+
+    def wrong_values(self, model: Mamba) -> str | None:
+        """What is wrong with the fixed tensors that were loaded into the model; None where nothing is."""
+        return None
+
     def parts_in_words(self, config: ModelConfig, learning_rate: float) -> str | None:
         """What each part of a method that has several trains, and at which rate; None for the others."""
         return None
@@ -132,7 +147,8 @@ class Adapter:
     parameters: what it trains, by the names in the model. fixed: what it keeps beside them and a saved adapter needs,
     by their names: the persistent buffers that it has put into the slots.
 
-    rate_factors: on the learning rate, of those parameters that do not train at the run's own.
+    rate_factors: on the learning rate, of those parameters that do not train at the run's own. warmup_only: what is
+    trained in the method's warm-up and put back after it; no part of a saved adapter.
 
     A member's parameters (``attach_members``) are not in the model, which computes with them inside ``active``.
     """
@@ -147,15 +163,21 @@ class Adapter:
         self.method, self.model, self.rate_factors = method, model, rate_factors or {}
         if parameters is None:
             parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.parameters = parameters
+        self.warmup_only = {name: x for name, x in parameters.items() if self.matches(name, method.warmup_only)}
+        self.parameters = {name: x for name, x in parameters.items() if name not in self.warmup_only}
         state = model.state_dict(keep_vars=True)  # without the buffers that are not persistent
         self.fixed: dict[str, Tensor] = {name: x for name, x in state.items() if not isinstance(x, nn.Parameter)}
 
     @property
+    def optimized(self) -> dict[str, nn.Parameter]:
+        """What an optimizer gets: the parameters, and those that a warm-up alone trains."""
+        return {**self.parameters, **self.warmup_only}
+
+    @property
     def rate_groups(self) -> dict[float, list[str]]:
-        """The parameters' names, in their order, by the factors on their learning rates."""
+        """The names in ``optimized``, in their order, by the factors on their learning rates."""
         found: dict[float, list[str]] = {}
-        for name in self.parameters:
+        for name in self.optimized:
             found.setdefault(self.rate_factors.get(name, 1.0), []).append(name)
         return found
 
@@ -187,7 +209,7 @@ class Adapter:
 
         Raises UserError where names, shapes or dtypes do not fit this method and model.
         """
-        state = self.state
+        state = self.state | {name: own for name, own in self.warmup_only.items() if name in tensors}
         missing = sorted(state.keys() - tensors.keys())
         unknown = sorted(tensors.keys() - state.keys())
         if missing or unknown:
@@ -200,9 +222,12 @@ class Adapter:
                     f"{source} does not fit the model: {name} has shape {tuple(given.shape)}, "
                     f"expected {tuple(own.shape)}"
                 )
-            if not given.is_floating_point():
-                raise UserError(f"{source} does not fit the model: {name} holds {given.dtype}, not floating point")
+            if given.is_floating_point() != own.is_floating_point():
+                wanted = "floating point" if own.is_floating_point() else "whole numbers"
+                raise UserError(f"{source} does not fit the model: {name} holds {given.dtype}, not {wanted}")
             own.copy_(given)
+        if wrong := self.method.wrong_values(self.model):
+            raise UserError(f"{source} does not fit the model: {wrong}")
 
     def save(self, folder: Path | str, about: dict[str, Any] | None = None) -> None:
         """Write ``adapter.safetensors`` and ``adapter.json``: method, options, and ``about``, as of the model.
@@ -262,8 +287,8 @@ def _applied(model: Mamba, method: Method, seed: int, dtype: torch.dtype | None)
     factors = method.apply(model, torch.Generator().manual_seed(seed))
     model.train(model.training)
     adapter = Adapter(method, model, rate_factors=factors)
-    for name, tensor in adapter.state.items():
-        target = param_dtype(name, dtype or model.dtype)
+    for name, tensor in (adapter.state | adapter.warmup_only).items():
+        target = param_dtype(name, dtype or model.dtype) if tensor.is_floating_point() else tensor.dtype
         tensor.data = tensor.data.to(device=model.device, dtype=target)
     return adapter
 

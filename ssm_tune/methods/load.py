@@ -60,7 +60,12 @@ def put_adapter(model: Mamba, section: dict[str, Any], tensors: dict[str, Tensor
             f"{expected:,} of this model{beside}"
         )
     narrow = torch.bfloat16
-    dtypes = {tensor.dtype for name, tensor in tensors.items() if param_dtype(name, narrow) == narrow}
+    whole = method.num_fixed_values(model.config) > 0  # may be whole numbers; loading looks at each
+    dtypes = {
+        tensor.dtype
+        for name, tensor in tensors.items()
+        if param_dtype(name, narrow) == narrow and (tensor.is_floating_point() or not whole)
+    }
     if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
         raise UserError(
             f"{folder}: its tensors must have one floating dtype, got {', '.join(sorted(map(str, dtypes)))}"

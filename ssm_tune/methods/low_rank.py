@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssm_tune.models.adapter_slots import Randomness
+from ssm_tune.models.adapter_slots import ProjectionChange, Randomness
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.selective_recompute import SelectiveRecompute
 from ssm_tune.ops.fused_linear import add_low_rank, batched_linear, linear_with_input
@@ -87,7 +87,7 @@ class WeightDecomposedUpdate(LowRankUpdate):
         return factor.unsqueeze(1) * rows
 
 
-class ProjectionUpdate(nn.Module):
+class ProjectionUpdate(ProjectionChange):
     """The updates of one projection, each on its own rows of the output.
 
     They share rank and scale, so that all dropouts, and all products with A, are one operation each.

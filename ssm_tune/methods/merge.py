@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_tune.methods.base import Adapter
-from ssm_tune.methods.low_rank import ProjectionUpdate
+from ssm_tune.models.adapter_slots import ProjectionChange
 from ssm_tune.models.config import ModelConfig
 from ssm_tune.utils.errors import UserError
 
@@ -32,8 +32,10 @@ def merge_and_unload(adapter: Adapter) -> tuple[ModelConfig, dict[str, Tensor]]:
     for index, mixer in enumerate(model.mixers):
         within = f"backbone.layers.{index}.mixer."
         for projection, update in mixer.injection.updates.items():
-            assert isinstance(update, ProjectionUpdate)
+            assert isinstance(update, ProjectionChange)
             update.merge(weights[f"{within}{projection}.weight"])
+        if mixer.injection.A_log_update is not None:
+            weights[f"{within}A_log"] = mixer.injection.A_log_update(mixer.get_parameter("A_log")).cpu()
         if mixer.injection.extra_states is not None:
             own = {name.removeprefix(within): weights[name] for name in weights if name.startswith(within)}
             mixer.merge_states(own)

@@ -77,6 +77,26 @@ class ExtraStates(nn.Module, ABC):
         """States a channel."""
 
 
+class ParameterUpdate(nn.Module, ABC):
+    """A change of one of the block's own parameters, which the block computes with in the parameter's place."""
+
+    @abstractmethod
+    def forward(self, own: Tensor) -> Tensor:
+        """The changed parameter, for the block's ``own``, in its shape and dtype."""
+
+
+class ProjectionChange(nn.Module, ABC):
+    """A change of a projection's output that a change of its weight would make, too."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, out: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The changed output for the projection's input, output and weight (out, in); and x for its other reader."""
+
+    @abstractmethod
+    def merge(self, weight: Tensor) -> None:
+        """Write the change into the weight (out, in) on the CPU, which is rounded once."""
+
+
 class AdapterSlots(nn.Module):
     """The slots of one block. A mixer holds them as ``injection``, which the names in saved adapters contain.
 
@@ -87,8 +107,9 @@ class AdapterSlots(nn.Module):
         dropped, so they only set the convolution's and the scan's initial state.
     extra_states: further states. Beside them nothing may update the projection that makes B and C: both
         make its output.
-    updates: for a projection's name (in_proj, out_proj, ...) a module that takes the projection's input, its output and
-        its weight, and gives the updated output, and the input for its other reader (ops/fused_linear.py).
+    A_log_update: what the block takes for its A_log; of a Mamba-1 alone.
+    updates: for a projection's name (in_proj, out_proj, ...) a ``ProjectionChange`` (ops/fused_linear.py says what the
+        input's other reader is).
     """
 
     def __init__(self) -> None:
@@ -98,6 +119,7 @@ class AdapterSlots(nn.Module):
         self.initial_state: nn.Module | None = None
         self.prefix: nn.Module | None = None
         self.extra_states: ExtraStates | None = None
+        self.A_log_update: ParameterUpdate | None = None
         self.updates = nn.ModuleDict()
 
 

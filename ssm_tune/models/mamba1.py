@@ -74,6 +74,8 @@ class MambaMixer(Mixer[MambaConfig]):
         """
         extra, N = self.injection.extra_states, self.config.d_state
         A_log: Tensor = self.A_log
+        if self.injection.A_log_update is not None:
+            A_log = self.injection.A_log_update(A_log)
         if extra is None:
             projected, x = self._project("x_proj", x)
         else:  # one product with all rows, in an order in which B and C need no copies

@@ -170,8 +170,9 @@ class Planner:
 def workload(experiment: Experiment, sequences: Any, seed: int, captured: bool, frozen: bool) -> Workload:
     """A run's work with another seed, which orders the examples."""
     settings, every = dataclasses.replace(experiment.train, seed=seed), experiment.config.train.evaluate_every
-    tokens, batches = training_work(sequences.lengths(), sequences.labels.tolist(), settings, captured)
     per_epoch, last = total_steps(len(sequences), settings)
+    warmup = min(experiment.method.num_warmup_steps, last)
+    tokens, batches = training_work(sequences.lengths(), sequences.labels.tolist(), settings, captured, warmup)
     evaluated = evaluations(
         experiment.dataset.splits,
         experiment.roles,
@@ -182,7 +183,7 @@ def workload(experiment: Experiment, sequences: Any, seed: int, captured: bool, 
         frozen=frozen,
         cuda=experiment.model.device.type == "cuda",
     )
-    return Workload(experiment.task.mode, last, tokens, batches, evaluated)
+    return Workload(experiment.task.mode, warmup + last, tokens, batches, evaluated)
 
 
 def hours(work: Workload, measured: Measured, loading: float = 0.0) -> dict[str, float]:

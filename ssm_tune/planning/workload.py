@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,23 +99,26 @@ class Workload:
 
 
 def training_work(
-    lengths: Sequence[int], labels: Sequence[int], settings: TrainSettings, buckets: bool
+    lengths: Sequence[int], labels: Sequence[int], settings: TrainSettings, buckets: bool, warmup: int = 0
 ) -> tuple[int, Batches]:
     """Tokens without padding, and the batches of all steps of a training run.
 
     lengths: of the whole sequences, in tokens. buckets: whether batches are padded to the few extents of captured
-    steps. Raises UserError for a batch larger than the training set.
+    steps. warmup: steps of the method's warm-up, which has the training's first batches, and no more than there are.
+    Raises UserError for a batch larger than the training set.
     """
     _, last = total_steps(len(lengths), settings)
     inputs, marked = np.asarray(lengths, np.int64) - 1, np.asarray(labels, np.int64)
-    tokens, steps, epoch, found = 0, 0, 0, []
+    steps, epoch, trained, found = 0, 0, list[Any](), list[Any]()
     while steps < last:
         taken = np.array(epoch_batches(len(lengths), settings.batch_size, settings.seed, epoch)[: last - steps])
-        tokens += int(inputs[taken].sum())
+        trained.append(inputs[taken].sum(1))
         rows = np.full(len(taken), settings.batch_size)
         found.append(np.stack([rows, inputs[taken].max(1), marked[taken].sum(1)], axis=1))
         steps, epoch = steps + len(taken), epoch + 1
-    batches = Batches.of(np.concatenate(found))
+    counts, shapes = np.concatenate(trained), np.concatenate(found)
+    tokens = int(counts.sum() + counts[:warmup].sum())
+    batches = Batches.of(np.concatenate([shapes, shapes[:warmup]]))
     if buckets:
         shapes = np.array([(rows, *length_bucket(length, marks)) for rows, length, marks in batches.shapes.tolist()])
         batches = Batches.of(np.repeat(shapes, batches.counts, axis=0))

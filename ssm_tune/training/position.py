@@ -1,8 +1,13 @@
-"""Where a training stands, and what it has given so far."""
+"""Where a training stands, what comes next, and what it has given so far."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ssm_tune.data.collator import epoch_batches
+from ssm_tune.data.tokenization import TokenizedExample
 
 
 @dataclass
@@ -31,3 +36,58 @@ class Position:
     epoch: int = 0
     batch: int = 0
     saturated: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What happens at which step. warmup: steps of a warm-up; training: those after it."""
+
+    warmup: int
+    training: int
+    steps_per_epoch: int
+
+    @property
+    def last(self) -> int:
+        return self.warmup + self.training
+
+    def rate(self, step: int) -> float:
+        """The factor on the learning rate of the step after ``step`` others: linear decay, anew after the warm-up."""
+        return 1 - (step if step < self.warmup else step - self.warmup) / self.training
+
+    def until_pause(self, step: int) -> int:
+        """Steps until one after which something else comes: the warm-up's last, an evaluation, or the end."""
+        if step < self.warmup:
+            return self.warmup - step
+        return min(self.last - step, self.steps_per_epoch - (step - self.warmup) % self.steps_per_epoch)
+
+    def evaluated_after(self, step: int) -> bool:
+        """Whether the step ends an epoch of the training."""
+        return step > self.warmup and (step - self.warmup) % self.steps_per_epoch == 0
+
+    def epochs(self, step: int) -> int:
+        """Epochs of the training that the step ends, or is in."""
+        return math.ceil((step - self.warmup) / self.steps_per_epoch)
+
+
+class BatchOrder:
+    """Which examples each batch has. An epoch's incomplete last batch is dropped."""
+
+    def __init__(self, examples: int, batch_size: int, seed: int) -> None:
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self._epoch: tuple[int, list[list[int]]] | None = None
+
+    def next(self, position: Position) -> list[int]:
+        """Numbers of the next batch's examples; the position moves on by a batch."""
+        if position.batch == self.examples // self.batch_size:
+            position.epoch, position.batch = position.epoch + 1, 0
+        if self._epoch is None or self._epoch[0] != position.epoch:
+            self._epoch = position.epoch, epoch_batches(self.examples, self.batch_size, self.seed, position.epoch)
+        position.batch += 1
+        return self._epoch[1][position.batch - 1]
+
+
+class StepExamples(NamedTuple):
+    """A step's examples, and their keys for dropout."""
+
+    sequences: list[TokenizedExample]
+    keys: list[int]

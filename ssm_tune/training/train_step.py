@@ -135,6 +135,26 @@ class TrainStep:
         if self.is_single_graph:
             self.optimizer.zero_grad(set_to_none=True)
 
+    def moments(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """AdamW's state (not copies), as ``NAME/KEY``. names: of ``parameters``, in their order."""
+        named = zip(names, self.parameters, strict=True)
+        found = ((name, self.optimizer.state.get(parameter, {})) for name, parameter in named)
+        return {f"{name}/{key}": value for name, state in found for key, value in state.items()}
+
+    def load_moments(self, names: Sequence[str], tensors: dict[str, Tensor]) -> None:
+        """Take what ``moments`` gave. The state moves in memory."""
+        numbers, state = {name: number for number, name in enumerate(names)}, dict[int, dict[str, Tensor]]()
+        for path, tensor in tensors.items():
+            name, key = path.rsplit("/", 1)
+            state.setdefault(numbers[name], {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+    def reset_moments(self) -> None:
+        """Set AdamW's state to what it is before the first step, where it lies."""
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
     def read(self, count: int) -> list[list[float]]:
         """Loss and gradient norm of the last ``count`` steps. Waits for the device."""
         return [[round_to_9_digits(value) for value in pair] for pair in self._results[:count].tolist()]

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
-from ssm_tune.data.collator import Batch, batch_extent, collate, epoch_batches, length_bucket
+from ssm_tune.data.collator import Batch, batch_extent, collate, length_bucket
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.methods.base import Adapter
 from ssm_tune.ops.cuda.graph import Capture
@@ -20,10 +20,11 @@ from ssm_tune.ops.keyed_dropout import row_key
 from ssm_tune.training.determinism import deterministic_algorithms
 from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup, micro_batches
 from ssm_tune.training.graphed_step import GraphedTrainStep, Shape
-from ssm_tune.training.position import Position, TrainResult
+from ssm_tune.training.position import BatchOrder, Position, Schedule, StepExamples, TrainResult
 from ssm_tune.training.sanity_checks import CHECKED_STEPS, TrainabilityCheck, divergence
 from ssm_tune.training.settings import TrainSettings, total_steps
 from ssm_tune.training.train_step import TrainStep, round_to_9_digits
+from ssm_tune.training.warmup import WarmUp
 from ssm_tune.utils.errors import Diverged
 from ssm_tune.utils.progress import Progress
 
@@ -31,13 +32,6 @@ READ_EVERY = 16
 """With CUDA graphs the host reads losses after at most so many steps: each read leaves the GPU idle for a moment."""
 SATURATED_LOSS, SATURATED_STEPS = 1e-6, 10
 """The official code stops training when the loss stays this low for this many steps."""
-
-
-class StepExamples(NamedTuple):
-    """A step's examples, and their keys for dropout."""
-
-    sequences: list[TokenizedExample]
-    keys: list[int]
 
 
 class Trainer:
@@ -64,12 +58,14 @@ class Trainer:
         check: bool = True,
     ) -> None:
         self.adapter, self.sequences, self.settings, self.pad_id = adapter, sequences, settings, pad_id
-        self.steps_per_epoch, self.last_step = total_steps(len(sequences), settings)
+        steps_per_epoch, steps = total_steps(len(sequences), settings)
+        self.warmup = WarmUp(adapter, steps)
+        self.schedule = Schedule(self.warmup.steps, steps, steps_per_epoch)
         self.read_every = 1 if capture is None else READ_EVERY
         self.rows = micro_batches(settings.batch_size, micro_batch, group)
         self.step = TrainStep(
             adapter.model,
-            [(factor, [adapter.parameters[name] for name in names]) for factor, names in adapter.rate_groups.items()],
+            [(factor, [adapter.optimized[name] for name in names]) for factor, names in adapter.rate_groups.items()],
             max_grad_norm=settings.max_grad_norm,
             betas=settings.betas,
             eps=settings.eps,
@@ -83,18 +79,26 @@ class Trainer:
         self.deterministic = deterministic
         self.current_shape: Shape | None = None  # while steps run: that of their largest micro batch
         self.position, self.result = Position(), TrainResult()
-        self.check = TrainabilityCheck(adapter) if check else None
-        self._batches: tuple[int, list[list[int]]] | None = None
+        self.checked = check
+        self.check = TrainabilityCheck(adapter) if self._checking else None
+        self._order = BatchOrder(len(sequences), settings.batch_size, settings.seed)
         self._unread: list[tuple[Position, float, int]] = []  # of each step: position, learning rate, tokens
 
     @property
     def finished(self) -> bool:
-        return self.position.step == self.last_step or self.result.stopped is not None
+        return self.position.step == self.schedule.last or self.result.stopped is not None
+
+    @property
+    def _checking(self) -> bool:
+        """Whether the next step is one of those that the trainability check looks at."""
+        since = self.position.step - self.warmup.steps
+        return self.checked and 0 <= since < min(CHECKED_STEPS, self.schedule.training)
 
     @property
     def evaluation_due(self) -> bool:
         """Whether an evaluation comes between the last step and the next."""
-        return self.position.step > 0 and (self.position.step % self.steps_per_epoch == 0 or self.finished)
+        step = self.position.step
+        return self.schedule.evaluated_after(step) or (self.finished and step > self.warmup.steps)
 
     def train_steps(self) -> list[dict[str, float]]:
         """Run one step, or with CUDA graphs up to ``READ_EVERY``, and read the results: one row for each step.
@@ -113,10 +117,9 @@ class Trainer:
             return self.read_steps()
 
     def _steps_until_read(self) -> int:
-        step = self.position.step
         if self.check is not None:
             return 1
-        until = [self.read_every, self.last_step - step, self.steps_per_epoch - step % self.steps_per_epoch]
+        until = [self.read_every, self.schedule.until_pause(self.position.step)]
         if self.settings.stop_when_saturated:
             until.append(SATURATED_STEPS - self.position.saturated)
         return min(until)
@@ -124,10 +127,9 @@ class Trainer:
     def begin_step(self, index: int = 0) -> StepExamples:
         """Move on to the next step, whose gradients come next; ``index``: its number since the last read."""
         settings, position = self.settings, self.position
-        numbers = self._next_batch()
+        numbers = self._order.next(position)
         sequences = [self.sequences[i] for i in numbers]
-        # linear decay without warm-up: step k (from 0) of T has the learning rate times (1 - k/T)
-        learning_rate = settings.learning_rate * (1 - position.step / self.last_step)
+        learning_rate = settings.learning_rate * self.schedule.rate(position.step)
         self.step.prepare(learning_rate, index)
         position.step += 1
         keys = [row_key(settings.seed, position.step, number) for number in numbers]
@@ -175,9 +177,13 @@ class Trainer:
         """The rows of the steps since the last read, after the checks that are due. Raises as ``train_steps``."""
         rows = self._read()
         self.current_shape = None
-        if self.check is not None and self.position.step == min(CHECKED_STEPS, self.last_step):
-            self.check.finish(self.position.step)
+        if self.check is not None and not self._checking:
+            self.check.finish(self.position.step - self.warmup.steps)
             self.check = None
+        if self.position.step == self.warmup.steps:
+            self.warmup.finish(self.step)
+            self.position = Position(step=self.position.step)
+            self.check = TrainabilityCheck(self.adapter) if self._checking else None
         return rows
 
     def _read(self) -> list[dict[str, float]]:
@@ -199,20 +205,13 @@ class Trainer:
                 raise Diverged(reason)
             saturated = saturated + 1 if loss <= SATURATED_LOSS else 0
             position.saturated = saturated
-        if self.settings.stop_when_saturated and saturated >= SATURATED_STEPS:
+        if (
+            self.settings.stop_when_saturated
+            and saturated >= SATURATED_STEPS
+            and self.position.step > self.warmup.steps
+        ):
             result.stopped = f"loss at or below {SATURATED_LOSS} for {saturated} steps, at step {self.position.step}"
         return result.steps[first:]
-
-    def _next_batch(self) -> list[int]:
-        """Numbers of the next batch's examples. An epoch's incomplete last batch is dropped."""
-        position, settings, examples = self.position, self.settings, len(self.sequences)
-        if position.batch == examples // settings.batch_size:
-            position.epoch, position.batch = position.epoch + 1, 0
-        if self._batches is None or self._batches[0] != position.epoch:
-            batches = epoch_batches(examples, settings.batch_size, settings.seed, position.epoch)
-            self._batches = position.epoch, batches
-        position.batch += 1
-        return self._batches[1][position.batch - 1]
 
     def state(self) -> dict[str, Any]:
         """Position and result, as JSON holds them (losses may be NaN or infinite)."""
@@ -220,18 +219,20 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """The adapter's state and the optimizer's moments (not copies)."""
-        found: dict[str, Tensor] = {f"parameters/{name}": value for name, value in self.adapter.state.items()}
-        for name, parameter in self.adapter.parameters.items():
-            for key, value in self.step.optimizer.state.get(parameter, {}).items():
-                found[f"optimizer/{name}/{key}"] = value
-        return found
+        state = self.adapter.state | self.adapter.warmup_only
+        moments = self.step.moments(self._optimized_names())
+        found: dict[str, Tensor] = {f"parameters/{name}": value for name, value in state.items()}
+        return found | {f"optimizer/{name}": value for name, value in moments.items()}
+
+    def _optimized_names(self) -> list[str]:
+        return list(chain.from_iterable(self.adapter.rate_groups.values()))
 
     def load(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Resume from what ``state`` and ``tensors`` returned; no tensors are needed where training is over."""
         values = dict(state)
         self.position = Position(**values.pop("position"))
         self.result = TrainResult(**values)
-        if self.position.step >= min(CHECKED_STEPS, self.last_step):
+        if not self._checking:
             self.check = None
         if not tensors:
             return
@@ -240,12 +241,9 @@ class Trainer:
             parts[path.split("/", 1)[0]][path.split("/", 1)[1]] = tensor
         self.free_graphs()  # the optimizer's state moves in memory
         self.adapter.load_tensors(parts["parameters"], "the checkpoint")
-        moments: dict[int, dict[str, Tensor]] = {}
-        numbers = {name: i for i, name in enumerate(chain.from_iterable(self.adapter.rate_groups.values()))}
-        for path, tensor in parts["optimizer"].items():
-            name, key = path.rsplit("/", 1)
-            moments.setdefault(numbers[name], {})[key] = tensor
-        self.step.optimizer.load_state_dict({**self.step.optimizer.state_dict(), "state": moments})
+        self.step.load_moments(self._optimized_names(), parts["optimizer"])
+        if self._checking and self.check is None:
+            self.check = TrainabilityCheck(self.adapter)
 
     def free_graphs(self) -> None:
         """Free the memory of CUDA graphs, if there are any; the next steps capture them again."""
@@ -274,7 +272,7 @@ class Trainer:
             if self.finished:
                 return
             if not progress_shown:
-                progress.start("training", self.last_step, done=self.position.step)
+                progress.start("training", self.schedule.last, done=self.position.step)
                 self.adapter.model.train()
                 progress_shown = True
             rows = self._timed_steps()
@@ -286,7 +284,7 @@ class Trainer:
         """Call ``evaluate`` with epoch and step, where an evaluation is due."""
         if self.finished:
             self.free_graphs()  # the evaluation needs the memory
-        evaluate(math.ceil(self.position.step / self.steps_per_epoch), self.position.step)
+        evaluate(self.schedule.epochs(self.position.step), self.position.step)
 
     def _timed_steps(self) -> list[dict[str, float]]:
         begun = time.perf_counter()

@@ -17,7 +17,8 @@ from ssm_tune.config.schema import TrainConfig
 from ssm_tune.planning import profiling as probe
 from ssm_tune.planning.workload import Batches, training_work
 from ssm_tune.records.record import read_record
-from ssm_tune.training.settings import TrainSettings
+from ssm_tune.training.position import BatchOrder, Position
+from ssm_tune.training.settings import TrainSettings, total_steps
 from ssm_tune.training.trainer import Trainer
 
 CELL = [
@@ -182,17 +183,17 @@ def test_steps_are_those_of_the_trainer(
     size = min(size, len(lengths))
     settings = TrainSettings.of(TrainConfig(epochs=epochs, max_steps=max_steps), 1e-3, size, seed)
     tokens, batches = training_work(lengths, [1] * len(lengths), settings, buckets=False)
-    loop = Trainer.__new__(Trainer)
-    loop.sequences, loop.settings, loop._batches = range(len(lengths)), settings, None  # type: ignore[assignment]
-    from ssm_tune.training.position import Position
-    from ssm_tune.training.settings import total_steps
-
-    loop.position = Position()
-    taken = [[lengths[i] - 1 for i in loop._next_batch()] for _ in range(total_steps(len(lengths), settings)[1])]
+    order, position = BatchOrder(len(lengths), size, seed), Position()
+    taken = [[lengths[i] - 1 for i in order.next(position)] for _ in range(total_steps(len(lengths), settings)[1])]
     assert tokens == sum(map(sum, taken))
     assert batches.padded == sum(size * max(batch) for batch in taken)
     assert int(batches.counts.sum()) == len(taken)
     assert batches.largest()[0][1] == max(map(max, taken))
+    first = taken[:4]  # a warm-up of four steps has the training's first batches, or all
+    longer, more = training_work(lengths, [1] * len(lengths), settings, buckets=False, warmup=4)
+    assert longer - tokens == sum(map(sum, first))
+    assert more.padded - batches.padded == sum(size * max(batch) for batch in first)
+    assert int(more.counts.sum()) == len(taken) + len(first)
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.integers(1, 50), st.integers(0, 9)), min_size=1, max_size=40))

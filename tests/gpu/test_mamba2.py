@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.small_models import Silent
+from helpers.small_models import Silent, methods_of
 
-from ssm_tune.config.groups import method_section, names
+from ssm_tune.config.groups import method_section
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.generation.generate import generate
@@ -53,7 +53,7 @@ def tuned(name: str, dtype: torch.dtype = torch.float32) -> Adapter:
 
 
 @pytest.mark.parametrize("dtype", list(ROUNDING))
-@pytest.mark.parametrize("name", names("method"))
+@pytest.mark.parametrize("name", methods_of("mamba2"))
 def test_prefill_and_steps_are_those_of_plain_pytorch(name: str, dtype: torch.dtype) -> None:
     model = tuned(name, dtype).model.eval()
     tokens = torch.randint(1, 256, (4, 137), device="cuda", generator=torch.Generator("cuda").manual_seed(0))
@@ -67,7 +67,7 @@ def test_prefill_and_steps_are_those_of_plain_pytorch(name: str, dtype: torch.dt
         assert (mine.float() - plain.float()).norm() <= ROUNDING[dtype] * plain.float().norm()
 
 
-@pytest.mark.parametrize("name", names("method"))
+@pytest.mark.parametrize("name", methods_of("mamba2"))
 def test_gradients_are_those_of_plain_pytorch(name: str) -> None:
     adapter = tuned(name)
     model = adapter.model.train()
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_plain_pytorch(name: str) -> None:
 
 
 @pytest.mark.parametrize("num_beams", [1, 5])
-@pytest.mark.parametrize("name", names("method"))
+@pytest.mark.parametrize("name", methods_of("mamba2"))
 def test_decoding_on_the_gpu_gives_the_tokens_of_the_cpu(name: str, num_beams: int) -> None:
     """Captured, with prompts of different lengths; in float32, where rounding decides no token of so few."""
     model = tuned(name).model.eval()
@@ -110,7 +110,7 @@ def losses(name: str, monkeypatch: pytest.MonkeyPatch, capture: bool) -> list[fl
     return [row["loss"] for row in trainer.result.steps]
 
 
-@pytest.mark.parametrize("name", names("method"))
+@pytest.mark.parametrize("name", methods_of("mamba2"))
 def test_captured_steps_give_the_losses_of_single_launches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     singly, graphs = losses(name, monkeypatch, capture=False), losses(name, monkeypatch, capture=True)
     assert graphs == pytest.approx(singly, rel=2e-2)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 
 import torch
 
-from ssm_tune.models.config import Mamba2Config, MambaConfig, ModelConfig
+from ssm_tune.config.groups import method_section, names
+from ssm_tune.methods.base import load_method
+from ssm_tune.models.config import FAMILIES, Mamba2Config, MambaConfig, ModelConfig
 from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba
+from ssm_tune.utils.errors import UserError
 
 SIZES: dict[str, ModelConfig] = {
     "mamba": MambaConfig(d_model=16, n_layer=2, vocab_size=64, d_state=4),
@@ -26,6 +30,16 @@ def small_model(
     """Two layers of width 16 with 4 states a channel."""
     config = dataclasses.replace(SIZES[family], n_layer=n_layer, vocab_size=vocab_size)
     return init_weights(Mamba(config), seed).to(dtype)
+
+
+def methods_of(family: str) -> list[str]:
+    """The methods that models of the family take."""
+    found = []
+    for name in names("method"):
+        with suppress(UserError):
+            load_method(method_section(name, family=family)).check_family(FAMILIES[family])
+            found.append(name)
+    return found
 
 
 class Silent:

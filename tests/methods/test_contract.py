@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.small_models import Silent, small_model
+from helpers.small_models import Silent, methods_of, small_model
 
-from ssm_tune.config.groups import FAMILIES, method_section, names
+from ssm_tune.config.groups import FAMILIES, method_section
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.collator import TokenizedExample
 from ssm_tune.methods.base import Adapter, attach, load_method
@@ -18,8 +18,7 @@ from ssm_tune.training.sanity_checks import fingerprint
 from ssm_tune.training.settings import TrainSettings
 from ssm_tune.training.trainer import Trainer
 
-METHODS = names("method")
-VARIANTS = [(family, name, {}) for family in FAMILIES for name in METHODS] + [
+VARIANTS = [(family, name, {}) for family in FAMILIES for name in methods_of(family)] + [
     *((family, "state_offset", {"rank": 2}) for family in FAMILIES),
     ("mamba2", "state_offset", {"rank": 2, "scale": 4.0}),
     ("mamba", "additional_scan", {"a_init": "s4d"}),
@@ -30,6 +29,7 @@ VARIANTS = [(family, name, {}) for family in FAMILIES for name in METHODS] + [
     ("mamba2", "lora", {"targets": ["in_proj"]}),
     *((family, "lora", {"targets": ["all"], "use_dora": True}) for family in FAMILIES),
     *((family, "lora", {"targets": ["all"], "init": "pissa", "rank": 1}) for family in FAMILIES),
+    ("mamba", "sdt", {"frozen_channels": 0.9, "frozen_states": 0.5, "targets": ["in_proj.x", "dt_proj"]}),
     ("mamba", "lora", {"targets": ["in_proj.z", "x_proj.C"], "init": "pissa", "rank": 2, "use_dora": True}),
 ]
 IDS = ["-".join([*names, *(f"{key}={value}" for key, value in options.items())]) for *names, options in VARIANTS]
@@ -144,6 +144,6 @@ def test_restoring_what_does_not_fit_is_refused(family: str, name: str, options:
     with pytest.raises(UserError, match="lacks"):
         adapter.load_tensors({key: value for key, value in tensors.items() if key != first})
     with pytest.raises(UserError, match="shape"):
-        adapter.load_tensors(tensors | {first: tensors[first][..., :1].repeat_interleave(3, -1)})
+        adapter.load_tensors(tensors | {first: torch.cat([tensors[first], tensors[first]], -1)})
     with pytest.raises(UserError, match="holds"):
         adapter.load_tensors(tensors | {"other": torch.zeros(1)})

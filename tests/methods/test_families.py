@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.small_models import small_model
+from helpers.small_models import methods_of, small_model
 
 import ssm_tune
 from ssm_tune.cli import main
 from ssm_tune.config.compose import Composer, compose
-from ssm_tune.config.groups import changed_options, family_of, method_section, names
+from ssm_tune.config.groups import changed_options, family_of, method_section
 from ssm_tune.config.variants import variant
 from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import Mamba2Config
@@ -40,7 +40,7 @@ COUNTS = {
 RANDOM = ["model=random", "model.family=mamba2", "task=samsum", "data=sample"]
 
 
-@pytest.mark.parametrize("name", names("method"))
+@pytest.mark.parametrize("name", methods_of("mamba2"))
 def test_counts_of_the_published_sizes(name: str) -> None:
     method = load_method(method_section(name, family="mamba2"))
     assert tuple(method.num_trainable_params(config) for config in SIZES) == COUNTS[name]

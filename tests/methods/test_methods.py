@@ -12,7 +12,7 @@ from torch import nn
 
 import ssm_tune
 from ssm_tune.config.groups import method_section
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.base import Adapter, attach, load_method
 from ssm_tune.models.adapter_slots import LearnedTensor
 from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
@@ -29,6 +29,10 @@ PUBLISHED = {
     "additional_scan": (884_736, 4_718_592),
     "bitfit": (24 * 2 * 1536, 48 * 2 * 4096),
     "partial": (24 * 1536 * (16 + 1 + 5 + 1), 48 * 4096 * (16 + 1 + 5 + 1)),
+    "sdt": (
+        24 * (15 * 4 + 2 * 16 * 15 + 8 * (1536 + 768)),
+        48 * (41 * 4 + 2 * 16 * 41 + 8 * (4096 + 2048)),
+    ),
     "prompt": (16 * 768, 16 * 2048),
     "prefix": (24 * 16 * 768, 48 * 16 * 2048),
     "full": (129_135_360, 1_372_178_432),
@@ -50,8 +54,9 @@ def test_attaching_to_mamba_130m_trains_that_count(name: str) -> None:
     with torch.device("cpu"):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        load_method(method_section(name)).apply(model, torch.Generator().manual_seed(0))
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == PUBLISHED[name][0]
+        method = load_method(method_section(name))
+        method.apply(model, torch.Generator().manual_seed(0))
+    assert Adapter(method, model).trainable == PUBLISHED[name][0]
 
 
 class SplitProjections(nn.Module):

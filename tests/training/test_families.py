@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.small_models import Silent, small_model
+from helpers.small_models import Silent, methods_of, small_model
 from helpers.training_runs import SEQUENCES
 
-from ssm_tune.config.groups import method_section, names
+from ssm_tune.config.groups import method_section
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.collator import collate
 from ssm_tune.methods.base import attach, load_method
@@ -18,7 +18,7 @@ from ssm_tune.training.settings import TrainSettings
 from ssm_tune.training.train_step import label_loss
 from ssm_tune.training.trainer import Trainer
 
-METHODS = names("method")
+METHODS = methods_of("mamba2")
 
 
 def method_of(name: str, options: dict[str, Any] | None = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import logging
 import math
@@ -125,7 +126,7 @@ def test_saturation_stops_at_the_same_step(block: int) -> None:
         training = started(sequences=SAME, learning_rate=0.02, epochs=400, stop_when_saturated=True)
         with torch.no_grad():
             training.adapter.model.backbone.norm_f.weight *= 30
-        training.steps_per_epoch = 400  # no evaluation before the stop
+        training.schedule = dataclasses.replace(training.schedule, steps_per_epoch=400)  # no evaluation before the stop
         rows, evaluated = blockwise(training, size)
         assert evaluated == [len(rows)]
         ends.append((training.result.steps, training.result.stopped, training.adapter.tensors()))
@@ -160,11 +161,12 @@ def test_captured_training_gives_the_losses_of_plain_training(name: str) -> None
     for capture in (None, Uncaptured()):
         training = started(name, capture=capture)
         rows, evaluated = blockwise(training, training.read_every)
-        assert (rows, evaluated) == (list(range(1, 23)), [11, 22])
+        first = training.warmup.steps
+        assert (rows, evaluated) == (list(range(1, first + 23)), [first + 11, first + 22])
         ends.append(training)
     plain, graphs = ends
     assert capture is not None
-    assert capture.replays == 22 - 3 - 2  # the gate's steps, and the first of each of the two shapes
+    assert capture.replays == first + 22 - 3 - 2  # the gate's steps, and the first of each of the two shapes
     for one, two in zip(plain.result.steps, graphs.result.steps, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-3, abs=1e-7)

@@ -139,7 +139,7 @@ def _fit(members: Sequence[Member], display: Bars | Lines, base_parameters: int,
         going = [member for member in members if member.result is None][:count]
         if going and not shown:
             positions = [member.trainer.position.step for member in going]
-            display.start(f"training {len(going)} runs", sum(one.trainer.last_step for one in going), sum(positions))
+            display.start(f"training {len(going)} runs", sum(one.trainer.schedule.last for one in going), sum(positions))
             shown = True
         if going:
             _step(going)

@@ -138,8 +138,9 @@ def _fit(members: Sequence[Member], display: Bars | Lines, base_parameters: int,
                 member.between_steps(lambda one: one.conclude(base_parameters, count))
         going = [member for member in members if member.result is None][:count]
         if going and not shown:
-            positions = [member.trainer.position.step for member in going]
-            display.start(f"training {len(going)} runs", sum(one.trainer.schedule.last for one in going), sum(positions))
+            done = sum(member.trainer.position.step for member in going)
+            steps = sum(member.trainer.schedule.last for member in going)
+            display.start(f"training {len(going)} runs", steps, done)
             shown = True
         if going:
             _step(going)

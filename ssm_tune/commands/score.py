@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ssm_tune.methods.adapter_files import read_adapter_files
 from ssm_tune.records.record import read_record, references_sha256, rows_path
 from ssm_tune.records.schema import Record
+from ssm_tune.tasks.among_labels import score_predictions
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_jsonl, user_path
 from ssm_tune.utils.text import printable
@@ -73,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     changed: dict[str, list[str]] = {}
     for source in sources(folder, record):
         rows = matched(read_jsonl(source.path), dataset.splits[source.split], source)
-        scored = task.score([row["output"] for row, _ in rows], [one for _, one in rows])
+        outputs = [row["output"] for row, _ in rows]
+        scored = score_predictions(task, outputs, _likeliest(rows, source), [one for _, one in rows])
         comparisons += compared(source, scored.values)
         statistics = zip(rows, scored.statistics, strict=True)
         changed[source.name] = [one.id for (row, one), fresh in statistics if _differs(row, fresh)]
@@ -237,6 +239,20 @@ def _check_fields(row: dict[str, Any], place: str) -> None:
             raise UserError(f"{place}: no field {field!r}")
         if not isinstance(row[field], kind):
             raise UserError(f"{place}: {field!r} is {type(row[field]).__name__}, expected {kind.__name__}")
+
+
+def _likeliest(rows: "Sequence[tuple[dict[str, Any], Example]]", source: Source) -> list[str] | None:
+    """The likeliest label for each example; None for texts, and in the predictions of older runs.
+
+    Raises:
+        UserError: some predictions have one, and others do not.
+    """
+    found = [row.get("likeliest_label") for row, _ in rows]
+    if all(label is None for label in found):
+        return None
+    if not all(isinstance(label, str) for label in found):
+        raise UserError(f"{source.path}: some predictions have a text under 'likeliest_label' and others have none")
+    return [str(label) for label in found]
 
 
 def _differs(row: dict[str, Any], statistics: dict[str, float]) -> bool:

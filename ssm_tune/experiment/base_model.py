@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ssm_tune.experiment.lock_file import STALE_SECONDS
 from ssm_tune.experiment.run_lock import file_lock
 from ssm_tune.experiment.setup import Experiment
+from ssm_tune.generation.predict import Outputs
 from ssm_tune.records.run_id import digest
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write, decode_json, encode_json, read_bytes, remove_temporary_files
@@ -16,10 +18,10 @@ from ssm_tune.utils.files import atomic_write, decode_json, encode_json, read_by
 
 def base_model_predictions(
     experiment: Experiment,
-    predict: Callable[[], list[str]],
+    predict: Callable[[], Outputs],
     poll: Callable[[], None],
     say: Callable[[str], None],
-) -> tuple[list[str], bool]:
+) -> tuple[Outputs, bool]:
     """The base model's outputs on the reported split, and whether they were kept from an earlier run.
 
     Outputs are kept rather than scores, so that a changed metric needs no new predictions. A damaged file is made
@@ -37,7 +39,10 @@ def base_model_predictions(
             say(f"warning: {path} is damaged; the base model is scored again")
         outputs = predict()
         remove_temporary_files(path.parent, STALE_SECONDS)
-        atomic_write(path, [encode_json({"asked": request, "outputs": outputs, "sha256": digest(outputs)})])
+        content = {"asked": request, "outputs": outputs.texts, "sha256": digest(outputs.texts)}
+        if outputs.likeliest is not None:
+            content |= {"likeliest": outputs.likeliest, "likeliest_sha256": digest(outputs.likeliest)}
+        atomic_write(path, [encode_json(content)])
     return outputs, False
 
 
@@ -56,15 +61,28 @@ def _request(experiment: Experiment) -> dict[str, Any]:
         "decode": experiment.decoding,
         "hashes": experiment.hashes,
         "backend": {name: experiment.backend[name] for name in ("device", "scan", "dtype")},
+        # files of older versions have no such answers, and other names by this
+        **({"likeliest": True} if experiment.task.mode == "classify" else {}),
     }
 
 
-def _read(path: Path, request: dict[str, Any], count: int) -> list[str] | None:
+def _read(path: Path, request: dict[str, Any], count: int) -> Outputs | None:
     """The outputs in the file; None where there is none, or it is damaged or has no digest."""
     try:
         kept = decode_json(read_bytes(path))
-        outputs = kept["outputs"]
-        valid = kept["asked"] == request and len(outputs) == count and kept["sha256"] == digest(outputs)
+        if kept["asked"] != request:
+            return None
+        outputs = Outputs(_texts(kept, "outputs", "sha256", count))
+        if "likeliest" in request:
+            outputs = replace(outputs, likeliest=_texts(kept, "likeliest", "likeliest_sha256", count))
+        return outputs
     except (UserError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return outputs if valid and all(isinstance(output, str) for output in outputs) else None
+
+
+def _texts(kept: dict[str, Any], key: str, digest_key: str, count: int) -> list[str]:
+    """One text for each example. Raises ValueError where they are others than were written."""
+    texts: list[str] = kept[key]
+    if len(texts) != count or kept[digest_key] != digest(texts) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(key)
+    return texts

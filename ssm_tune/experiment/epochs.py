@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ssm_tune.experiment.evaluate import points, predict_split
+from ssm_tune.experiment.evaluate import predict_split
 from ssm_tune.experiment.metric_logger import MetricLogger
+from ssm_tune.experiment.predict_and_score import points
 from ssm_tune.experiment.run_checkpointer import RunCheckpointer
 from ssm_tune.experiment.state import EpochResult
 from ssm_tune.methods.base import Adapter
@@ -64,7 +65,7 @@ def _evaluate(checkpointer: RunCheckpointer, trainer: Trainer, epoch: int, step:
     state.epochs.append({"epoch": epoch, "step": step, "train_loss": None, "selection": values})
     if state.best is None or values[primary] > state.best.selection[primary]:
         state.best = state.last
-    ui.say(f"epoch {epoch}  {split}: {points(values, experiment.dataset.headline)}")
+    ui.say(f"epoch {epoch}  {split}: {points(values, experiment.dataset)}")
 
 
 def _report_epoch(checkpointer: RunCheckpointer, adapter: Adapter, epoch: EpochResult, split: str, ui: Display) -> None:

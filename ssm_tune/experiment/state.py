@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ssm_tune.generation.predict import Predictions
+from ssm_tune.generation.predict import Outputs, Predictions
 from ssm_tune.tasks.base import Scored
 from ssm_tune.training.checkpoint import Checkpoint
 
@@ -32,7 +32,7 @@ _IN_CHECKPOINTS = {
 class ScoredPredictions:
     """A model's outputs on a split, one for each example, and their scores."""
 
-    outputs: list[str]
+    outputs: Outputs
     scored: Scored
 
 
@@ -97,7 +97,8 @@ def pack(state: RunState) -> Checkpoint:
     values: dict[str, Any] = {key: getattr(state, name) for name, key in _IN_CHECKPOINTS.items()}
     values["started"] = state.started.isoformat()
     values["answered"] = {
-        label: {"outputs": list(one.texts.items()), "tokens": one.tokens} for label, one in state.predicting.items()
+        label: {"outputs": list(one.texts.items()), "tokens": one.tokens, "labels": list(one.labels.items())}
+        for label, one in state.predicting.items()
     }
     values["last_is_best"] = state.last is state.best
     tensors: dict[str, Tensor] = {}
@@ -119,7 +120,8 @@ def unpack(checkpoint: Checkpoint) -> RunState:
     plain = {name: values[key] for name, key in _IN_CHECKPOINTS.items()}
     state = RunState(started=datetime.fromisoformat(values["started"]), **plain)
     for label, one in values["answered"].items():
-        state.predicting[label] = Predictions(dict(one["outputs"]), one["tokens"])
+        labels = {at: (text, probability) for at, (text, probability) in one["labels"]}
+        state.predicting[label] = Predictions(dict(one["outputs"]), one["tokens"], labels)
     state.best = _epoch(checkpoint, "best")
     state.last = state.best if values["last_is_best"] else _epoch(checkpoint, "last")
     return state
@@ -134,5 +136,5 @@ def _epoch(checkpoint: Checkpoint, which: str) -> EpochResult | None:
         name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)
     }
     report = plain.pop("report")
-    predictions = report and ScoredPredictions(report["outputs"], Scored(**report["scored"]))
+    predictions = report and ScoredPredictions(Outputs(**report["outputs"]), Scored(**report["scored"]))
     return EpochResult(**plain, tensors=tensors, report=predictions)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssm_tune.metrics.names import AMONG_LABELS
 from ssm_tune.records.record import references_sha256
 
 SEED = 20250
@@ -57,6 +58,8 @@ def sums(rows: Sequence[dict[str, Any]], metric: str) -> Sums:
     Raises:
         ValueError: it cannot be computed from what is stored of each example.
     """
+    if metric.endswith(AMONG_LABELS) and all(isinstance(row.get("likeliest_label"), str) for row in rows):
+        rows, metric = [_likeliest(row) for row in rows], metric.removesuffix(AMONG_LABELS)
     own = [row["statistics"] for row in rows]
     plain = metric.removeprefix("paper_")
     if all(metric in one for one in own):
@@ -98,6 +101,12 @@ def paired_bootstrap(
     tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     observed = math.fsum(run.whole for run in first) / len(first) - math.fsum(run.whole for run in second) / len(second)
     return Interval(observed, low, high, min(1.0, 2 * (tail + 1) / (resamples + 1)))
+
+
+def _likeliest(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as if the likeliest label were the model's answer."""
+    right = references_sha256([row["likeliest_label"]]) == row["references_sha256"]
+    return row | {"statistics": {"correct": float(right), "outside": 0.0}}
 
 
 def _has(own: Sequence[dict[str, float]], *names: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ssm_tune.metrics.names import heading
-from ssm_tune.records.schema import Record
+from ssm_tune.records.schema import Frozen, Record
 from ssm_tune.reporting.grouping import Key, flat, grouped, newest_per_seed, settings, table_key, variant
 from ssm_tune.reporting.table import BASE, DIVERGED, FLATTERED, Head, Row, Stat, Table, Value, dirty_note, row_values
 from ssm_tune.reporting.table_rows import MethodRow
@@ -55,22 +55,22 @@ def _table(key: Key, records: list[Record]) -> Table:
 
 def _base_rows(head: Head, records: Sequence[Record]) -> list[Row]:
     """One row; several only where runs disagree about the base model's score (other decoding, dtype or device)."""
-    scored = [record for record in records if record["metrics"]["frozen"] is not None]
+    scored = [(record, base) for record in records if (base := record["metrics"]["frozen"]) is not None]
+    # older records lack some metrics, over which there is nothing to disagree
+    common = set.intersection(*(set(base["values"]) for _, base in scored)) if scored else set()
 
-    def printed(record: Record) -> str:
-        base = record["metrics"]["frozen"]
-        assert base is not None
-        return json.dumps([base["split"], {name: round(value, 6) for name, value in base["values"].items()}])
+    def printed(one: tuple[Record, Frozen]) -> str:
+        _, base = one
+        return json.dumps([base["split"], {name: round(base["values"][name], 6) for name in sorted(common)}])
 
     groups = list(grouped(scored, printed).values())
-    labels = _labels([{"method": BASE} | _decoding(group[0]) for group in groups])
+    labels = _labels([{"method": BASE} | _decoding(group[0][0]) for group in groups])
     rows = []
     for group, label in zip(groups, labels, strict=True):
-        base = group[0]["metrics"]["frozen"]
-        assert base is not None
         # a score that came from the cache took no time; the run that made it did
-        seconds = max((record["seconds"]["frozen"] or 0.0 for record in group), default=0.0)
-        numbers = {**base["values"], "trainable": 0.0, "share": 0.0} | ({"seconds": seconds} if seconds else {})
+        seconds = max((record["seconds"]["frozen"] or 0.0 for record, _ in group), default=0.0)
+        known = {name: value for _, base in reversed(group) for name, value in base["values"].items()}
+        numbers = {**known, "trainable": 0.0, "share": 0.0} | ({"seconds": seconds} if seconds else {})
         values = tuple(Value(Stat(numbers[what], None, 1) if what in numbers else None) for what in head.show)
         rows.append(Row(label, BASE, BASE, {}, {"": values}, {head.column.model: 0.0}))
     return rows

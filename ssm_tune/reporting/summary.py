@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssm_tune.metrics.names import heading
+from ssm_tune.metrics.names import among_labels, heading
 from ssm_tune.utils.phases import PHASES
 
 
 def summary(record: Any) -> str:
     """Frozen and tuned scores, trainable share and time of a completed record, for a terminal."""
     metrics, parameters = record["metrics"], record["parameters"]
-    names = record["headline"]
+    names = [*record["headline"]]
+    if (own := among_labels(record["primary_metric"])) in metrics["best"]["report"]:  # older records lack it
+        names.append(own)
     split = record["splits"]["report"]
     lines = [f"{'scores on ' + split:<26}" + "".join(f"{heading(name):>{_width(name)}}" for name in names)]
     if metrics["frozen"]:

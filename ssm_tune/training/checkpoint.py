@@ -27,7 +27,7 @@ from ssm_tune.utils.files import atomic_write, read_bytes, remove_temporary_file
 
 FOLDER = "checkpoints"
 KEPT = 2
-VERSION = 2
+VERSION = 3
 """Raised whenever what a checkpoint holds changes."""
 _NAME = re.compile(r"(?:damaged-)?(\d{6,})-([0-9a-f]{16})\.safetensors", re.ASCII)
 _VALUES = "values.json"

@@ -14,20 +14,23 @@ from hypothesis import strategies as st
 
 from ssm_tune.experiment.base_model import base_model_path, base_model_predictions
 from ssm_tune.experiment.base_scores import keep_scores, read_scores
+from ssm_tune.generation.predict import Outputs
 from ssm_tune.tasks.base import Scored
 
-OUTPUTS = ["a", "ü\u2028", ""]
+TEXTS = ["a", "ü\u2028", ""]
+OUTPUTS = Outputs(TEXTS)
+LABELLED = Outputs(TEXTS, ["0", "1", "0"])
 
 
-def experiment(folder: Path) -> Any:
+def experiment(folder: Path, mode: str = "generate") -> Any:
     """As much of an experiment as names its predictions."""
     return SimpleNamespace(
         config=SimpleNamespace(output_dir=str(folder)),
         task=SimpleNamespace(
-            name="task", version=1, signatures=lambda examples: {"metric": f"1.0 | n={len(examples)}"}
+            name="task", version=1, mode=mode, signatures=lambda examples: {"metric": f"1.0 | n={len(examples)}"}
         ),
         roles=SimpleNamespace(report="val"),
-        dataset=SimpleNamespace(splits={"val": OUTPUTS}),
+        dataset=SimpleNamespace(splits={"val": TEXTS}),
         protocol="paper",
         decoding={"num_beams": 1},
         hashes={"data": "d", "model": "m", "tokenizer": "t"},
@@ -35,36 +38,47 @@ def experiment(folder: Path) -> Any:
     )
 
 
-def predictions(folder: Path, said: list[str]) -> tuple[list[str], bool]:
-    return base_model_predictions(experiment(folder), lambda: list(OUTPUTS), lambda: None, said.append)
+def predictions(folder: Path, said: list[str], outputs: Outputs = OUTPUTS) -> tuple[Outputs, bool]:
+    mode = "generate" if outputs.likeliest is None else "classify"
+    return base_model_predictions(experiment(folder, mode), lambda: outputs, lambda: None, said.append)
 
 
-def test_they_are_made_once(tmp_path: Path) -> None:
-    assert predictions(tmp_path, []) == (OUTPUTS, False)
-    assert predictions(tmp_path, []) == (OUTPUTS, True)
+@pytest.mark.parametrize("outputs", [OUTPUTS, LABELLED])
+def test_they_are_made_once(outputs: Outputs, tmp_path: Path) -> None:
+    assert predictions(tmp_path, [], outputs) == (outputs, False)
+    assert predictions(tmp_path, [], outputs) == (outputs, True)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_ones_are_made_again(tmp_path: Path, data: st.DataObject) -> None:
     said: list[str] = []
-    predictions(tmp_path, said)
-    path = base_model_path(experiment(tmp_path))
+    predictions(tmp_path, said, LABELLED)
+    path = base_model_path(experiment(tmp_path, "classify"))
     content = path.read_bytes()
     path.write_bytes(data.draw(st.sampled_from(NASTY) | damaged(content)))
-    outputs, kept = predictions(tmp_path, said)
-    assert outputs == OUTPUTS
+    outputs, kept = predictions(tmp_path, said, LABELLED)
+    assert outputs == LABELLED
     assert kept or (len(said) == 1 and "damaged" in said[0])  # kept: the damage was to blanks alone
-    assert predictions(tmp_path, said) == (OUTPUTS, True)
+    assert predictions(tmp_path, said, LABELLED) == (LABELLED, True)
 
 
-@pytest.mark.parametrize("change", [{"outputs": ["a", "b", "c"]}, {"outputs": [1, 2, 3]}, {"sha256": None}])
+CHANGES: list[dict[str, Any]] = [
+    {"outputs": ["a", "b", "c"]},
+    {"outputs": [1, 2, 3]},
+    {"sha256": None},
+    {"likeliest": ["1", "1", "0"]},
+    {"likeliest": None},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_changed_outputs_are_noticed(change: dict[str, Any], tmp_path: Path) -> None:
     said: list[str] = []
-    predictions(tmp_path, said)
-    path = base_model_path(experiment(tmp_path))
+    predictions(tmp_path, said, LABELLED)
+    path = base_model_path(experiment(tmp_path, "classify"))
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert predictions(tmp_path, said) == (OUTPUTS, False)
+    assert predictions(tmp_path, said, LABELLED) == (LABELLED, False)
     assert len(said) == 1
 
 
@@ -76,7 +90,8 @@ def test_scores_are_kept_for_the_same_outputs_data_and_metrics(tmp_path: Path) -
     assert read_scores(one, OUTPUTS) is None
     keep_scores(one, OUTPUTS, SCORED)
     assert read_scores(one, OUTPUTS) == SCORED
-    assert read_scores(one, [*OUTPUTS[:2], "b"]) is None
+    assert read_scores(one, Outputs([*TEXTS[:2], "b"])) is None
+    assert read_scores(one, LABELLED) is None
     one.hashes["data"] = "other"
     assert read_scores(one, OUTPUTS) is None
     one.hashes["data"] = "d"

@@ -53,7 +53,7 @@ def test_a_run_and_its_score(
     assert best is not None
     assert record["primary_metric"] in best["report"]
     assert set(record["headline"]) <= set(best["report"])
-    lowest = {"matthews": -1, "paper_matthews": -1}
+    lowest = {"matthews": -1, "paper_matthews": -1, "matthews_among_labels": -1}
     assert all(lowest.get(name, 0) <= value <= 1 for name, value in best["report"].items())
     assert record["splits"]["selected_on_report"] == (protocol == "paper")
     assert record["signatures"]

@@ -8,6 +8,7 @@ Source: Dao and Gu 2024, "Transformers are SSMs" (arXiv 2405.21060), section 6, 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,61 +66,51 @@ def state_space_dual(
         ValueError: shapes, dtypes or limits that do not belong together, named.
         KernelError: a backend is forced that cannot take these tensors; the reason is named.
     """
-    check_scan(
-        x,
-        dt,
-        A_log,
-        B,
-        C,
-        dt_limit,
-        D=D,
-        dt_bias=dt_bias,
-        initial_state=initial_state,
-        state_offset=state_offset,
-        output_offset=output_offset,
-        lengths=lengths,
-    )
-    rows, wide = x.shape[0], state_dtype(x.dtype)
+    batch: dict[str, Any] = {"x": x, "dt": dt, "B": B, "C": C, "initial_state": initial_state, "lengths": lengths}
+    parameters: dict[str, Any] = {
+        "A_log": A_log,
+        "D": D,
+        "dt_bias": dt_bias,
+        "state_offset": state_offset,
+        "output_offset": output_offset,
+    }
+    check_scan(limits=dt_limit, **batch, **parameters)
     if initial_state is not None:
-        initial_state = by_row(initial_state, 3, rows)
-    if triton_kernels_run("state_space_dual", x, B.shape[3]):
-        given = {
-            "A_log": A_log,
-            "D": D,
-            "dt_bias": dt_bias,
-            "state_offset": state_offset,
-            "output_offset": output_offset,
-        }
-        parameters = {name: (value, PARAMETER_DIMS[name]) for name, value in given.items()}
-        if (members := count_members(parameters)) is not None:
-            start = None if initial_state is None else initial_state.expand(rows, *initial_state.shape[-3:])
-            batch = {"x": x, "dt": dt, "B": B, "C": C, "initial_state": start, "lengths": lengths}
-            alone = partial(state_space_dual, dt_limit=dt_limit, output_final_state=output_final_state)
-            joined: Tensor | tuple[Tensor, Tensor] = run_by_member(alone, members, batch, parameters)
-            return joined
-        from ssm_tune.ops.state_space_dual.gpu.forward import scan
+        batch["initial_state"] = by_row(initial_state, 3, x.shape[0])
+    run = _run_kernels if triton_kernels_run("state_space_dual", x, B.shape[3]) else _run_plain
+    return run(batch, parameters, dt_limit, output_final_state)
 
-        y, final = scan(
-            x,
-            dt,
-            A_log,
-            B,
-            C,
-            D,
-            dt_bias,
-            initial_state,
-            state_offset,
-            output_offset,
-            lengths,
-            dt_limit,
-            output_final_state,
-        )
+
+def _run_kernels(
+    batch: dict[str, Any], parameters: dict[str, Any], limits: tuple[float, float], want_final: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The Triton kernels; where a parameter is each member's own, once for each member."""
+    from ssm_tune.ops.state_space_dual.gpu.forward import scan
+
+    by_dims = {name: (value, PARAMETER_DIMS[name]) for name, value in parameters.items()}
+    if (members := count_members(by_dims)) is None:
+        y, final = scan(**batch, **parameters, limits=limits, want_final=want_final)
         return y if final is None else (y, final)
-    step = step_sizes(dt, None if dt_bias is None else over_time(dt_bias, 1, rows), dt_limit, wide)
+    start = batch["initial_state"]
+    if start is not None:
+        batch = batch | {"initial_state": start.expand(batch["x"].shape[0], *start.shape[-3:])}
+    alone = partial(state_space_dual, dt_limit=limits, output_final_state=want_final)
+    joined: Tensor | tuple[Tensor, Tensor] = run_by_member(alone, members, batch, by_dims)
+    return joined
+
+
+def _run_plain(
+    batch: dict[str, Any], parameters: dict[str, Any], limits: tuple[float, float], want_final: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Products of matrices in plain PyTorch; sums run in float32 or float64."""
+    x, dt, B, C, initial_state, lengths = batch.values()
+    A_log, D, dt_bias, state_offset, output_offset = parameters.values()
+    rows, wide = x.shape[0], state_dtype(x.dtype)
+    step = step_sizes(dt, None if dt_bias is None else over_time(dt_bias, 1, rows), limits, wide)
     if lengths is not None:
         real = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         step = step.where(real.unsqueeze(2), 0)
-    shape = (x.shape[0], *x.shape[2:], B.shape[3])
+    shape = (rows, *x.shape[2:], B.shape[3])
     start = step.new_zeros(shape) if initial_state is None else initial_state.to(wide).expand(shape)
     log_decay = step * over_time(-torch.exp(A_log.to(wide)), 1, rows)
     y, final = StateSpaceDual.apply(x, step, log_decay, B, C, start)
@@ -130,4 +121,4 @@ def state_space_dual(
     if D is not None:
         y = y + x.to(wide) * over_time(D.to(wide), 1, rows).unsqueeze(-1)
     y = y.to(x.dtype)
-    return (y, final) if output_final_state else y
+    return (y, final) if want_final else y

@@ -89,7 +89,7 @@ def file_stamps(*places: object) -> tuple[tuple[str, int, int, int], ...]:
 
 
 def _files(place: object) -> Iterator[Path]:
-    if not isinstance(place, str | Path):
+    if not isinstance(place, str | Path) or not str(place):  # as a path "" would be the current folder
         return
     path = Path(os.path.expanduser(place))
     try:

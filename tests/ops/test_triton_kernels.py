@@ -22,12 +22,14 @@ def triton_version() -> tuple[int, ...]:
 
 pytestmark = pytest.mark.skipif(triton_version() < OLDEST, reason="no Triton from 3.7 on")
 HERE = Path(__file__).parent
-FILES = sorted(path.name for path in HERE.glob("interpreted_*.py"))
-SLOW = pytest.param("slow", marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
+FILES = sorted(HERE.glob("interpreted_*.py"))
+SLOW = [pytest.mark.slow, pytest.mark.timeout(3600)]
+RUNS = [(file.name, "not slow") for file in FILES] + [
+    pytest.param(file.name, "slow", marks=SLOW) for file in FILES if "mark.slow" in file.read_text(encoding="utf-8")
+]
 
 
-@pytest.mark.parametrize("which", ["not slow", SLOW])
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("file", "which"), RUNS)
 def test_in_the_interpreter(file: str, which: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / file), "-m", which]
     done = subprocess.run(command, cwd=HERE.parent.parent, capture_output=True, text=True)

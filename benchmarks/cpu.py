@@ -222,7 +222,7 @@ def _trained_alike(theirs: Any, adapter: Any) -> list[Any]:
     for name, parameter in theirs.named_parameters():
         name = name.replace(".embeddings.", ".embedding.")
         name = re.sub(r"(\w+)\.lora_([AB])\.default\.weight", r"injection.updates.\1.parts.\1.\2", name)
-        mine = adapter.parameters.get(name)
+        mine = adapter.state.get(name)
         parameter.requires_grad_(mine is not None)
         if mine is not None:
             parameter.data.copy_(mine.data)

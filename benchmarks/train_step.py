@@ -160,7 +160,7 @@ def planned(case: TrainStep, graphs: bool, share: float, device: torch.device) -
     Raises UserError where nothing keeps to it.
     """
     adapter, weights = _attached(case, device)
-    model, trained = adapter.model, sum(parameter.nbytes for parameter in adapter.parameters.values())
+    model, trained = adapter.model, sum(parameter.nbytes for parameter in adapter.parameters())
     added = sum(parameter.nbytes for parameter in model.parameters()) - weights
     budget = activations_budget(case, share, weights, added, trained, workspaces(device))
     extents = case.length, case.batch_size * LABELS

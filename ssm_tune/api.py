@@ -29,7 +29,7 @@ def attach(model: Mamba, method: str, *, seed: int = 42, dtype: torch.dtype | No
     """Freeze ``model`` and attach a method by its name on the command line, e.g. ``attach(model, "lora", rank=4)``.
 
     options: the keys of conf/method/NAME.yaml; what is not given is taken from there. seed: of the initial
-    values. dtype: of the trained tensors, that of the model where None. The adapter's ``parameters`` are what an
+    values. dtype: of the trained tensors, that of the model where None. The adapter's ``parameters()`` are what an
     optimizer should get, ``save(folder)`` keeps them and ``load_adapter`` brings them back.
 
     Raises UserError for an unknown method or option, a value out of range, or a model that has a method already.

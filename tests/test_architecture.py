@@ -180,6 +180,11 @@ def test_optional_packages_are_never_needed() -> None:
     loaded(code + "\n".join(f"import {module}" for module in names))
 
 
+def test_the_public_names_are_listed_without_loading_them() -> None:
+    code = "import ssm_tune; assert set(ssm_tune.__all__) <= set(dir(ssm_tune))"
+    assert "torch" not in loaded(code)
+
+
 @pytest.mark.parametrize("name", ssm_tune.__all__)
 def test_no_module_hides_a_public_name(name: str) -> None:
     assert importlib.util.find_spec(f"ssm_tune.{name}") is None

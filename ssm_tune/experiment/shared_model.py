@@ -37,7 +37,7 @@ def keep_weights(adapter: Adapter, shared: Shared | None) -> None:
     """
     if shared is None or shared.model is None:
         return
-    trained = [parameter for parameter in adapter.parameters.values() if shared.model.lent(parameter)]
+    trained = [parameter for parameter in adapter.parameters() if shared.model.lent(parameter)]
     if any(parameter.dim() > 1 for parameter in trained):
         shared.model = None
         return

@@ -165,6 +165,11 @@ def _checked(input_ids: Tensor | Sequence[Sequence[int]], vocab_size: int, setti
             f"generate: eos_id {settings.eos_id} is outside the model's vocabulary of {vocab_size}; "
             "the tokenizer does not fit the model"
         )
+    if isinstance(input_ids, str) or any(isinstance(prompt, str | int) for prompt in input_ids):
+        raise UserError(
+            "generate: input_ids must be token ids, a list a prompt; of a text: "
+            "generate(model, [tokenizer.encode(text)]), with ssm_tune.load_tokenizer's"
+        )
     prompts = [list(prompt) for prompt in input_ids]
     for at, prompt in enumerate(prompts):
         if not prompt:

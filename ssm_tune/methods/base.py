@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from fnmatch import fnmatch
@@ -144,8 +144,8 @@ class Method(ABC):
 class Adapter:
     """A method attached to a model.
 
-    parameters: what it trains, by the names in the model. fixed: what it keeps beside them and a saved adapter needs,
-    by their names: the persistent buffers that it has put into the slots.
+    fixed: what it keeps beside its parameters and a saved adapter needs, by the names in the model: the persistent
+    buffers that it has put into the slots.
 
     rate_factors: on the learning rate, of those parameters that do not train at the run's own. warmup_only: what is
     trained in the method's warm-up and put back after it; no part of a saved adapter.
@@ -164,14 +164,22 @@ class Adapter:
         if parameters is None:
             parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.warmup_only = {name: x for name, x in parameters.items() if self.matches(name, method.warmup_only)}
-        self.parameters = {name: x for name, x in parameters.items() if name not in self.warmup_only}
+        self._parameters = {name: x for name, x in parameters.items() if name not in self.warmup_only}
         state = model.state_dict(keep_vars=True)  # without the buffers that are not persistent
         self.fixed: dict[str, Tensor] = {name: x for name, x in state.items() if not isinstance(x, nn.Parameter)}
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What the method trains, as an optimizer takes it."""
+        return iter(self._parameters.values())
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """``parameters`` with their names in the model."""
+        return iter(self._parameters.items())
+
     @property
     def optimized(self) -> dict[str, nn.Parameter]:
-        """What an optimizer gets: the parameters, and those that a warm-up alone trains."""
-        return {**self.parameters, **self.warmup_only}
+        """What a run's optimizer gets: the parameters, and those that a warm-up alone trains."""
+        return {**self._parameters, **self.warmup_only}
 
     @property
     def rate_groups(self) -> dict[float, list[str]]:
@@ -183,12 +191,18 @@ class Adapter:
 
     def active(self) -> AbstractContextManager[None]:
         """Inside it the model computes with these parameters."""
-        return swapped_parameters(self.model, self.parameters)
+        return swapped_parameters(self.model, self._parameters)
 
     @property
     def trainable(self) -> int:
         """Number of trained scalars."""
-        return sum(parameter.numel() for parameter in self.parameters.values())
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def print_trainable_parameters(self) -> None:
+        """Print how many parameters are trained, of how many in all, in peft's words."""
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        share = 100 * self.trainable / total
+        print(f"trainable params: {self.trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")
 
     def matches(self, name: str, patterns: tuple[str, ...]) -> bool:
         return any(fnmatch(name, pattern) for pattern in patterns)
@@ -196,7 +210,7 @@ class Adapter:
     @property
     def state(self) -> dict[str, Tensor]:
         """Parameters and fixed tensors, which are what a saved adapter holds (not copies)."""
-        return {**self.parameters, **self.fixed}
+        return {**self._parameters, **self.fixed}
 
     def tensors(self) -> dict[str, Tensor]:
         """A detached copy of the state, on the CPU."""
@@ -278,7 +292,7 @@ def attach_members(
         model.clear_slots()
         found.append(_applied(model, method, seed, dtype))
     # copies: what the model holds stays as it is, for a method may train parameters that the model has without it
-    copies = [{name: nn.Parameter(value.detach().clone()) for name, value in one.parameters.items()} for one in found]
+    copies = [{name: nn.Parameter(value.detach().clone()) for name, value in one.named_parameters()} for one in found]
     return [Adapter(method, model, parameters, found[0].rate_factors) for parameters in copies]
 
 

@@ -165,7 +165,7 @@ def _step(
         return
     training = training_on_random_tokens(adapter, shape, capture(), at_a_time)
     # in a run's first steps the trainability check holds copies, and any batch may be among these
-    copies = [parameter.detach().clone() for parameter in adapter.parameters.values()]
+    copies = [parameter.detach().clone() for parameter in adapter.parameters()]
     try:
         found.steps[shape] = milliseconds_a_step(training, SECONDS, BLOCKS)
         found.note = found.note or why_not_captured(training)

@@ -47,8 +47,8 @@ def _add_gradients(trainers: Sequence[Trainer], batches: Sequence[Batch]) -> Non
     """Add each batch's loss to its trainer's, and its gradients to the trainer's parameters'."""
     model = trainers[0].adapter.model
     batches = [batch.to(model.device) for batch in batches]
-    names = trainers[0].adapter.parameters
-    stacked = {name: torch.stack([trainer.adapter.parameters[name] for trainer in trainers]) for name in names}
+    named = [dict(trainer.adapter.named_parameters()) for trainer in trainers]
+    stacked = {name: torch.stack([own[name] for own in named]) for name in named[0]}
     keys = torch.cat([batch.keys for batch in batches])
     with swapped_parameters(model, stacked), model.randomness.of(keys):
         losses = member_losses(model, batches)

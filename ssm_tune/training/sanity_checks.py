@@ -33,20 +33,18 @@ class TrainabilityCheck:
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         method = adapter.method
-        self.may_stay_fixed = {name for name in adapter.parameters if adapter.matches(name, method.may_stay_fixed)}
-        self.moves_from_step_2 = {
-            name for name in adapter.parameters if adapter.matches(name, method.moves_from_step_2)
-        }
-        self.start = {name: value.detach().clone() for name, value in adapter.parameters.items()}
+        self.start = {name: value.detach().clone() for name, value in adapter.named_parameters()}
+        self.may_stay_fixed = {name for name in self.start if adapter.matches(name, method.may_stay_fixed)}
+        self.moves_from_step_2 = {name for name in self.start if adapter.matches(name, method.moves_from_step_2)}
         self.frozen = {name: fingerprint(value) for name, value in self._frozen().items()}
 
     def _frozen(self) -> dict[str, Tensor]:
         named = self.adapter.model.named_parameters()
-        return {name: value for name, value in named if name not in self.adapter.parameters}
+        return {name: value for name, value in named if name not in self.start}
 
     def after_backward(self, step: int) -> None:
         """Check the gradients of step ``step`` (from 1)."""
-        for name, parameter in self.adapter.parameters.items():
+        for name, parameter in self.adapter.named_parameters():
             if name in self.may_stay_fixed:
                 continue
             grad = parameter.grad
@@ -59,7 +57,7 @@ class TrainabilityCheck:
 
     def finish(self, steps: int) -> None:
         """After ``steps`` steps: check which parameters moved."""
-        for name, parameter in self.adapter.parameters.items():
+        for name, parameter in self.adapter.named_parameters():
             if name in self.may_stay_fixed or (name in self.moves_from_step_2 and steps < 2):
                 continue
             if torch.equal(parameter, self.start[name]):

@@ -47,7 +47,7 @@ def tuned(method: str, base: str | Path = "tiny", **options: object) -> Adapter:
     adapter.method.finish_warmup(adapter.model)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for parameter in adapter.parameters.values():
+        for parameter in adapter.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
     return adapter
 

@@ -295,9 +295,12 @@ def test_settings_that_cannot_work_are_refused(options: dict, words: str) -> Non
         (torch.zeros(2, 0, dtype=torch.int64), "prompt 0 is empty"),
         (torch.zeros(4, dtype=torch.int64), r"tensor \(B, L\)"),
         (torch.zeros(2, 3), r"tensor \(B, L\)"),
+        ("a text", "token ids"),
+        (["a text"], "token ids"),
+        ([1, 2], "token ids"),
     ],
 )
-def test_prompts_that_cannot_work_are_refused(prompts: list | Tensor, words: str) -> None:
+def test_prompts_that_cannot_work_are_refused(prompts: list | str | Tensor, words: str) -> None:
     with pytest.raises(UserError, match=words):
         generate(small_mamba(), prompts)
 

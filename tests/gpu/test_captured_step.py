@@ -135,7 +135,7 @@ def test_dropout_differs_between_replays(monkeypatch: pytest.MonkeyPatch) -> Non
     training = started("lora", True, dropout=0.5, rate=1e-30)  # nothing moves: what differs is dropout's
     training.check = None
     with torch.no_grad():
-        for name, parameter in training.adapter.parameters.items():
+        for name, parameter in training.adapter.named_parameters():
             if name.endswith(".B"):
                 parameter.normal_()
     training.sequences = [SEQUENCES[0]] * len(SEQUENCES)

@@ -39,7 +39,7 @@ def tuned(name: str, dtype: torch.dtype) -> Mamba:
     model.cast_params(dtype)
     adapter, far = attach(model, load_method(method_section(name)), seed=3), 0.02 if name == "full" else 0.2
     with torch.no_grad():
-        for value in adapter.parameters.values():
+        for value in adapter.parameters():
             value += (far * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))).to(value)
     return model
 

@@ -47,7 +47,7 @@ def tuned(name: str, dtype: torch.dtype = torch.float32) -> Adapter:
     options = {"dropout": 0.0} if name == "lora" else {}
     adapter, far = attach(model, load_method(method_section(name, options, "mamba2"))), 0.02 if name == "full" else 0.2
     with torch.no_grad():
-        for value in adapter.parameters.values():
+        for value in adapter.parameters():
             value += (far * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))).to(value)
     return adapter
 
@@ -77,7 +77,7 @@ def test_gradients_are_those_of_plain_pytorch(name: str) -> None:
         backend.use(how)
         model.zero_grad(set_to_none=True)
         F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).backward()
-        found.append({key: value.grad for key, value in adapter.parameters.items()})
+        found.append({key: value.grad for key, value in adapter.named_parameters()})
     for key, mine in found[0].items():
         assert (mine - found[1][key]).norm() <= 1e-3 * found[1][key].norm(), key
 

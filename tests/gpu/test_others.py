@@ -234,7 +234,7 @@ def test_the_gradients_of_a_model_are_the_same_on_both_backends(name: str, optio
     model = init_weights(Mamba(MambaConfig(64, 3, 96)), 0)
     adapter = attach(model, load_method(method_section(name, options)))
     generator = torch.Generator().manual_seed(0)
-    for parameter in adapter.parameters.values():
+    for parameter in adapter.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     model = model.to("cuda").train()
     tokens = torch.randint(0, 96, (4, 37), device="cuda")
@@ -243,7 +243,7 @@ def test_the_gradients_of_a_model_are_the_same_on_both_backends(name: str, optio
         backend.use(how)
         model.zero_grad(set_to_none=True)
         F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).backward()
-        found.append({key: value.grad for key, value in adapter.parameters.items()})
+        found.append({key: value.grad for key, value in adapter.named_parameters()})
     for key, mine in found[0].items():
         assert (mine - found[1][key]).norm() <= 1e-4 * found[1][key].norm(), key
 

@@ -98,7 +98,7 @@ def tuned_mamba(name: str) -> Mamba:
     model = small_mamba()
     adapter = attach(model, load_method(method_section(name)), seed=3)
     with torch.no_grad():
-        for value in adapter.parameters.values():
+        for value in adapter.parameters():
             value += 0.2 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
     return model
 

@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter of a small model, as ``Adapter.save`` writes it."""
     folder = tmp_path_factory.mktemp("adapter")
     adapter = attach(small_model(), load_method(method_section("lora", {"rank": 2})))
-    torch.nn.init.normal_(next(iter(adapter.parameters.values())))
+    torch.nn.init.normal_(next(iter(adapter.parameters())))
     adapter.save(folder, {"task": "samsum", "decode": {"num_beams": 2}, "model": {"path": "here"}})
     return folder
 

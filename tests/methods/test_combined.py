@@ -29,7 +29,7 @@ def combined(*parts: dict[str, Any], family: str = "mamba", dtype: torch.dtype =
 def randomize(adapter: Adapter) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in adapter.parameters.values():
+        for parameter in adapter.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
@@ -43,21 +43,21 @@ def test_it_computes_what_its_parts_compute_on_one_model(family: str) -> None:
         for mixer, own in zip(both.model.mixers, offset.model.mixers, strict=True):
             for projection, update in mixer.injection.updates.items():
                 update.merge(getattr(own, projection).weight.data)
-        for name, parameter in offset.parameters.items():
-            parameter.copy_(both.parameters[name])
+        for name, parameter in offset.named_parameters():
+            parameter.copy_(both.state[name])
         assert torch.allclose(both.model.eval()(TOKENS), offset.model.eval()(TOKENS), atol=1e-10)
     assert both.trainable == offset.trainable + sum(
-        value.numel() for name, value in both.parameters.items() if ".updates." in name
+        value.numel() for name, value in both.named_parameters() if ".updates." in name
     )
 
 
 def test_each_part_trains_at_its_own_rate() -> None:
     """Adam's first step moves every entry that has a gradient by the learning rate."""
     adapter = combined({**OFFSET, "rate": 5.0}, {"method": "bitfit"}, {**LORA, "rate": 0.25}, dtype=torch.float32)
-    before = {name: value.detach().clone() for name, value in adapter.parameters.items()}
+    before = {name: value.detach().clone() for name, value in adapter.named_parameters()}
     trainer = Trainer(adapter, SEQUENCES, train_settings(max_steps=1, weight_decay=0.0), 0)
     trainer.fit(lambda epoch, step: None, Silent())
-    moved = {name: float((value.detach() - before[name]).abs().max()) for name, value in adapter.parameters.items()}
+    moved = {name: float((value.detach() - before[name]).abs().max()) for name, value in adapter.named_parameters()}
     for name, distance in moved.items():
         factor = 5.0 if "state_offset" in name else 0.25 if ".updates." in name else 1.0
         expected = 0.0 if name.endswith(".A") else factor * 1e-2  # A has no gradient while B is zero
@@ -80,8 +80,8 @@ def test_a_resumed_run_has_the_same_bits(stop: int) -> None:
     second.load(first.state(), {name: value.clone() for name, value in first.tensors().items()})
     second.fit(lambda epoch, step: None, Silent())
     assert second.result.steps == whole.result.steps
-    for name, value in whole.adapter.parameters.items():
-        assert torch.equal(value, second.adapter.parameters[name]), name
+    for name, value in whole.adapter.named_parameters():
+        assert torch.equal(value, second.adapter.state[name]), name
 
 
 def test_it_is_saved_with_all_options_and_loads(tmp_path: Path) -> None:

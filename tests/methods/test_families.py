@@ -117,7 +117,7 @@ def test_the_sliced_update_of_in_proj_is_the_merged_weights(tmp_path: Path) -> N
     adapter = ssm_tune.attach(small_model(torch.float64, family="mamba2"), "lora", targets=["in_proj.x", "in_proj.C"])
     dense, tokens = small_model(torch.float64, family="mamba2"), torch.randint(64, (2, 9))
     with torch.no_grad():
-        for number, parameter in enumerate(adapter.parameters.values()):
+        for number, parameter in enumerate(adapter.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
         for mixer, own in zip(adapter.model.mixers, dense.mixers, strict=True):
             for part in ("x", "C"):
@@ -133,8 +133,8 @@ def test_scale_multiplies_a_low_rank_offset() -> None:
     other = ssm_tune.attach(scaled, "state_offset", rank=2, scale=4.0)
     tokens = torch.randint(64, (2, 9))
     with torch.no_grad():
-        for name, parameter in one.parameters.items():
+        for name, parameter in one.named_parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-            other.parameters[name].copy_(parameter / (4.0 if name.endswith("V") else 1.0))
+            other.state[name].copy_(parameter / (4.0 if name.endswith("V") else 1.0))
         assert torch.allclose(plain(tokens), scaled(tokens), atol=1e-12)
     assert "scale" not in dataclasses.replace(one.method).options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -81,7 +82,7 @@ def test_lora_equals_peft_on_the_same_weights() -> None:
     model = small_model(torch.float64)
     method = load_method(method_section("lora", {"dropout": 0.0, "rank": 3, "alpha": 5}))
     adapter = attach(model, method, seed=3, dtype=torch.float64)
-    for parameter in adapter.parameters.values():
+    for parameter in adapter.parameters():
         nn.init.normal_(parameter)
     targets = ["dt_proj", "x_proj_dt", "x_proj_B", "x_proj_C"]
     config = peft.LoraConfig(r=3, lora_alpha=5, lora_dropout=0.0, bias="none", target_modules=targets)
@@ -109,7 +110,7 @@ def test_lora_equals_peft_on_the_same_weights() -> None:
 def test_lora_drops_its_input_in_training_alone() -> None:
     model = small_model()
     adapter = attach(model, load_method(method_section("lora", {"dropout": 0.5})))
-    for parameter in adapter.parameters.values():
+    for parameter in adapter.parameters():
         nn.init.normal_(parameter)
     tokens = torch.randint(64, (1, 6))
     model.train()
@@ -196,7 +197,7 @@ def test_the_gate_names_what_did_not_move_and_what_should_not_have() -> None:
     with pytest.raises(UserError, match="did not move in 3 steps"):
         gate.finish(3)
     with torch.no_grad():
-        for parameter in adapter.parameters.values():
+        for parameter in adapter.parameters():
             parameter += 1
         adapter.model.backbone.norm_f.weight[3] += 1e-6
     with pytest.raises(UserError, match=r"the frozen backbone\.norm_f\.weight changed"):
@@ -211,23 +212,23 @@ def test_additional_scan_may_move_its_memoryless_states_where_steps_are_tiny() -
             mixer.dt_proj.bias.fill_(-18.0)
     adapter = attach(model, load_method(method_section("additional_scan")))
     gate = TrainabilityCheck(adapter)
-    optimizer = torch.optim.AdamW(adapter.parameters.values(), lr=1e-2)
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-2)
     for step in (1, 2, 3):
         optimizer.zero_grad()
         step_of(model)
         gate.after_backward(step)
         optimizer.step()
     gate.finish(3)
-    still = [name for name in adapter.parameters if name in gate.may_stay_fixed]
-    assert any(not torch.equal(adapter.parameters[name], gate.start[name]) for name in still)
+    still = [name for name in adapter.state if name in gate.may_stay_fixed]
+    assert any(not torch.equal(adapter.state[name], gate.start[name]) for name in still)
 
 
 def test_a_saved_adapter_loads_through_the_api(tmp_path: Path) -> None:
     adapter = attach(small_model(), load_method(method_section("lora", {"rank": 2})))
-    nn.init.normal_(next(iter(adapter.parameters.values())))
+    nn.init.normal_(next(iter(adapter.parameters())))
     adapter.save(tmp_path)
     loaded = ssm_tune.load_adapter(small_model(), tmp_path)
-    assert all(torch.equal(loaded.parameters[name], value) for name, value in adapter.parameters.items())
+    assert all(torch.equal(loaded.state[name], value) for name, value in adapter.named_parameters())
     with pytest.raises(UserError, match="does not fit the model"):
         ssm_tune.load_adapter(Mamba(MambaConfig(24, 2, 64)), tmp_path)
 
@@ -246,3 +247,12 @@ def test_counts_out_of_range_are_refused(count: object) -> None:
     for name, option in (("lora", "rank"), ("prompt", "tokens"), ("additional_scan", "states")):
         with pytest.raises(UserError, match=f"method.{option} must be a whole number from 1"):
             load_method(method_section(name, {option: count}))
+
+
+def test_parameters_are_counted_in_the_words_of_peft(capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = attach(small_model(), load_method(method_section("lora", {"rank": 2})))
+    adapter.print_trainable_parameters()
+    ours = capsys.readouterr().out
+    counts = adapter.trainable, sum(parameter.numel() for parameter in adapter.model.parameters())
+    peft.PeftModel.print_trainable_parameters(SimpleNamespace(get_nb_trainable_parameters=lambda: counts))
+    assert ours == capsys.readouterr().out

@@ -38,12 +38,12 @@ NAMED = {
 def test_a_name_stands_for_these_parameters_of_every_layer(family: str, name: str) -> None:
     adapter = ssm_tune.attach(small_model(family=family), "partial", parameters=[name])
     expected = {f"backbone.layers.{layer}.{own}" for layer in (0, 1) for own in NAMED[family][name]}
-    assert adapter.parameters.keys() == expected
+    assert dict(adapter.named_parameters()).keys() == expected
 
 
 def test_parameters_beside_the_layers() -> None:
     adapter = ssm_tune.attach(small_model(), "partial", parameters=["norm_f", "embedding"])
-    assert adapter.parameters.keys() == {"backbone.embedding.weight", "backbone.norm_f.weight"}
+    assert dict(adapter.named_parameters()).keys() == {"backbone.embedding.weight", "backbone.norm_f.weight"}
     untied = Mamba(MambaConfig(16, 2, 64, d_state=4, tie_embeddings=False))
     assert ssm_tune.attach(untied, "partial", parameters=["lm_head"]).trainable == 64 * 16
     with pytest.raises(UserError, match="lm_head is its embedding"):
@@ -54,7 +54,7 @@ def test_parameters_beside_the_layers() -> None:
 def test_bitfit_is_a_case_of_it(family: str) -> None:
     partial = ssm_tune.attach(small_model(family=family), "partial", parameters=["conv1d.bias", "dt_bias"])
     bitfit = ssm_tune.attach(small_model(family=family), "bitfit")
-    assert partial.parameters.keys() == bitfit.parameters.keys()
+    assert partial.state.keys() == bitfit.state.keys()
     assert partial.method.num_trainable_params(partial.model.config) == bitfit.trainable
 
 

@@ -94,7 +94,7 @@ def test_the_warm_up_trains_all_of_A_log_and_the_updates() -> None:
     other = ssm_tune.attach(
         small_model(torch.float64), "combined", parts=[{"method": "partial", "parameters": ["A_log"]}, LORA]
     )
-    before = {name: value.detach().clone() for name, value in other.parameters.items()}
+    before = {name: value.detach().clone() for name, value in other.named_parameters()}
     twin = run(trainer_of(other), until=4)
     assert [row["learning_rate"] for row in trainer.result.steps] == pytest.approx(
         [1e-2 * (1 - k / 7) for k in range(4)]
@@ -102,7 +102,7 @@ def test_the_warm_up_trains_all_of_A_log_and_the_updates() -> None:
     assert [row["loss"] for row in trainer.result.steps] == pytest.approx([row["loss"] for row in twin.result.steps])
     for index, mixer in enumerate(sdt.model.mixers):
         name = f"backbone.layers.{index}.mixer.A_log"
-        moved = other.parameters[name] - before[name]
+        moved = other.state[name] - before[name]
         slot = mixer.injection.A_log_update
         assert isinstance(slot, ChosenStates)
         assert torch.allclose(slot.whole_A_log, moved, atol=1e-9)
@@ -111,7 +111,7 @@ def test_the_warm_up_trains_all_of_A_log_and_the_updates() -> None:
     run(twin, until=5)
     for index, found in enumerate(chosen(sdt)):
         name = f"backbone.layers.{index}.mixer.A_log"
-        assert found == plain_choice((other.parameters[name] - before[name]).detach(), 3, 2)
+        assert found == plain_choice((other.state[name] - before[name]).detach(), 3, 2)
 
 
 def test_after_the_warm_up_everything_is_back_where_it_was() -> None:

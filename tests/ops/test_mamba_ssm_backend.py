@@ -146,14 +146,14 @@ def gradients(name: str) -> dict[str, Tensor]:
     """Of a small model's loss by what a method trains, away from its start, on the backend in use."""
     adapter = attach(small_model(torch.float64), load_method(method_section(name)))
     generator = torch.Generator().manual_seed(0)
-    for parameter in adapter.parameters.values():
+    for parameter in adapter.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator).double()
     tokens = torch.randint(64, (3, 12), generator=generator)
     adapter.model.train()
     with adapter.model.randomness.of(torch.arange(3)):
         logits = adapter.model(tokens[:, :-1])
         F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
-    return {key: value.grad for key, value in adapter.parameters.items() if value.grad is not None}
+    return {key: value.grad for key, value in adapter.named_parameters() if value.grad is not None}
 
 
 @pytest.mark.usefixtures("packages")

@@ -68,8 +68,8 @@ def test_logits_and_gradients_are_the_runners(method: str, base: tuple[Any, Path
     close(found, expected.float())
     loss_of(expected).backward()
     loss_of(found).backward()
-    ours = {name.split(".injection.")[0]: [] for name in adapter.parameters}
-    for parameter_name, parameter in adapter.parameters.items():
+    ours = {name.split(".injection.")[0]: [] for name, _ in adapter.named_parameters()}
+    for parameter_name, parameter in adapter.named_parameters():
         ours[parameter_name.split(".injection.")[0]].append(parameter.grad)
     for block, gradients in ours.items():
         trained = [p.grad for key, p in model.named_parameters() if p.requires_grad and f"{block}." in key]

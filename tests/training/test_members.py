@@ -140,7 +140,7 @@ def test_a_members_adapter_is_that_of_a_run_alone(family: str, name: str, option
         theirs = single.tensors()
         assert all(torch.equal(value, theirs[key]) for key, value in adapter.tensors().items())
         with torch.no_grad():
-            for value in (*adapter.parameters.values(), *single.parameters.values()):
+            for value in (*adapter.parameters(), *single.parameters()):
                 value += 0.1
             with adapter.active():
                 logits = model.eval()(tokens)
@@ -158,7 +158,7 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:
         going = [first, second] if step <= 4 else [first]
         begin_steps(going)
         if step == 4:
-            next(iter(second.adapter.parameters.values())).grad.fill_(math.nan)  # type: ignore[union-attr]
+            next(iter(second.adapter.parameters())).grad.fill_(math.nan)  # type: ignore[union-attr]
         for trainer in going:
             trainer.finish_step()
         first.read_steps()
@@ -175,14 +175,12 @@ def test_a_member_whose_parameters_are_not_finite_reaches_no_other() -> None:
     method = load_method(method_section("lora"))
     adapters = attach_members(small_model(), method, [1, 2])
     with torch.no_grad():
-        for value in adapters[1].parameters.values():
+        for value in adapters[1].parameters():
             value.fill_(math.nan)
     first, second = trainers_of(adapters, [{"seed": 1}, {"seed": 2}])
     begin_steps([first, second])
     assert math.isfinite(first.step.loss)
-    assert all(
-        torch.isfinite(value.grad).all() for value in first.adapter.parameters.values() if value.grad is not None
-    )
+    assert all(torch.isfinite(value.grad).all() for value in first.adapter.parameters() if value.grad is not None)
     assert not math.isfinite(second.step.loss)
 
 

@@ -132,7 +132,7 @@ def test_loss_and_gradients_have_the_same_bits_whatever_is_recomputed(name: str,
     adapter = attach(model.train(), load_method(method_section(name, options)))
     batch, found = collate(SEQUENCES[:3], 0, keys=[3, 1, 4]), []
     with torch.no_grad():  # dropout and offsets shall matter
-        for number, parameter in enumerate(adapter.parameters.values()):
+        for number, parameter in enumerate(adapter.parameters()):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
     for model.recompute, model.recompute_selective in [
         (0, 0),
@@ -146,9 +146,9 @@ def test_loss_and_gradients_have_the_same_bits_whatever_is_recomputed(name: str,
         with model.randomness.of(batch.keys):
             loss = label_loss(model, batch)
             loss.backward()
-        gradients = [parameter.grad for parameter in adapter.parameters.values() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in adapter.parameters() if parameter.grad is not None]
         found.append([loss.detach(), *gradients])
-    assert len(found[0]) == 1 + len(adapter.parameters)
+    assert len(found[0]) == 1 + len(list(adapter.parameters()))
     assert all(gradient.abs().max() > 0 for gradient in found[0])
     for other in found[1:]:
         assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))

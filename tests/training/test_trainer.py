@@ -49,7 +49,7 @@ def test_training_equals_a_plain_loop() -> None:
     """AdamW with linear decay from the full rate, clipping at 1.0, loss over all label tokens of the batch."""
     trained, evaluated, ours = run(train_settings())
     adapter = attach(small_model(), load_method(method_section("state_offset")))
-    parameters = list(adapter.parameters.values())
+    parameters = list(adapter.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 6)
     orders = [epoch_order(10, 42, epoch) for epoch in range(3)]
@@ -113,7 +113,7 @@ def test_a_saturated_run_stops_where_the_paper_protocol_asks() -> None:
 def test_bfloat16_adapters_train_in_bfloat16() -> None:
     adapter = attach(small_model(), load_method(method_section("state_offset")), dtype=torch.bfloat16)
     Trainer(adapter, SEQUENCES, train_settings(), 0).fit(lambda epoch, step: None, Silent())
-    assert {value.dtype for value in adapter.parameters.values()} == {torch.bfloat16}
+    assert {value.dtype for value in adapter.parameters()} == {torch.bfloat16}
     assert adapter.model.dtype == torch.float32
 
 

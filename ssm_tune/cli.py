@@ -19,8 +19,9 @@ from typing import Any
 from ssm_tune.commands import SUBCOMMANDS
 from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.groups import names
+from ssm_tune.config.mistyped import mistyped
 from ssm_tune.training.distributed import is_rank_zero
-from ssm_tune.utils.errors import PeerFailed, Stopped, UserError, first_line, nearest
+from ssm_tune.utils.errors import PeerFailed, Stopped, UserError, first_line
 from ssm_tune.utils.instantiate import TRUST_OPTION, take_trusted, trusting
 from ssm_tune.utils.phases import CLOCK
 from ssm_tune.utils.text import printable
@@ -120,8 +121,8 @@ def _dispatch(arguments: list[str]) -> int:
         return _fail(
             "benchmarks are no subcommand now: python -m benchmarks scan|step|generate|cpu|sweep, from a checkout"
         )
-    if "=" not in first and not first.startswith(("-", "+", "~")):
-        return _fail(f"there is no subcommand {first!r}: {nearest(first, sorted(SUBCOMMANDS))} (see ssm-tune --help)")
+    if line := mistyped(arguments, SUBCOMMANDS):
+        return _fail(line)
     return _guarded(
         lambda: _run(arguments),
         "interrupted: the run left no record; its last checkpoint, if any, stays",

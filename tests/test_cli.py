@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssm_tune.cli import main
+from ssm_tune.commands import SUBCOMMANDS
 from ssm_tune.utils.files import read_jsonl
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -77,6 +78,24 @@ WRONG = [
     ([*CELL[:3], "data=local", "data.path=x", "data.name=mine"], "data.name is for stand-ins"),
     (["method=lora", "task=samsum", "bad argument"], "cannot read the argument 'bad argument'"),
     (["tabel"], "no subcommand 'tabel': did you mean table"),
+    (["modle=tiny"], "did you mean model?"),
+    ([*CELL[:2], "modle=tiny"], "did you mean model?"),
+    (["lora", "glue_rte"], "ssm-tune method=lora task=glue_rte"),
+    (["-m", "lora", "task=glue_rte"], "ssm-tune -m method=lora task=glue_rte"),
+    (["lroa"], "method=lora"),
+    (["method", "=", "lora"], "method=lora"),
+    (["task=samsum", "method=", "lora"], "method=lora"),
+    (["task=samsum", "method", "=lora"], "method=lora"),
+    (["--method", "lora"], "method=lora"),
+    ([*CELL, "--batch-size=8"], "train.batch_size=8"),
+    ([*CELL, "--foo"], "no option --foo"),
+    ([*CELL, "seed=1,2"], "add -m"),
+    (["data", "shwo"], "did you mean show"),
+    (["data", "show", "samsum", "--data", "smaple"], "did you mean sample"),
+    (["compare", "lora"], "two runs or methods"),
+    (["table", "--fromat", "json"], "--fromat"),
+    ([*CELL, "tuned=./file.yaml"], "tuned takes a name, not a path; there are acl2025"),
+    (["method=lora", *CELL[1:], "method.targets=q_proj"], "in_proj.dt, out_proj"),
     ([*CELL, "method.learning_rate=fast"], "method.learning_rate must be a positive number, got 'fast'"),
     ([*CELL, "train.batch_size=100000"], "train.batch_size=100000 is more than"),
     ([*CELL, "splits.report=val"], "'val' would both pick the epoch and be reported"),
@@ -127,6 +146,14 @@ def test_the_hub_out_of_reach_says_how_to_go_on(tmp_path: Path) -> None:
     assert "the hub cannot be reached" in done.stderr
     assert "data=sample model=tiny" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in SUBCOMMANDS), ["data", "show"], ["data", "fetch"]])
+def test_help_of_each_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = in_process([*command, "--help"], capsys)
+    assert (status, err) == (0, "")
+    assert " ".join(["ssm-tune", *command]) in out
+    assert "%%" not in out
 
 
 def test_help_names_every_choice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.config.variants import spelled
 from ssm_tune.metrics.names import heading
 from ssm_tune.records.record import RECORD_NAME, find_records, read_record
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: a side has no run or several kinds of run, or the two were not scored on the same examples.
     """
     options = _parser().parse_args(argv)
+    if len(options.sides) != 2:
+        raise UserError("compare takes two runs or methods: ssm-tune compare state_offset lora --task samsum")
     if options.resamples < 100:
         raise UserError(f"--resamples must be at least 100, got {options.resamples}")
     found, warnings = ([], []) if all(map(_is_run, options.sides)) else find_records(options.results)
@@ -51,18 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune compare",
         description="Compare two runs, or two methods over their seeds, on the examples that both answered: the "
-        "difference A - B in points, its 95%% interval and p by a paired bootstrap over examples. Where a side has "
+        "difference A - B in points, its 95% interval and p by a paired bootstrap over examples. Where a side has "
         "several seeds, its score is their mean in every resample; the interval is about examples, not about seeds.",
     )
     parser.add_argument(
         "sides",
-        nargs=2,
-        metavar="A_OR_B",
-        help="a run folder, or a method's name, options after a comma: state_offset,rank=4",
+        nargs="*",
+        metavar="A B",
+        help="the two, each a run folder, or a method's name, options after a comma: state_offset,rank=4",
     )
     for name in FILTERS:
         parser.add_argument(f"--{name}", help=f"only runs of this {name}, where a method is named")

@@ -11,11 +11,9 @@ from typing import Any, get_type_hints
 
 from ssm_tune.commands import SUBCOMMANDS
 from ssm_tune.config.choices import CHOICES
-from ssm_tune.config.groups import names
+from ssm_tune.config.groups import GROUPS, names
 from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError
-
-GROUPS = ("method", "task", "model", "data")
 
 BASH = """\
 # bash completion of ssm-tune

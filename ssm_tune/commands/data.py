@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import benchmarks, conf_dir, names
@@ -28,6 +29,7 @@ from ssm_tune.utils.errors import UserError, nearest
 
 METHOD = "method=full"
 """Every configuration names one; data do not depend on it."""
+ACTIONS = ("fetch", "show")
 SHOWN = 3
 """Examples, unless --n says otherwise."""
 VISIBLE = str.maketrans({" ": "·", "\t": "→", "\r": "␍", "\n": "⏎"})
@@ -35,15 +37,15 @@ VISIBLE = str.maketrans({" ": "·", "\t": "→", "\r": "␍", "\n": "⏎"})
 
 def main(arguments: Sequence[str]) -> int:
     """Fetch or show. Raises UserError for an unknown task or split, and where data cannot be had."""
-    options = _parser().parse_intermixed_args(arguments)
+    if not arguments or arguments[0] not in ACTIONS:
+        _parser().parse_args(arguments[:1])
+    action = arguments[0]
+    options = (_fetch_parser if action == "fetch" else _show_parser)().parse_intermixed_args(arguments[1:])
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # texts hold what an old terminal's encoding may not
     words = [one for one in options.words if "=" not in one]
     settings = [one for one in options.words if "=" in one]
-    if options.action == "fetch":
-        for name in ("n", "split", "data", "data_path", "check", "protocol", "tokenizer", "statistics"):
-            if getattr(options, name) not in (None, False):
-                raise UserError(f"data fetch has no option --{name.replace('_', '-')}: it is of data show")
+    if action == "fetch":
         return fetch(words, settings)
     if len(words) != 1:
         raise UserError("data show needs one task: ssm-tune data show TASK")
@@ -216,29 +218,47 @@ def _known(task: str) -> str:
     return task
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune data",
-        description="fetch: download the published data of tasks from the hub, check hashes and counts, and print "
-        "what was had; the data then need no network. show: print examples as the model sees them, with visible blanks "
-        "and line ends, and their tokens. Settings (task.instruction=..., model=...) are taken as a run takes them.",
-        epilog="examples: ssm-tune data fetch glue_rte dart; ssm-tune data show samsum --data sample --n 2",
+        description="fetch: download the published data of tasks. show: print examples as the model sees them. "
+        "ssm-tune data fetch --help and ssm-tune data show --help say more.",
     )
-    parser.add_argument("action", choices=("fetch", "show"))
-    parser.add_argument("words", nargs="*", metavar="TASK|key=value", help="tasks (fetch: or all), and settings")
-    shown = parser.add_argument_group("show")
-    shown.add_argument("--n", type=int, help=f"how many examples (default: {SHOWN})")
-    shown.add_argument("--split", help="(default: train; with --statistics all)")
-    shown.add_argument("--data", choices=CHOICES["data.source"], help="(default: local with --data-path, else hub)")
-    shown.add_argument(
+    parser.add_argument("action", choices=ACTIONS)
+    return parser
+
+
+def _fetch_parser() -> Parser:
+    parser = Parser(
+        prog="ssm-tune data fetch",
+        description="Download the published data of tasks from the hub, check hashes and counts, and print what was "
+        "had; the data then need no network. Settings (task.revision=...) are taken as a run takes them.",
+        epilog="example: ssm-tune data fetch glue_rte dart",
+    )
+    parser.add_argument("words", nargs="*", metavar="TASK|key=value", help="tasks, or all, and settings")
+    return parser
+
+
+def _show_parser() -> Parser:
+    parser = Parser(
+        prog="ssm-tune data show",
+        description="Print examples as the model sees them, with visible blanks and line ends, and their tokens. "
+        "Settings (task.instruction=..., model=...) are taken as a run takes them.",
+        epilog="example: ssm-tune data show samsum --data sample --n 2",
+    )
+    parser.add_argument("words", nargs="*", metavar="TASK|key=value", help="a task, and settings")
+    parser.add_argument("--n", type=int, help=f"how many examples (default: {SHOWN})")
+    parser.add_argument("--split", help="(default: train; with --statistics all)")
+    parser.add_argument("--data", choices=CHOICES["data.source"], help="(default: local with --data-path, else hub)")
+    parser.add_argument(
         "--data-path", metavar="PATH", help="folder of the official files; of your own data's tasks a file or folder"
     )
-    shown.add_argument(
+    parser.add_argument(
         "--check", choices=CHOICES["data.check"][:2], help="off: accept other counts than the published ones"
     )
-    shown.add_argument("--protocol", choices=CHOICES["protocol"][1:], help="(default: as a run on these data)")
-    shown.add_argument(
+    parser.add_argument("--protocol", choices=CHOICES["protocol"][1:], help="(default: as a run on these data)")
+    parser.add_argument(
         "--tokenizer", metavar="NAME_OR_PATH", help="(default: of the task's default model; sample: tiny)"
     )
-    shown.add_argument("--statistics", action="store_true", help="a table of examples, tokens and speed instead")
+    parser.add_argument("--statistics", action="store_true", help="a table of examples, tokens and speed instead")
     return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.config.groups import benchmarks, conf_dir, names
 from ssm_tune.utils.errors import UserError, first_line, nearest
 from ssm_tune.utils.files import cache_dir, require_writable
@@ -282,8 +282,8 @@ def _print(findings: list[Finding]) -> None:
     print(f"{problems} problem{'s' * (problems != 1)}: a run would fail" if problems else "a run can start here")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune doctor",
         description="Check what runs need: Python, PyTorch, the GPU and its compiler, folders, optional packages, "
         "data, WordNet, SLURM. Each line says ok, note (runs go without) or problem (a run would fail), and "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.utils.errors import UserError
 
 
@@ -56,8 +56,8 @@ def _write_for_peft(source: Path, target: Path) -> str:
     return f"import ssm_tune.peft; {loading}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune export",
         description="Take the adapter out of a run's folder: as a folder with adapter.safetensors and adapter.json, "
         "which ssm_tune.load_adapter reads; with --peft, as a folder that Hugging Face peft loads, for the state-based "

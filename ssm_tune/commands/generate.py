@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.config.choices import CHOICES
 from ssm_tune.utils.errors import UserError
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune generate",
         description="Answer a prompt with a tuned model. The prompt is given as the task's inputs are: for SAMSum "
         "the dialogue, one turn a line; the separator ### is added where it is missing.",

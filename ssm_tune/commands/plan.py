@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import printable
 
@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune plan",
         description="Before anything runs: optimizer steps, tokens, evaluations, hours and memory of a run or of all "
         "runs of a sweep, from a few steps and batches timed here, the largest first, so that what does not fit into "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.records.record import find_records
 from ssm_tune.records.schema import Record
 from ssm_tune.utils.errors import UserError
@@ -82,8 +82,8 @@ class References:
         return {example.id: tuple(example.references) for example in dataset.splits[record["splits"]["report"]]}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune report",
         description="Write one HTML file about tables of conf/table: sorted by a press on a heading, filtered by task "
         "and model; behind each score its runs, curves, settings, predictions beside the references, and the command "

@@ -1,12 +1,12 @@
 """ssm-tune score: recompute a run's metrics from its stored predictions, without training or torch."""
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.methods.adapter_files import read_adapter_files
 from ssm_tune.records.record import read_record, references_sha256, rows_path
 from ssm_tune.records.schema import Record
@@ -194,8 +194,8 @@ def compared(source: Source, recomputed: dict[str, float]) -> Iterator[Compariso
         yield Comparison(source.name, metric, source.values.get(metric), recomputed.get(metric))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune score",
         description="Recompute a run's metrics from its stored predictions and compare them with its record. "
         "The references come from the data that the record's config names. Exit status: 0 equal, "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.config.groups import conf_dir, model_label, names
 from ssm_tune.config.tuned import TunedFile, merge, read_tuned, write_tuned
 from ssm_tune.config.variants import variant
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return max([outcome.exit for outcome in outcomes if outcome.status != "diverged"] + [int(unfinished)])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune search",
         description="Train with each learning rate of a grid, score the selection split (never the reported one), and "
         "write the best rate of every method and task into a file of conf/tuned, which runs take with tuned=NAME. "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.sweeps.status import STATUSES, Results, State
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import printable
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(any(state.status not in ("done", "diverged") for _, state in rows))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune status",
         description="Say what became of each run: done, diverged, running (where, since when), stale (its process is "
         "gone), stopped (saved, goes on), failed (why) or missing; the hours spent and an estimate of the rest. "

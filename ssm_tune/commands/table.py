@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssm_tune.commands.arguments import Parser
 from ssm_tune.records.record import find_records
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting import run_figure
@@ -56,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ssm-tune table",
         description="Without a NAME: one table for each task, data, model and protocol of the finished runs, the "
         "base model first. With a NAME: that table of conf/table, methods against tasks; the command lines that "

@@ -12,6 +12,8 @@ from typing import Any
 from ssm_tune.utils.errors import UserError, nearest
 from ssm_tune.utils.yaml_files import read_yaml
 
+GROUPS = ("method", "task", "model", "data", "tuned")
+"""Those of which a run has one choice each."""
 FAMILIES = ("mamba", "mamba2")
 """The families of models, the usual one first."""
 COMMON = ("_target_", "name", "published", "learning_rate")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from ssm_tune.config.groups import conf_dir, names
+from ssm_tune.config.groups import GROUPS, conf_dir, names
 from ssm_tune.config.schema import Config
 from ssm_tune.utils.errors import UserError, nearest
 
@@ -36,14 +37,24 @@ def explain(error: BaseException, arguments: list[str] | None = None) -> str:
 
 
 def _misspelt(arguments: list[str]) -> str | None:
-    """Of a command line that lacks a group, the argument that was to name it: metod=lora."""
+    """The argument that was to name a group which the command line lacks: metod=lora."""
     keys = [argument.partition("=")[0] for argument in arguments if "=" in argument and not argument.startswith("-")]
-    for group in REQUIRED:
+    known = {*GROUPS, *(item.name for item in fields(Config))}
+    for group in GROUPS:
         if group not in keys:
             for key in keys:
-                if key not in GROUPS and get_close_matches(key, [group], cutoff=0.7):
+                if key not in known and get_close_matches(key, [group], cutoff=0.7):
                     return f"there is no setting {key!r}: did you mean {group}?"
     return None
+
+
+def setting_meant(name: str) -> str | None:
+    """The setting of that name, or the one that is called so elsewhere or nearly so; None where there is none."""
+    known = [*GROUPS, *_known_keys([])]
+    if name in known:
+        return name
+    found = [*(other for other in ELSEWHERE.get(name, ()) if other in known), *get_close_matches(name, known, 1, 0.7)]
+    return found[0] if found else None
 
 
 def _meant(key: str, known: list[str]) -> str:
@@ -60,6 +71,12 @@ def _meant(key: str, known: list[str]) -> str:
 
 
 def _unknown_choice(group: str, name: str) -> str:
+    if "/" in name or name.endswith(".yaml"):
+        there = ", ".join(names(group))
+        return (
+            f"{group}={name}: {group} takes a name, not a path; there are {there}. A single run finds a file of yours, "
+            f"FOLDER/{group}/NAME.yaml, by {group}=NAME 'hydra.searchpath=[file:///FOLDER]'"
+        )
     return f"there is no {group} {name!r}: {nearest(name, names(group))}"
 
 
@@ -83,8 +100,6 @@ def _not_a_value(key: str) -> str:
     return f"{key} is a group of settings and takes no plain value"
 
 
-REQUIRED = ("method", "task")
-GROUPS = (*REQUIRED, "model", "data", "tuned")
 ELSEWHERE = {
     "lr": ("train.learning_rate",),
     "learning_rate": ("train.learning_rate",),
@@ -157,7 +172,7 @@ ELSEWHERE = {
 }
 """Settings by the names that they have in other programs."""
 _EXPLANATIONS: list[tuple[str, Callable[..., str]]] = [
-    (r"Could not find '([\w/]+)/([^'/\n]+)'", _unknown_choice),
+    (r"Could not find '(hydra/\w+|\w+)/([^'\n]+)'", _unknown_choice),
     (r"You must specify '(\w+)'", _missing_choice),
     (r"Value '([^'\n]*)' of type '\w+' could not be converted to (\w+)\s+full_key: (\S+)", _wrong_value),
     (r"Value '([^'\n]*)' is not a valid (\w+).*\s+full_key: (\S+)", _wrong_value),

@@ -19,7 +19,7 @@ from ssm_tune.methods.low_rank import (
     principal_factors,
     projection_updates,
 )
-from ssm_tune.models.config import LinearMap, ModelConfig
+from ssm_tune.models.config import FAMILIES, LinearMap, ModelConfig
 from ssm_tune.models.initial_values import kaiming
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.mixer import Mixer
@@ -60,7 +60,10 @@ class LoRA(Method):
         if self.init is not None:
             self.require("init", str, lambda start: start == "pissa", "pissa or null")
         if not isinstance(self.targets, list) or not self.targets or len(set(self.targets)) != len(self.targets):
-            raise UserError(f"method.targets must be a list of at least one projection, each once, got {self.targets}")
+            raise UserError(
+                f"method.targets must be a list of at least one projection, each once, got {self.targets}; there are "
+                + "; ".join(f"of {family.title} {', '.join(family.map_names)}" for family in FAMILIES.values())
+            )
         for name in self.targets:
             whole = str(name).partition(".")[0]
             if whole != name and whole in self.targets:

@@ -159,6 +159,10 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
     for number, line in enumerate(io.BytesIO(content.removeprefix(codecs.BOM_UTF8)), start=1):
         try:
             row = decode_json(line)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path} line {number} is not UTF-8 (byte {error.start + 1}): save the file as UTF-8"
+            ) from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} line {number} is truncated or not JSON ({error})") from error
         if not isinstance(row, dict):

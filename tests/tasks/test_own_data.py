@@ -138,6 +138,12 @@ def test_bad_lines_are_named(rows: list[Any], said: str, tmp_path: Path) -> None
     assert "\n" not in str(raised.value)
 
 
+def test_another_encoding_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"input": "café", "target": "a"}\n'.encode("latin-1"))
+    with pytest.raises(UserError, match="line 1 is not UTF-8"):
+        text2text().load(own(tmp_path / "a.jsonl"), "standard")
+
+
 def test_labels_become_digits_or_words(tmp_path: Path) -> None:
     data = written(tmp_path / "a.jsonl", LABELLED)
     dataset = classify(instruction="Say. ").load(data, "standard")

@@ -80,15 +80,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         statistics = zip(rows, scored.statistics, strict=True)
         changed[source.name] = [one.id for (row, one), fresh in statistics if _differs(row, fresh)]
     equal = all(one.equal for one in comparisons) and not any(changed.values())
+    signatures = task.signatures(dataset.splits[record["splits"]["report"]])
     if options.json:
         print(
             json.dumps(
-                {"equal": equal, "metrics": [asdict(one) for one in comparisons], "examples_that_differ": changed},
+                {
+                    "equal": equal,
+                    "metrics": [asdict(one) for one in comparisons],
+                    "signatures": signatures,
+                    "examples_that_differ": changed,
+                },
                 indent=2,
             )
         )
     else:
-        _print(record, comparisons, changed)
+        _print(record, comparisons, signatures, changed)
     return 0 if equal else 1
 
 
@@ -263,13 +269,17 @@ def _differs(row: dict[str, Any], statistics: dict[str, float]) -> bool:
     )
 
 
-def _print(record: Record, comparisons: list[Comparison], changed: dict[str, list[str]]) -> None:
+def _print(
+    record: Record, comparisons: list[Comparison], signatures: dict[str, str], changed: dict[str, list[str]]
+) -> None:
     cell = record["cell"]
     print(printable(f"{cell['task']} on {cell['data']}, {cell['model']}, {cell['method']}, seed {cell['seed']}"))
     print(f"{'':<8}{'metric':<22}{'stored':>12}{'recomputed':>12}{'difference':>12}")
     for one in comparisons:
         numbers = [_number(one.stored), _number(one.recomputed), _difference(one)]
         print(f"{one.predictions:<8}{printable(one.metric):<22}" + "".join(f"{number:>12}" for number in numbers))
+    for name, line in signatures.items():
+        print(printable(f"{name}: {line}"))
     for name, ids in changed.items():
         if ids:
             print(f"{name}: the stored statistics of {len(ids)} examples differ, the first is {printable(ids[0])!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.commands.arguments import Parser
-from ssm_tune.config.groups import conf_dir, model_label, names
+from ssm_tune.config.groups import conf_dir, is_installed, model_label
 from ssm_tune.config.tuned import TunedFile, merge, read_tuned, write_tuned
 from ssm_tune.config.variants import variant
 from ssm_tune.experiment.run_lock import file_lock
@@ -75,8 +75,8 @@ def _parser() -> Parser:
         "--to",
         type=Path,
         metavar="FILE",
-        help="the tuned file to write (default: conf/tuned/NAME.yaml, as the search or the model is "
-        "called); its other runs are kept",
+        help="the tuned file to write, whose other runs are kept (default, in a checkout: conf/tuned/NAME.yaml, as the "
+        "search or the model is called)",
     )
     parser.add_argument(
         "--extend",
@@ -104,6 +104,8 @@ def _tuned_file(to: Path | None, search: Search) -> Path:
     name = search.tuned
     if name is None:
         name = model_label(search.configs[0].model)
+    if is_installed():
+        raise UserError(f"where is the tuned file to go? name it, as with --to tuned/{name}.yaml")
     return conf_dir() / "tuned" / f"{name}.yaml"
 
 
@@ -183,9 +185,12 @@ def _write(search: Search, parts: Sequence[Search], path: Path) -> None:
     if not written:
         return
     write_tuned(path, tuned)
-    use = (
-        f"tuned={path.stem}" if path.stem in names("tuned") else f"a file of {conf_dir() / 'tuned'}, once it lies there"
-    )
+    folder = path.resolve().parent
+    use = f"tuned={path.stem}"
+    if folder != (conf_dir() / "tuned").resolve():
+        use = f"{use} once it lies in {conf_dir() / 'tuned'}"
+        if folder.name == "tuned":
+            use += f"; a single run also with tuned={path.stem} 'hydra.searchpath=[file://{folder.parent}]'"
     print(f"{written} learning rate{'s' * (written != 1)} written: {path}; runs take them with {use}")
 
 

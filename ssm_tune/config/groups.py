@@ -18,13 +18,17 @@ FAMILIES = ("mamba", "mamba2")
 """The families of models, the usual one first."""
 COMMON = ("_target_", "name", "published", "learning_rate")
 """What all methods' sections hold, beside their own options."""
+_INSIDE = Path(__file__).resolve().parent.parent / "conf"
 
 
 def conf_dir() -> Path:
     """The folder of yamls: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    return _INSIDE if is_installed() else _INSIDE.parent.parent / "conf"
+
+
+def is_installed() -> bool:
+    """Whether the yamls lie inside the package, where a user writes none: it is no checkout."""
+    return _INSIDE.is_dir()
 
 
 def names(group: str) -> list[str]:

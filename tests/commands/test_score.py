@@ -13,7 +13,7 @@ from rouge_score import rouge_scorer
 
 from ssm_tune.commands import score as command
 from ssm_tune.metrics import rouge as metric
-from ssm_tune.metrics.rouge import rouge, rouge_scored
+from ssm_tune.metrics.rouge import rouge, rouge_scored, rouge_signature
 from ssm_tune.records.record import read_record, references_sha256, write_record
 from ssm_tune.tasks import base
 from ssm_tune.utils.errors import UserError
@@ -36,6 +36,9 @@ class FakeTask:
 
     def score(self, outputs: Sequence[str], examples: Sequence[base.Example]) -> base.Scored:
         return base.Scored(*rouge_scored(outputs, [example.references for example in examples]))
+
+    def signatures(self, examples: Sequence[base.Example]) -> dict[str, str]:
+        return {"rouge": rouge_signature(len(examples))}
 
 
 @pytest.fixture(autouse=True)
@@ -94,8 +97,11 @@ def test_an_untouched_run_is_equal(run: Path, name: str, capsys: pytest.CaptureF
     assert command.main([str(run / name)]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "equal"
+    signatures = FakeTask().signatures(EXAMPLES)
+    assert f"rouge: {signatures['rouge']}" in out.splitlines()
     assert command.main([str(run / name), "--json"]) == 0
     found = report(capsys)
+    assert found["signatures"] == signatures
     assert found["equal"]
     assert [(one["predictions"], one["metric"]) for one in found["metrics"]] == [
         (which, f"{kind}{suffix}")
@@ -242,4 +248,4 @@ def test_names_in_a_record_are_printed_as_they_are(text: str, run: Path, capsys:
     command.main([str(run)])
     printed = capsys.readouterr().out
     assert all(c.isprintable() or c == "\n" for c in printed)
-    assert len(printed.splitlines()) == 27  # a line for each number, and none more
+    assert len(printed.splitlines()) == 28  # a line for each number and for the signature, and none more

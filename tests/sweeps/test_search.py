@@ -226,6 +226,16 @@ def test_a_file_of_someones_own_is_not_overwritten(tmp_path: Path, capsys: pytes
     assert (groups.conf_dir() / "tuned" / "tiny.yaml").read_bytes() == before
 
 
+def test_an_installed_package_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside = tmp_path / "package" / "conf"
+    shutil.copytree(groups.conf_dir(), inside)
+    monkeypatch.setattr(groups, "_INSIDE", inside)
+    assert main(["search", *CELL, "grid.learning_rate=1e-3,1e-2", f"output_dir={tmp_path}"]) == 2
+    assert "--to" in capsys.readouterr().err
+
+
 def test_a_damaged_trial_is_a_warning_and_runs_again(tmp_path: Path) -> None:
     folder = tmp_path / "trials" / "samsum" / "x"
     folder.mkdir(parents=True)

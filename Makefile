@@ -72,14 +72,14 @@ check: $(VENV)/installed-dev  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-tables: $(VENV)/installed  ## results/tables and results/figures from the records (check-tables: are they current?)
-	$(BIN)/ssm-tune table --write
+tables: $(VENV)/installed  ## tables and figures of results/shipped from its records (check-tables: are they current?)
+	$(BIN)/ssm-tune table --write --results shipped
 
 check-tables: $(VENV)/installed
-	$(BIN)/ssm-tune table --check
+	$(BIN)/ssm-tune table --check --results shipped
 
-report: $(VENV)/installed  ## one HTML file of the tiny table's results
-	$(BIN)/ssm-tune report tiny --output results/report.html
+report: $(VENV)/installed  ## results/report.html: the shipped runs of the embedded model
+	$(BIN)/ssm-tune report tiny --results shipped --output results/report.html
 
 clean:  ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,7 @@ SUBCOMMANDS = {
     "search": "try learning rates and options on the selection split, on one budget; write the best into conf/tuned",
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "status": "which runs of a sweep are done, running, failed or missing; hours, and an estimate of the rest",
-    "table": "print the results so far, or a table of conf/table; write or check results/tables and figures",
+    "table": "print the results so far, or a table of conf/table; write or check the files of tables and figures",
     "compare": "two runs or two methods, example by example, with a paired bootstrap",
     "report": "one HTML file of the results: sort, filter, and open a score's runs, curves, settings and predictions",
     "generate": "answer a prompt with a tuned model",

@@ -12,7 +12,8 @@ from typing import Any
 from ssm_tune.commands.arguments import Parser
 from ssm_tune.config.variants import spelled
 from ssm_tune.metrics.names import heading
-from ssm_tune.records.record import RECORD_NAME, find_records, read_record
+from ssm_tune.records import where
+from ssm_tune.records.record import RECORD_NAME, read_record
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting.comparison import Side, aligned, compared, require_same, rows_of
 from ssm_tune.reporting.grouping import settings, table_key
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("compare takes two runs or methods: ssm-tune compare state_offset lora --task samsum")
     if options.resamples < 100:
         raise UserError(f"--resamples must be at least 100, got {options.resamples}")
-    found, warnings = ([], []) if all(map(_is_run, options.sides)) else find_records(options.results)
+    found, warnings = ([], []) if all(map(_is_run, options.sides)) else where.read(options.results)
     for warning in warnings:
         print(f"left out: {printable(warning)}", file=sys.stderr)
     first, second = (_side(word, options, found) for word in options.sides)
@@ -71,13 +72,7 @@ def _parser() -> Parser:
         parser.add_argument(f"--{name}", help=f"only runs of this {name}, where a method is named")
     parser.add_argument("--metric", help="this metric alone (default: those that tables show)")
     parser.add_argument("--last", action="store_true", help="predictions of the last epoch, not of the best one")
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder whose runs/ holds the records (default: results)",
-    )
+    where.add_option(parser)
     parser.add_argument("--resamples", type=int, default=10_000, metavar="N", help="default: 10000")
     parser.add_argument("--seed", type=int, default=20250, metavar="N", help="of the resampling (default: 20250)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -123,8 +118,9 @@ def _of_method(word: str, options: argparse.Namespace, found: list[tuple[Path, R
     chosen = [(path, record) for path, record in found if fits(record)]
     if not chosen:
         filters = "".join(f" --{name} {value}" for name, value in wanted.items())
-        there = ", ".join(sorted({record["cell"]["method"] for _, record in found})) or "none at all"
-        raise UserError(f"{word}: no such folder, and no run of such a method{filters}; there are runs of {there}")
+        there = ", ".join(sorted({record["cell"]["method"] for _, record in found}))
+        there = f"there are runs of {there}" if there else f"there is no run at all {where.nothing_in(options.results)}"
+        raise UserError(f"{word}: no such folder, and no run of such a method{filters}; {there}")
     for what, key in (("tables", table_key), ("settings", settings)):
         kinds = {json.dumps(key(record)): path for path, record in chosen}
         if len(kinds) > 1:

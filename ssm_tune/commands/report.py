@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssm_tune.commands.arguments import Parser
-from ssm_tune.records.record import find_records
+from ssm_tune.records import where
 from ssm_tune.records.schema import Record
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ssm_tune.reporting.planned_table import fill
     from ssm_tune.reporting.table_spec import load_table_spec
 
-    found, warnings = find_records(options.results)
+    found, warnings = where.read(options.results)
     for warning in warnings:
         print(f"left out: {printable(warning)}", file=sys.stderr)
     agreeing(found)
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables = [table for name in asked if not (table := fill(load_table_spec(name), records, folders)).empty]
     if not tables:
         raise UserError(
-            f"no finished run under {options.results / 'runs'} belongs to the table {' or '.join(asked)}: "
+            f"no finished run {where.nothing_in(options.results)} belongs to the table {' or '.join(asked)}: "
             f"ssm-tune table {asked[0]} names the commands that make its runs"
         )
     references = References(options.data_root)
@@ -92,13 +92,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "name", nargs="*", metavar="NAME", help="tables, such as leaderboard leaderboard_mamba2 (default: tiny)"
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder whose runs/ holds the records (default: results)",
-    )
+    where.add_option(parser)
     parser.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     for name in ("task", "data", "model"):
         parser.add_argument(f"--{name}", help=f"only runs of this {name}")

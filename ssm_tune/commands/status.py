@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.commands.arguments import Parser
+from ssm_tune.records import where
 from ssm_tune.sweeps.status import STATUSES, Results, State
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import printable
@@ -20,13 +21,15 @@ OPEN = ("running", "stale", "stopped", "failed", "missing")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the states; 0 if every run has its record, 1 if one has not. Raises UserError as ``-m`` does."""
     options = _parser().parse_args(argv)
+    folder = None if options.results is None else where.one_folder(options.results, "status")
     if options.sweep:
-        rows, shown = _asked(options.sweep, options.results)
+        rows, shown = _asked(options.sweep, folder)
     else:
-        rows = Results(options.results or "results").folders()
+        rows = Results(folder or where.OWN).folders()
         shown = [label for label, _ in rows]
     if not rows:
-        raise UserError(f"no run under {Path(options.results or 'results') / 'runs'}: name a sweep, or --results DIR")
+        place = where.nothing_in(options.results or where.OWN)
+        raise UserError(f"no run {place}: name a sweep, or --results DIR")
     if options.format == "json":
         print(json.dumps(_summary(rows) | {"cells": [_plain(*row) for row in rows]}, indent=2))
     else:
@@ -48,7 +51,11 @@ def _parser() -> Parser:
         help="a sweep's name (conf/sweep/NAME.yaml) and settings, or settings as behind -m: "
         "tiny seed=42; default: every run folder under results/runs",
     )
-    parser.add_argument("--results", metavar="DIR", help="the results folder (default: output_dir's, results)")
+    parser.add_argument(
+        "--results",
+        metavar="DIR",
+        help=f"the results folder; {where.SHIPPED}: that which comes with ssm-tune (default: output_dir's, results)",
+    )
     parser.add_argument(
         "--format", choices=("terminal", "json"), default="terminal", help="how to print (default: terminal)"
     )
@@ -56,15 +63,16 @@ def _parser() -> Parser:
     return parser
 
 
-def _asked(words: Sequence[str], folder: str | None) -> tuple[list[tuple[str, State]], list[str]]:
+def _asked(words: Sequence[str], folder: Path | None) -> tuple[list[tuple[str, State]], list[str]]:
     """The states of the runs that -m would run, and what tells these apart."""
     from ssm_tune.config.compose import Composer
+    from ssm_tune.config.overrides import on_command_line
     from ssm_tune.records.run_id import label_of, labels_of
     from ssm_tune.sweeps.sweep_file import read_sweep
 
     settings = [word if "=" in word else f"+sweep={word}" for word in words]
     if folder:
-        settings.append(f"output_dir={folder}")
+        settings.append(f"output_dir={on_command_line(str(folder))}")
     composer, results, rows = Composer(), dict[str, Results](), list[tuple[str, State]]()
     runs = read_sweep(settings).runs
     for run in runs:

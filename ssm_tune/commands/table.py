@@ -1,4 +1,4 @@
-"""ssm-tune table: the tables of the runs so far; those of conf/table; the files of results/tables and figures."""
+"""ssm-tune table: the tables of the runs so far; those of conf/table; the files of tables and figures."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssm_tune.commands.arguments import Parser
-from ssm_tune.records.record import find_records
+from ssm_tune.records import where
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting import run_figure
 from ssm_tune.reporting.grouping import table_key
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.figure:
         run_figure.check_format(options.figure)
-    found, warnings = find_records(options.results)
+    found, warnings = where.read(options.results)
     for warning in warnings:
         print(f"left out: {printable(warning)}", file=sys.stderr)
     if options.write or options.check:
@@ -67,13 +67,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "name", nargs="*", metavar="NAME", help="tables of conf/table, such as main or leaderboard, or a yaml"
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder whose runs/ holds the records (default: results)",
-    )
+    where.add_option(parser)
     parser.add_argument("--task", help="only this task, e.g. samsum")
     parser.add_argument("--data", help="only this data, by the name in the record, e.g. sample")
     parser.add_argument("--model", help="only this model, e.g. tiny")
@@ -114,20 +108,21 @@ def _files(options: argparse.Namespace, found: "Found", damaged: bool) -> int:
 
     if options.name or options.figure or any(getattr(options, name) for name in FILTERS):
         raise UserError("table --write and --check make all tables: give them no NAME, filter or --figure")
+    folder = where.one_folder(options.results, "table --write and --check")
     built = build.build(found, _published(options))
     for name, commands in built.missing.items():
         for command in commands:
             print(f"missing in {name}: {command}", file=sys.stderr)
     if options.write:
-        written = build.write(options.results, built)
-        for path in build.stale(options.results, built):
+        written = build.write(folder, built)
+        for path in build.stale(folder, built):
             print(f"{path} is of no table that the records give: delete it if it is not wanted", file=sys.stderr)
         print(f"{len(found)} records, {len(built.files)} files of tables and figures, {len(written)} of them changed")
         return 0
-    different = build.differences(options.results, built)
+    different = build.differences(folder, built)
     for line in different:
         print(line)
-    if elsewhere := build.drawn_elsewhere(options.results, built):
+    if elsewhere := build.drawn_elsewhere(folder, built):
         print(f"{elsewhere} pictures were drawn by other versions of matplotlib: their data alone were compared")
     if different or damaged:
         print("tables and figures are not current: make tables")
@@ -186,9 +181,9 @@ def _matches(record: Record, wanted: dict[str, str]) -> bool:
     return all(record["cell"][name] == value for name, value in wanted.items())  # type: ignore[literal-required]
 
 
-def _nothing(results: Path, found: list[Record], wanted: dict[str, str]) -> str:
+def _nothing(results: str, found: list[Record], wanted: dict[str, str]) -> str:
     if not found:
-        return f"no finished run under {results / 'runs'}: start a run first, or name its folder with --results"
+        return f"no finished run {where.nothing_in(results)}: start a run first, or name its folder with --results"
     asked = " ".join(f"--{name} {value}" for name, value in wanted.items())
     there = sorted({" ".join(record["cell"][name] for name in FILTERS) for record in found})  # type: ignore[literal-required]
     return f"no finished run matches {asked}; there are (task data model): {', '.join(there)}"

@@ -1,4 +1,4 @@
-"""results/tables and results/figures, made from the records alone; and whether those that stand there are current."""
+"""A results folder's tables/ and figures/, made from its records alone; and whether those there are current."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "results"
+RESULTS = ROOT / "results" / "shipped"
 pytestmark = pytest.mark.skipif(not (RESULTS / "runs").is_dir(), reason="the results lie in a checkout alone")
 COLUMNS = ("glue_rte", "glue_mrpc", "glue_cola", "glue_sst2", "dart_small", "dialogsum", "spider_small")
 FEW = ("lora", "bitfit", "additional_scan (s4d)", "additional_scan (official)", "prompt", "prefix", "initial_state")

@@ -9,6 +9,7 @@ import pytest
 from ssm_tune.config.compose import compose
 from ssm_tune.records.record import find_records
 from ssm_tune.records.run_id import request_hash
+from ssm_tune.records.where import shipped_dir
 
 RUN = ["method=lora", "task=samsum", "model=tiny", "data=sample"]
 
@@ -51,7 +52,7 @@ def test_a_name_stands_for_a_folder_wherever_it_lies(tmp_path: Path) -> None:
 
 
 def test_every_committed_record_reads() -> None:
-    results = Path(__file__).resolve().parents[2] / "results"
+    results = shipped_dir()
     if not (results / "runs").is_dir():
         pytest.skip("the results lie in a checkout alone")
     found, warnings = find_records(results)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from ssm_tune.cli import main
-from ssm_tune.config import groups
 from ssm_tune.config.groups import FAMILIES, method_section
 from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import Mamba2Config, MambaConfig
 from ssm_tune.records.record import find_records, references_sha256, write_record
+from ssm_tune.records.where import shipped_dir
 from ssm_tune.reporting import search_cost as costs
 from ssm_tune.reporting.figure_data import front
 from ssm_tune.reporting.planned_table import fill
@@ -31,7 +31,7 @@ from ssm_tune.sweeps.sweep_file import read_sweep
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import write_jsonl
 
-RESULTS = groups.conf_dir().parent / "results"
+RESULTS = shipped_dir()
 SUMMARY = ["score", "rank", "trainable", "adapter", "train_seconds", "memory", "generated_per_second", "search_trials"]
 PLAN: dict[str, Any] = {
     "seeds": [1, 2], "model": "tiny", "data": "sample", "summary": SUMMARY, "set_apart": True, "compare": "lora",

@@ -13,14 +13,14 @@ import pytest
 from helpers.make_records import make_record
 
 from ssm_tune.commands import report
-from ssm_tune.config import groups
 from ssm_tune.config.compose import compose
 from ssm_tune.records.record import write_record
+from ssm_tune.records.where import shipped_dir
 from ssm_tune.tasks.base import Dataset, load_task
 from ssm_tune.utils.files import write_jsonl
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-RESULTS = groups.conf_dir().parent / "results"
+RESULTS = shipped_dir()
 HOSTILE = "</template><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (Debian: apt-get install chromium)")
 

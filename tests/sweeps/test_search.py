@@ -26,6 +26,7 @@ from ssm_tune.config.tuned import TunedFile, learning_rate_of, merge, read_tuned
 from ssm_tune.config.variants import of_cell, variant
 from ssm_tune.records.record import find_records, read_record
 from ssm_tune.records.trial import find_trials, read_trial
+from ssm_tune.records.where import shipped_dir
 from ssm_tune.sweeps.in_a_row import InARow
 from ssm_tune.sweeps.one_run import run_settings
 from ssm_tune.sweeps.search import Search, read_search
@@ -37,7 +38,7 @@ from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import encode_json
 
 CELL = ["method=state_offset_y", "task=glue_rte", "model=tiny", "data=sample"]
-RESULTS = groups.conf_dir().parent / "results"
+RESULTS = shipped_dir()
 QUICK = ["train.max_steps=2", "splits.selection_examples=6"]
 
 

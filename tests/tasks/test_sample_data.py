@@ -30,7 +30,7 @@ DATA = {
     "samsum": "022fe0a2768fc288ecb613dcff5fb2f09e0e089dd98c8420c78c2d32e5600692",
     "spider": "7c254a7b9a2ca0205aa2fa8f8b063ccc3b3cad66f2e02c6e567dfc6f68da36a2",
 }
-"""hashes.data of the records in results/runs."""
+"""hashes.data of the shipped records."""
 
 
 @pytest.mark.parametrize(("name", "split"), ROWS)

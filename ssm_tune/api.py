@@ -64,21 +64,27 @@ class Tuned:
     decode: dict[str, Any]
 
 
-def load_tuned(folder: Path, device: str = "auto") -> Tuned:
+def load_tuned(folder: Path, device: str = "auto", model_section: dict[str, Any] | None = None) -> Tuned:
     """Load the model that an adapter was trained on, and put the adapter on it.
 
-    An adapter of ``ssm_tune.peft`` names its model without a hash of the weights, which is then not checked.
+    model_section: the ``model`` section of a configuration, for an adapter whose file names no model, or whose model
+    lies elsewhere now. The weights' hash is checked where the adapter's file has it.
     Raises UserError where a file is missing or damaged, or the model is not the one of the training run.
     """
     if is_peft_adapter(folder):
         description: dict[str, Any] = {"model": read_peft_adapter(folder)[3] | {"hash": None}, "decode": {}}
-        if not description["model"]["path"]:
+        if not description["model"]["path"] and model_section is None:
             raise UserError(f"{folder}/adapter_config.json names no base model: set base_model_name_or_path")
     else:
         description = read_adapter_files(folder).description
-    section, decode = description.get("model"), description.get("decode")
-    if not isinstance(section, dict) or not isinstance(decode, dict):
-        raise UserError(f"{folder / DESCRIPTION} lacks the model or the decode settings: it was not written by a run")
+    section, decode = description.get("model"), description.get("decode", {})
+    if section is None and model_section is None:
+        raise UserError(f"{folder / DESCRIPTION} names no model, as adapter.save() writes it: add --model NAME or DIR")
+    if not isinstance(section, dict | None) or not isinstance(decode, dict):
+        raise UserError(f"{folder / DESCRIPTION} was not written by a run: its model or decode settings are damaged")
+    if model_section is not None:
+        section = model_section | {"hash": (section or {}).get("hash")}
+    assert section is not None
     place = choose_device(device)
     try:
         expected, dtype = section["hash"], choose_dtype(section["dtype"], place)
@@ -91,4 +97,4 @@ def load_tuned(folder: Path, device: str = "auto") -> Tuned:
     if expected is not None and (model.checkpoint_hash or model_hash(model)) != expected:
         raise UserError(f"{folder} was trained on another {section['name']}: the weights' hash differs")
     adapter = load_adapter(model, folder)
-    return Tuned(model, adapter, tokenizer, decode)
+    return Tuned(model, adapter, tokenizer, {"eos_id": tokenizer.eos_id} | decode)

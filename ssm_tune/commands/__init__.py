@@ -9,7 +9,8 @@ SUBCOMMANDS = {
     "table": "print the results so far, or a table of conf/table; write or check the files of tables and figures",
     "compare": "two runs or two methods, example by example, with a paired bootstrap",
     "report": "one HTML file of the results: sort, filter, and open a score's runs, curves, settings and predictions",
-    "generate": "answer a prompt with a tuned model",
+    "generate": "answer prompts with a tuned model, in the form of its task; a classifier names a label",
+    "evaluate": "score a finished adapter on its run's data or on others",
     "export": "write a run's adapter to a folder of its own, or merge it into a checkpoint for transformers",
     "doctor": "check what runs need on this machine, and say how to fix what is missing",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ssm_tune.commands.arguments import Parser
 from ssm_tune.utils.errors import UserError
@@ -22,11 +23,11 @@ def main(arguments: Sequence[str]) -> int:
         from ssm_tune.methods.merge import merge_and_unload
         from ssm_tune.models.pretrained import save_transformers
 
-        tuned = load_tuned(source, "cpu")
+        tuned = load_tuned(source, "cpu", _model_section(options.model))
         save_transformers(*merge_and_unload(tuned.adapter), tuned.tokenizer, target)
         print(f"merged checkpoint: {target} (transformers' layout; here: model=local model.path={target})")
     elif options.peft:
-        loading = _write_for_peft(source, target)
+        loading = _write_for_peft(source, target, options.model)
         print(f"adapter for peft: {target} ({loading})")
     else:
         from ssm_tune.methods.adapter_files import DESCRIPTION, WEIGHTS
@@ -40,7 +41,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _write_for_peft(source: Path, target: Path) -> str:
+def _model_section(name: str | None) -> dict[str, Any] | None:
+    """The ``model`` section that ``--model`` stands for."""
+    if name is None:
+        return None
+    from ssm_tune.config.compose import compose
+    from ssm_tune.experiment.finished import model_words
+
+    section: dict[str, Any] = compose(["method=full", "task=samsum", "data=sample", *model_words(name)]).model
+    return section
+
+
+def _write_for_peft(source: Path, target: Path, model: str | None) -> str:
     """Write the adapter in peft's format; how it is loaded, in code."""
     from ssm_tune.api import load_tuned
     from ssm_tune.methods.load import read_adapter
@@ -50,7 +62,8 @@ def _write_for_peft(source: Path, target: Path) -> str:
     description, tensors = read_adapter(source)
     loading = f'PeftModel.from_pretrained(model, "{target}")'
     if all(".injection.updates." in name for name in tensors):
-        write_peft_lora(load_tuned(source, "cpu").adapter, description["model"], target)
+        section = _model_section(model)
+        write_peft_lora(load_tuned(source, "cpu", section).adapter, section or description["model"], target)
         return loading
     write_peft_adapter(description, tensors, target)
     return f"import ssm_tune.peft; {loading}"
@@ -68,6 +81,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="a run's folder, or the adapter/ folder in it")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write; new or empty")
+    parser.add_argument(
+        "--model", metavar="NAME", help="where the adapter's file names none: of conf/model, or a folder"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--merge", action="store_true", help="write plain weights instead of the adapter")
     form.add_argument("--peft", action="store_true", help="write the adapter in Hugging Face peft's format")

@@ -22,11 +22,11 @@ from ssm_tune.metrics.sql import (
     read_schemas,
 )
 from ssm_tune.tasks.base import Example, Task, load_task
-from ssm_tune.tasks.files import BOM
+from ssm_tune.tasks.files import read_lines
 from ssm_tune.tasks.glue import Glue
 from ssm_tune.tasks.spider import Spider
 from ssm_tune.utils.errors import UserError, nearest
-from ssm_tune.utils.files import read_bytes, read_jsonl, user_path
+from ssm_tune.utils.files import read_jsonl, user_path
 from ssm_tune.utils.text import as_decoded
 
 INTERRUPTED = 130
@@ -80,15 +80,20 @@ def main(options: argparse.Namespace) -> int:
         done, status, values = interrupt.places, INTERRUPTED, interrupt.values
         print(f"interrupted: the scores of the {len(done)} of {len(examples)} examples that were done", file=sys.stderr)
         examples = [examples[place] for place in done]
-    counts = None
-    if isinstance(task, Spider):
-        counts = hardness_counts([example.target for example in examples], [example.context for example in examples])
-    result = Result(task.name, len(examples), values, task.signatures(examples), counts)
+    result = result_of(task, examples, values)
     if options.json:
         print(json.dumps({name: value for name, value in vars(result).items() if value is not None}, indent=2))
     else:
-        _print(result)
+        print_result(result)
     return status
+
+
+def result_of(task: Task, examples: Sequence[Example], values: dict[str, float]) -> Result:
+    """The scores of these examples, with what tells how they were made."""
+    counts = None
+    if isinstance(task, Spider):
+        counts = hardness_counts([example.references[0] for example in examples], [one.context for one in examples])
+    return Result(task.name, len(examples), values, task.signatures(examples), counts)
 
 
 def _texts(task: Task, predictions: Path, references: Sequence[Path]) -> tuple[list[str], list[Example]]:
@@ -107,7 +112,7 @@ def _texts(task: Task, predictions: Path, references: Sequence[Path]) -> tuple[l
 def _predictions(path: Path) -> list[Row]:
     """One a line; or jsonl with "output" (or "prediction"), and "id" where the references have it."""
     if not _is_jsonl(path):
-        return [Row(f"{path} line {number}", None, (line,)) for number, line in enumerate(_lines(path), start=1)]
+        return [Row(f"{path} line {number}", None, (line,)) for number, line in enumerate(read_lines(path), start=1)]
     rows = []
     for number, row in enumerate(read_jsonl(path), start=1):
         place = f"{path} line {number}"
@@ -128,7 +133,7 @@ def _references(paths: Sequence[Path]) -> list[Row]:
         if len(paths) > 1:
             raise UserError("--references: one .jsonl file, or several text files")
         return list(_reference_rows(paths[0]))
-    columns = [_lines(path) for path in paths]
+    columns = [read_lines(path) for path in paths]
     for path, lines in zip(paths, columns, strict=True):
         if len(lines) != len(columns[0]):
             raise UserError(f"{path} has {len(lines)} lines, {paths[0]} has {len(columns[0])}")
@@ -193,16 +198,6 @@ def _by_id(rows: Sequence[Row]) -> dict[str | None, Row]:
     return found
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text, without their ends and a byte order mark; \\u2028 and the like end none."""
-    try:
-        text = read_bytes(path).decode("utf-8").removeprefix(BOM)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from error
-    lines = text.removesuffix("\n").split("\n") if text else []
-    return [line.removesuffix("\r") for line in lines]
-
-
 def _spider(predictions: Path, gold: Path, folder: Path) -> tuple[list[str], list[Example]]:
     """Queries, one a line or jsonl, and the official gold file: a query, a tab and the database's name a line.
 
@@ -232,7 +227,7 @@ def _spider(predictions: Path, gold: Path, folder: Path) -> tuple[list[str], lis
 
 def _golds(path: Path) -> Iterator[tuple[str, str]]:
     """(query, db_id) of each line. Raises UserError."""
-    lines = _lines(path)
+    lines = read_lines(path)
     while lines and not lines[-1].strip():  # as editors leave at the end
         lines.pop()
     for number, line in enumerate(lines, start=1):
@@ -242,7 +237,7 @@ def _golds(path: Path) -> Iterator[tuple[str, str]]:
         yield query.strip(), name.strip()
 
 
-def _print(result: Result) -> None:
+def print_result(result: Result) -> None:
     print(f"{result.task}: {result.n:,} examples")
     if result.counts is None:
         width = max(len(name) for name in result.values)

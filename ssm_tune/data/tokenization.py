@@ -56,19 +56,24 @@ def answer_tokens(task: Task, examples: Sequence[Example], tokenizer: Tokenizer)
     """The answers of a classification task by their tokens.
 
     A prediction is compared as a token, since a decoder need not give back the text: with a space before it, say.
-    Raises UserError where an answer is not one token, and where two answers are the same one.
+    Raises UserError as ``tokens_of_answers`` does.
     """
     answers = list(dict.fromkeys([*task.answer_choices(examples), *(example.target for example in examples)]))
+    return tokens_of_answers(task.name, answers, tokenizer)
+
+
+def tokens_of_answers(task: str, answers: Sequence[str], tokenizer: Tokenizer) -> dict[int, str]:
+    """Answers by their tokens. Raises UserError where one is not one token, and where two are the same one."""
     found: dict[int, str] = {}
     for answer, tokens in zip(answers, tokenizer.encode_batch(answers), strict=True):
         if len(tokens) != 1:
             raise UserError(
-                f"{task.name}: the answer {answer!r} is {len(tokens)} tokens in this tokenizer, and classification "
+                f"{task}: the answer {answer!r} is {len(tokens)} tokens in this tokenizer, and classification "
                 f"reads one; {OTHER_ANSWERS}"
             )
         if tokens[0] in found:
             raise UserError(
-                f"{task.name}: the answers {found[tokens[0]]!r} and {answer!r} are the same token in this tokenizer; "
+                f"{task}: the answers {found[tokens[0]]!r} and {answer!r} are the same token in this tokenizer; "
                 f"{OTHER_ANSWERS}"
             )
         found[tokens[0]] = answer

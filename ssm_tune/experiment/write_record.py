@@ -116,9 +116,15 @@ def adapter_description(experiment: Experiment) -> dict[str, Any]:
     for key in ("path", "tokenizer"):  # absolute, so that the adapter can be used from any folder
         if model[key] and Path(model[key]).expanduser().exists():
             model[key] = str(Path(model[key]).expanduser().resolve())
+    examples = experiment.dataset.splits[experiment.roles.train]
     return {
         "model": model,
         "task": experiment.task.name,
+        "prompt": {
+            "task": experiment.config.task | experiment.task.decided(examples),
+            "protocol": experiment.protocol,
+            "fields": list(experiment.task.fields_of(examples)),
+        },
         "decode": experiment.decoding,
         "adapter_dtype": name_of(experiment.adapter_dtype),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -127,6 +127,41 @@ class Task(ABC):
         """With mode classify: every answer that these examples may have, each one token, as predictions spell it."""
         return tuple(sorted({example.target for example in examples}))
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The keys of what a prompt is made of, in a row such as ``example_of`` takes."""
+        return ("prompt",)
+
+    def fields_of(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """The keys of what these examples' prompts are made of."""
+        return self.fields
+
+    def example_of(self, row: Mapping[str, Any], protocol: str) -> Example:
+        """The prompt that a user's row stands for, in the form of training, as an example without an answer.
+
+        Raises UserError for a field that is missing or empty.
+        """
+        return Example("", text_field(row, "prompt") + SEPARATOR, "", ())
+
+    def decided(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Settings of the task that its data decided; with them a tuned model can be asked without the data."""
+        return {}
+
+    def label_names(self) -> dict[str, str]:
+        """With mode classify: each answer, and the label that it stands for. Raises UserError where that is unknown."""
+        raise UserError(f"task={self.name} does not say which labels its answers stand for (Task.label_names)")
+
+    def to_score(self, data: dict[str, Any], protocol: str, split: str | None) -> tuple[Dataset, str]:
+        """The data, and the split of them that a finished adapter is scored on: by default the one that runs report.
+
+        Raises UserError as ``load`` does, and for an unknown split.
+        """
+        dataset = self.load(data, protocol)
+        chosen = split or self.roles(protocol, dataset, None, None).report
+        if chosen not in dataset.splits:
+            raise UserError(f"{dataset.name} has no split {chosen!r}; there are {', '.join(dataset.splits)}")
+        return dataset, chosen
+
     def completion(self, example: Example) -> str:
         """The text that the model learns to write after the prompt."""
         return example.target if self.mode == "classify" else example.target + END
@@ -189,6 +224,18 @@ def make_dataset(
             row = [split, example.id, example.prefix, example.prompt, example.target, *example.references]
             digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
     return Dataset(name, published, splits, digest.hexdigest(), primary, headline, origin or {})
+
+
+def text_field(row: Mapping[str, Any], key: str) -> str:
+    """A text of a user's row. Raises UserError where it is missing, another thing, or blank."""
+    value = row.get(key)
+    if key not in row:
+        raise UserError(f"no key {key!r}; it has {', '.join(map(repr, row)) or 'none'}"[:200])
+    if not isinstance(value, str):
+        raise UserError(f"{key!r} must be a text, got {type(value).__name__}")
+    if not value.strip():
+        raise UserError(f"the {key} is empty")
+    return value
 
 
 def data_name(data: dict[str, Any], task: str) -> str:

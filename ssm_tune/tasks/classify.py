@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from ssm_tune.metrics.classification import (
     METRICS,
@@ -11,10 +11,19 @@ from ssm_tune.metrics.classification import (
     classification_signature,
     classification_statistics,
 )
-from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset
+from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset, text_field
 from ssm_tune.tasks.own_data import Line, OwnData, as_list
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import nfc
+
+
+class Answers(NamedTuple):
+    """Of an example's data set: the answers in the labels' order, the positive one, the labels, and the texts' keys."""
+
+    choices: tuple[str, ...]
+    positive: str | None
+    labels: tuple[str, ...]
+    fields: tuple[str, ...]
 
 
 class Classify(OwnData):
@@ -53,9 +62,17 @@ class Classify(OwnData):
 
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:
         lines = self.read(data, protocol, group=lambda line: "\0".join(_texts(line)))
-        answer = self._mapping({_label(line) for line in lines["train"]})
-        choices = tuple(answer.values())
+        self._check_labels({_label(line) for line in lines["train"]})
+        return self.dataset(data, lines)
+
+    def dataset(self, data: dict[str, Any], lines: dict[str, list[Line]]) -> Dataset:
+        """The labels, where the settings have none, are those of the training part, or of all lines without one."""
+        first = lines.get("train") or [line for given in lines.values() for line in given]
+        answer = self._mapping(self.labels or tuple(sorted({_label(line) for line in first})))
         widths = {len(_texts(line)) for given in lines.values() for line in given}
+        context = Answers(
+            tuple(answer.values()), self._positive(answer), tuple(answer), ("text", "text2")[: max(widths)]
+        )
         splits: dict[str, list[Example]] = {}
         for split, given in lines.items():
             splits[split] = []
@@ -65,16 +82,15 @@ class Classify(OwnData):
                 if _label(line) not in answer:
                     expected = ", ".join(answer)
                     raise UserError(f"{line.place}: the label {_label(line)[:80]!r} is none of {expected[:200]}")
-                prompt = self.instruction + "".join(text + SEPARATOR for text in _texts(line))
                 said = answer[_label(line)]
-                splits[split].append(Example(line.id, prompt, said, (said,), context=(choices, self._positive(answer))))
+                splits[split].append(Example(line.id, self._prompt(_texts(line)), said, (said,), context=context))
         origin = {"answers": ", ".join(f"{said} for {label}" for label, said in answer.items())}
         headline = (*self.metrics, "outside_labels")
         name, extra = data_name(data, self.name), str(self._positive(answer))
         return make_dataset(name, False, splits, self.metrics[0], headline, origin, extra)
 
-    def _mapping(self, there: set[str]) -> dict[str, str]:
-        """The answer for each label. there: the labels of the training part."""
+    def _check_labels(self, there: set[str]) -> None:
+        """Raise UserError where the labels of the training part are not those of the settings."""
         labels = self.labels or tuple(sorted(there))
         for label in labels:
             if label not in there:
@@ -83,6 +99,13 @@ class Classify(OwnData):
             raise UserError(f"task.labels lacks {label!r}, which lines of the training part have")
         if len(labels) < 2:
             raise UserError(f"task={self.name}: all lines of the training part have the label {labels[0]!r}")
+
+    def _mapping(self, labels: tuple[str, ...]) -> dict[str, str]:
+        """The answer for each label."""
+        if len(labels) < 2:
+            raise UserError(
+                f"task={self.name}: there is one label, {labels[0]!r}; name the others in task.labels=[...]"
+            )
         if len(labels) != 2 and set(self.metrics) - {"accuracy"}:
             raise UserError(f"task.metric: f1 and matthews are for two labels, and these data have {len(labels)}")
         if self.positive is not None and self.positive not in labels:
@@ -110,6 +133,28 @@ class Classify(OwnData):
             return None
         return answer[self.positive] if self.positive is not None else list(answer.values())[1]
 
+    def _prompt(self, texts: Sequence[str]) -> str:
+        return self.instruction + "".join(text + SEPARATOR for text in texts)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ("text",)
+
+    def fields_of(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        return examples[0].context.fields if examples and examples[0].context else self.fields
+
+    def example_of(self, row: Mapping[str, Any], protocol: str) -> Example:
+        return Example("", self._prompt([text_field(row, key) for key in ("text", "text2") if key in row]), "", ())
+
+    def decided(self, examples: Sequence[Example]) -> dict[str, Any]:
+        context = examples[0].context if examples else None
+        return {"labels": list(context.labels), "answers": list(context.choices)} if context else {}
+
+    def label_names(self) -> dict[str, str]:
+        if self.labels is None:
+            raise UserError(f"task={self.name}: what the answers stand for is not known: add task.labels=[A,B,...]")
+        return {answer: label for label, answer in self._mapping(self.labels).items()}
+
     def answer_choices(self, examples: Sequence[Example]) -> tuple[str, ...]:
         return examples[0].context[0] if examples and examples[0].context else super().answer_choices(examples)
 
@@ -134,7 +179,7 @@ class Classify(OwnData):
 
         Of examples that were made elsewhere (context None) the answers are their own.
         """
-        choices, positive = examples[0].context or (tuple(sorted({example.target for example in examples})), None)
+        choices, positive = (examples[0].context or (tuple(sorted({example.target for example in examples})), None))[:2]
         if len(choices) < 2:
             raise UserError(f"all examples have the label {choices[0]!r}: there is nothing to classify")
         if len(choices) > 2:

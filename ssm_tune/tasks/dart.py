@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ssm_tune.tasks.base import (
     Task,
     data_name,
     make_dataset,
+    text_field,
     with_normalisation,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, place, read_json_list, read_text
@@ -94,7 +95,7 @@ class DART(Task):
 
     def _examples(self, name: str, entry: Entry, split: str, synonyms: bool) -> list[Example]:
         triples, references = entry
-        prompt = " | ".join(" : ".join(triple) for triple in triples) + SEPARATOR
+        prompt = _triples_text(triples) + SEPARATOR
         prefix = self.instruction + "\n"
         if split != "train":
             return [Example(name, prompt, references[0], references, prefix, group=name, context=synonyms)]
@@ -102,6 +103,18 @@ class DART(Task):
             Example(f"{name}-{number}", prompt, reference, references, prefix, group=name, context=synonyms)
             for number, reference in enumerate(references)
         ]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ("tripleset",)
+
+    def example_of(self, row: Mapping[str, Any], protocol: str) -> Example:
+        """tripleset: a list of triples as in the official files, or the text of them that the model reads."""
+        given = row.get("tripleset")
+        if isinstance(given, list) and given and not all(map(_is_triple, given)):
+            raise UserError("the tripleset must be a list of [subject, relation, object] texts")
+        text = _triples_text(given) if isinstance(given, list) and given else text_field(row, "tripleset")
+        return Example("", text + SEPARATOR, "", (), self.instruction + "\n")
 
     def _from_hub(self, origin: dict[str, str]) -> dict[str, list[Entry]]:
         found = dataset_files(self.hub, self.revision, list(HUB_FILES.values()))
@@ -203,6 +216,10 @@ def _entry(row: Any) -> Entry:
         if SEPARATOR in text:
             raise ValueError(f"a reference contains {SEPARATOR!r}, which separates prompt and answer")
     return triples, tuple(texts)
+
+
+def _triples_text(triples: Sequence[Sequence[str]]) -> str:
+    return " | ".join(" : ".join(triple) for triple in triples)
 
 
 def _is_triple(triple: Any) -> bool:

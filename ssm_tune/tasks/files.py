@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_tune.utils.errors import UserError
+from ssm_tune.utils.files import read_bytes
 
 ACCEPT = "to run on it as a data set of its own, add data.check=off"
 HUB_CHANGED = "the hub's copy has changed: name another commit with task.revision=COMMIT, or use data=local"
@@ -30,6 +31,19 @@ def read_text(path: Path, holds: str, bom: bool = True) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start})") from error
     return text if bom else text.removeprefix(BOM)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text, without their ends and a byte order mark; \\u2028 and the like end none.
+
+    Raises UserError for a missing or misencoded file.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8").removeprefix(BOM)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from error
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [line.removesuffix("\r") for line in lines]
 
 
 def read_json_list(path: Path, holds: str, of: str) -> list[Any]:

@@ -15,7 +15,18 @@ from typing import Any, ClassVar, Literal
 from ssm_tune.config.protocol import published_data
 from ssm_tune.hub.download import dataset_files, read_table
 from ssm_tune.metrics.classification import classification, classification_signature, classification_statistics
-from ssm_tune.tasks.base import OWN_WORDING, SEPARATOR, Dataset, Example, Roles, Scored, Task, data_name, make_dataset
+from ssm_tune.tasks.base import (
+    OWN_WORDING,
+    SEPARATOR,
+    Dataset,
+    Example,
+    Roles,
+    Scored,
+    Task,
+    data_name,
+    make_dataset,
+    text_field,
+)
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, check_unquoted, read_tsv
 from ssm_tune.tasks.sample_data import sample_rows
 from ssm_tune.utils.errors import UserError
@@ -113,9 +124,22 @@ class Glue(Task):
         name, published = data_name(data, self.name), published_data(data)
         return make_dataset(name, published, splits, metrics[0], headline, origin)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self.texts)
+
+    def example_of(self, row: Mapping[str, Any], protocol: str) -> Example:
+        return Example("", self._prompt({text: text_field(row, text) for text in self.texts}), "", ())
+
+    def label_names(self) -> dict[str, str]:
+        return dict(zip(self.digits, self.labels, strict=True))
+
+    def _prompt(self, row: Mapping[str, Any]) -> str:
+        return self.instruction + "".join(row[text] + SEPARATOR for text in self.texts)
+
     def _example(self, row: Mapping[str, Any], group: str) -> Example:
         """From a row as the hub has it: texts, label as a number, idx."""
-        prompt = self.instruction + "".join(row[text] + SEPARATOR for text in self.texts)
+        prompt = self._prompt(row)
         digit = self.digits[row["label"]]
         name = f"{group}-{row['idx']}" if group else str(row["idx"])
         return Example(name, prompt, digit, (digit,), group=group)

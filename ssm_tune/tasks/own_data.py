@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssm_tune.tasks.base import END, Example, Roles, Task
+from ssm_tune.tasks.base import END, Dataset, Example, Roles, Task
 from ssm_tune.tasks.files import check_unicode
 from ssm_tune.tasks.splits import hold_out
 from ssm_tune.utils.errors import UserError
@@ -66,6 +67,23 @@ class OwnData(Task):
         if "val" not in splits and "test" in splits:
             splits["train"], splits["val"] = _cut(splits["train"], group, path)
         return {split: splits[split] for split in SPLITS if split in splits}
+
+    @abstractmethod
+    def dataset(self, data: dict[str, Any], lines: dict[str, list[Line]]) -> Dataset:
+        """The data set of the lines of each split. Raises UserError for lines that do not fit the task."""
+
+    def to_score(self, data: dict[str, Any], protocol: str, split: str | None) -> tuple[Dataset, str]:
+        """As ``Task.to_score``; of a file all lines, unless a split is named, and of a folder that split's file alone,
+        by default test.jsonl, else val.jsonl."""
+        if protocol == "paper":
+            self.published_roles()
+        path = user_path(data["path"])
+        if split is None and not path.is_dir():
+            return self.dataset(data, {"all": _lines(path)}), "all"
+        found = [one for one in ((split,) if split else ("test", "val")) if (path / f"{one}.jsonl").is_file()]
+        if not found:
+            return super().to_score(data, protocol, split)
+        return self.dataset(data, {found[0]: _lines(path / f"{found[0]}.jsonl")}), found[0]
 
     def published_roles(self) -> Roles:
         raise UserError("protocol=paper repeats the official code, which has no such task: leave protocol=standard")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssm_tune.config.protocol import published_data
@@ -17,6 +17,7 @@ from ssm_tune.tasks.base import (
     Task,
     data_name,
     make_dataset,
+    text_field,
     with_normalisation,
 )
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
@@ -62,6 +63,13 @@ class SAMSum(Task):
         }
         name, published = data_name(data, self.name), published_data(data)
         return make_dataset(name, published, splits, "rougeL", ("rouge1", "rouge2", "rougeL"), origin)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ("dialogue",)
+
+    def example_of(self, row: Mapping[str, Any], protocol: str) -> Example:
+        return Example("", text_field(row, "dialogue") + SEPARATOR, "", ())
 
     def _from_hub(self, origin: dict[str, str]) -> dict[str, list[dict[str, str]]]:
         found = dataset_files(self.hub, self.revision, list(HUB_FILES.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,18 @@ from ssm_tune.metrics.sql import (
     signatures,
     spider_scores,
 )
-from ssm_tune.tasks.base import OWN_WORDING, SEPARATOR, Dataset, Example, Roles, Scored, Task, data_name, make_dataset
+from ssm_tune.tasks.base import (
+    OWN_WORDING,
+    SEPARATOR,
+    Dataset,
+    Example,
+    Roles,
+    Scored,
+    Task,
+    data_name,
+    make_dataset,
+    text_field,
+)
 from ssm_tune.tasks.files import ACCEPT, HUB_CHANGED, check_counts, read_objects
 from ssm_tune.tasks.sample_data import SPIDER_FOLDER
 from ssm_tune.tasks.splits import hold_out_validation
@@ -110,13 +121,25 @@ class Spider(Task):
         return make_dataset(name, published, splits, metrics[0], metrics, origin, extra)
 
     def _example(self, number: int, row: dict[str, str], schema: Schema, protocol: str) -> Example:
-        # the official prompt has a backslash where a line end was meant, and teaches queries in lower case
-        end = "\\" if protocol == "paper" else "\n"
-        prompt = f"Question: {row['question']}{end}Schema: {schema_text(schema)}\n{SEPARATOR}"
+        prefix, prompt = self._prompt(row["question"], schema_text(schema), protocol)
+        # the official code teaches queries in lower case
         target = row["query"].lower().strip() if protocol == "paper" else row["query"].strip()
-        prefix = f"{self.instruction}\n{SEPARATOR}"
         database = Database(schema.db_id, schema)
         return Example(str(number), prompt, target, (row["query"],), prefix, group=schema.db_id, context=database)
+
+    def _prompt(self, question: str, schema: str, protocol: str) -> tuple[str, str]:
+        """Prefix and prompt."""
+        end = "\\" if protocol == "paper" else "\n"  # the official prompt has a backslash where a line end was meant
+        return f"{self.instruction}\n{SEPARATOR}", f"Question: {question}{end}Schema: {schema}\n{SEPARATOR}"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return "question", "schema"
+
+    def example_of(self, row: Mapping[str, Any], protocol: str) -> Example:
+        """schema: the text that the model reads, as ``ssm-tune data show spider`` prints it."""
+        prefix, prompt = self._prompt(text_field(row, "question"), text_field(row, "schema"), protocol)
+        return Example("", prompt, "", (), prefix)
 
     def questions(self, origin: dict[str, str]) -> dict[str, list[dict[str, str]]]:
         """The hub's rows of each split, counted; the commit goes to ``origin``. They need no databases yet.

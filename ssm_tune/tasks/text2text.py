@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssm_tune.metrics.bleu import bleu_scored, bleu_signature, sacrebleu, sacrebleu_signature
 from ssm_tune.metrics.exact_match import exact_match, exact_match_signature
 from ssm_tune.metrics.meteor import meteor, meteor_name, meteor_signature, require_wordnet
 from ssm_tune.metrics.rouge import ROUGE_TYPES, rouge_scored, rouge_signature
-from ssm_tune.tasks.base import SEPARATOR, Dataset, Example, Scored, data_name, make_dataset, with_normalisation
+from ssm_tune.tasks.base import (
+    SEPARATOR,
+    Dataset,
+    Example,
+    Scored,
+    data_name,
+    make_dataset,
+    text_field,
+    with_normalisation,
+)
 from ssm_tune.tasks.own_data import Line, OwnData, as_list
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.text import as_decoded, nfc
@@ -31,7 +40,9 @@ class Text2Text(OwnData):
         self.instruction, self.metrics = instruction, as_list("task.metric", metric, METRICS)
 
     def load(self, data: dict[str, Any], protocol: str) -> Dataset:
-        lines = self.read(data, protocol, group=lambda line: line.text("input"))
+        return self.dataset(data, self.read(data, protocol, group=lambda line: line.text("input")))
+
+    def dataset(self, data: dict[str, Any], lines: dict[str, list[Line]]) -> Dataset:
         splits = {
             split: [example for line in given for example in self._examples(line, split)]
             for split, given in lines.items()
@@ -41,14 +52,24 @@ class Text2Text(OwnData):
         return make_dataset(data_name(data, self.name), False, splits, self.metrics[0], self.metrics, extra=extra)
 
     def _examples(self, line: Line, split: str) -> list[Example]:
-        prompt, targets = line.text("input") + SEPARATOR, _targets(line)
-        prefix = self.instruction + "\n" if self.instruction else ""
+        prompt, targets, prefix = line.text("input") + SEPARATOR, _targets(line), self._prefix
         if split != "train" or len(targets) == 1:
             return [Example(line.id, prompt, targets[0], targets, prefix, group=line.id)]
         return [
             Example(f"{line.id}-{number}", prompt, target, targets, prefix, group=line.id)
             for number, target in enumerate(targets)
         ]
+
+    @property
+    def _prefix(self) -> str:
+        return self.instruction + "\n" if self.instruction else ""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ("input",)
+
+    def example_of(self, row: Mapping[str, Any], protocol: str) -> Example:
+        return Example("", text_field(row, "input") + SEPARATOR, "", (), self._prefix)
 
     def check_scoring(self, examples: Sequence[Example]) -> None:
         if "meteor" in self.metrics:

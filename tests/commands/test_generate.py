@@ -33,7 +33,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     adapter = ssm_tune.attach(ssm_tune.from_pretrained("tiny"), "state_offset", rank=2)
     with torch.no_grad():
-        for parameter in adapter.parameters().values():
+        for parameter in adapter.parameters():
             parameter += 0.05
     adapter.save(folder)
     return folder

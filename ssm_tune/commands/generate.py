@@ -75,6 +75,7 @@ def main(arguments: list[str]) -> int:
     from ssm_tune.api import load_tuned
     from ssm_tune.experiment.answer import answer
     from ssm_tune.generation.settings import DecodeSettings
+    from ssm_tune.models.threads import cpu_threads
     from ssm_tune.utils.progress import Silent, progress
 
     tuned = load_tuned(finished.folder, options.device, config.model if "model" in keys else None)
@@ -82,7 +83,8 @@ def main(arguments: list[str]) -> int:
     decode = DecodeSettings(**tuned.decode | {name: value for name, value in wanted.items() if value is not None})
     ui = progress() if options.prompts is not None else Silent()
     examples = [prompt.example for prompt in prompts]
-    answers = answer(tuned.model, tuned.tokenizer, task, labels, examples, decode, ui)
+    with cpu_threads(tuned.model):
+        answers = answer(tuned.model, tuned.tokenizer, task, labels, examples, decode, ui)
     for line in _lines(prompts, answers, options.json, one_a_line=options.prompts is not None):
         print(line)
     return 0

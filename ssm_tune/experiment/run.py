@@ -33,6 +33,7 @@ from ssm_tune.experiment.write_record import (
     record_path,
 )
 from ssm_tune.methods.base import Adapter, attach
+from ssm_tune.models.threads import cpu_threads
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.records.provenance import reset_peak_memory
 from ssm_tune.records.record import Record
@@ -79,7 +80,8 @@ def run(
             if config.logger == "wandb":
                 require_wandb()  # before the model: a missing package is quickly reported
             experiment = build_experiment(config, data, shared)
-            return _run_in_group(experiment, request, group)
+            with cpu_threads(experiment.model):
+                return _run_in_group(experiment, request, group)
     finally:
         torch.set_flush_denormal(False)  # a setting of the processor, which others use as well
 

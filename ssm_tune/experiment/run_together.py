@@ -28,6 +28,7 @@ from ssm_tune.experiment.shared import Shared
 from ssm_tune.experiment.signals import note_signals
 from ssm_tune.experiment.write_record import count_parameters
 from ssm_tune.methods.base import attach_members, load_method
+from ssm_tune.models.threads import cpu_threads
 from ssm_tune.records.provenance import reset_peak_memory
 from ssm_tune.training.members import begin_steps
 from ssm_tune.training.settings import adapter_dtype, total_steps, train_settings
@@ -69,7 +70,8 @@ def run_together(
             display = progress()
             made = zip(experiments, requests, names, strict=True)
             members = [Member(one, request, stop_request, Named(display, name)) for one, request, name in made]
-            _run(members, display, count)
+            with cpu_threads(first.model):
+                _run(members, display, count)
     finally:
         torch.set_flush_denormal(False)
     results = [member.result for member in members if isinstance(member.result, RunResult | Exception)]

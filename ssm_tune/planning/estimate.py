@@ -16,6 +16,7 @@ from ssm_tune.experiment.base_model import base_model_path
 from ssm_tune.experiment.memory_plan import plan_memory, uses_cuda_graphs
 from ssm_tune.experiment.setup import Experiment, build_experiment
 from ssm_tune.methods.base import attach
+from ssm_tune.models.threads import cpu_threads
 from ssm_tune.ops.cuda.graph import Capture, CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
@@ -151,7 +152,8 @@ class Planner:
             work = workload(experiment, sequences, config.seed, captured, self._scores_frozen(experiment))
             label = label_of(run.overrides)
             try:
-                measured = measure(adapter, work, experiment.decode, capture, measured, micro_batch)
+                with cpu_threads(experiment.model):
+                    measured = measure(adapter, work, experiment.decode, capture, measured, micro_batch)
             except DoesNotFit as failure:
                 found = Planned(label, "does not fit", advice(failure, experiment), work)
             else:

@@ -122,6 +122,7 @@ class Backend(TypedDict):
     dtype: str
     adapter_dtype: str
     optimizer: NotRequired[str]  # "AdamW", or "AdamW, fused", which rounds a narrow adapter once a step
+    threads: NotRequired[int]  # of PyTorch on a CPU, in each process; absent: on a GPU, and in older records
     processes: NotRequired[int]  # that shared each batch; absent: one
     micro_batch: NotRequired[int | None]  # examples at a time in each of them; null: all of its share
     deterministic: NotRequired[bool]

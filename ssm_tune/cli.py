@@ -52,6 +52,7 @@ settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   protocol={protocol}  output_dir=results  force=true (run again)  frozen=false (no base model's score)
   logger={logger}  sweep.on_error={sweep.on_error}  sweep.together={sweep.together}|N
   train.epochs  train.max_steps  train.batch_size  train.micro_batch  train.learning_rate
+  train.lr_schedule={train.lr_schedule}  train.lr_warmup=STEPS or PART (of the learning rate)
   train.adapter_dtype={train.adapter_dtype}  train.cuda_graphs={train.cuda_graphs}
   train.recompute={train.recompute}  train.memory=GB  train.deterministic=true  train.evaluate_every
   decode.num_beams  decode.max_new_tokens  decode.batch_size
@@ -63,12 +64,21 @@ settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
 
 --trust-code MODULE.CLASS lets a method or task of your own, outside ssm-tune, run; no file can ask for that.
 --completion bash|zsh prints a completion script: source <(ssm-tune --completion bash)
+OMP_NUM_THREADS=N sets the CPU threads; without it models up to a width of 256 take one, larger ones a thread a core.
 SSM_TUNE_TRACEBACK=1 shows where an error comes from. Hydra's own flags work too: --cfg job, --info, --hydra-help.
 """
 
 
+def _wait_briefly() -> None:
+    """Have PyTorch's threads (GNU OpenMP reads this as it is loaded) wait awake for microseconds, not milliseconds: as
+    fast on idle cores, and not in the way of those that work on busy ones. What the user has set stays."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    _wait_briefly()
     try:
         arguments, classes = take_trusted(sys.argv[1:] if argv is None else argv)
     except UserError as error:

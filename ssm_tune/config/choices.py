@@ -4,6 +4,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("hub", "local", "sample"),
     "data.check": ("counts", "off", "own"),
     "train.adapter_dtype": ("auto", "bfloat16", "float32"),
+    "train.lr_schedule": ("linear", "cosine", "constant"),
     "train.cuda_graphs": ("auto", "off"),
     "train.recompute": ("auto", "on", "off"),
     "protocol": ("auto", "paper", "standard"),

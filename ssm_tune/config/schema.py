@@ -101,6 +101,10 @@ class TrainConfig:
     evaluate_every: int = 1
     """epochs between two evaluations on the selection split; the end of training is always evaluated"""
     max_grad_norm: float = 1.0
+    lr_schedule: str = "linear"
+    """after the warm-up of the rate: linear or cosine to 0, or constant"""
+    lr_warmup: float = 0.0
+    """steps over which the rate rises from 0; below 1: that part of all steps"""
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
@@ -130,6 +134,9 @@ class TrainConfig:
             _require(0 < self.learning_rate < 1e6, "train.learning_rate", self.learning_rate, "a positive number")
         if self.max_steps is not None:
             _require(self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
+        _one_of("train.lr_schedule", self.lr_schedule)
+        valid = 0 <= self.lr_warmup < 1 or self.lr_warmup == int(self.lr_warmup) >= 1
+        _require(valid, "train.lr_warmup", self.lr_warmup, "a number of steps, or a part of them below 1")
         _one_of("train.adapter_dtype", self.adapter_dtype)
         _require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "a positive number")
         _require(0 <= self.weight_decay < 1e6, "train.weight_decay", self.weight_decay, "0 or more")

@@ -121,7 +121,7 @@ class Experiment:
                 "version": self.task.version,
                 "roles": dataclasses.asdict(self.roles),
                 "primary": self.dataset.primary,
-                "train": dataclasses.asdict(self.train),
+                "train": self.train.identity(),
                 "decode": self.decoding,
                 "numbers": numbers,
                 "hashes": self.hashes,

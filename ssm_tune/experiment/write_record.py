@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ssm_tune.experiment.evaluate import write_predictions
 from ssm_tune.experiment.run_checkpointer import RunCheckpointer
 from ssm_tune.experiment.run_folder import (
@@ -27,7 +29,7 @@ from ssm_tune.models.load import name_of
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.records.provenance import PACKAGE, git_state, hardware, versions
 from ssm_tune.records.record import RECORD_NAME, Record, read_record, write_record
-from ssm_tune.records.run_id import digest, request_hash
+from ssm_tune.records.run_id import digest, request_hash, without_later_defaults
 from ssm_tune.records.schema import SCHEMA
 from ssm_tune.records.trial import TRIAL_NAME, TRIAL_SCHEMA, Trial, read_trial, write_trial
 from ssm_tune.training.position import TrainResult
@@ -143,6 +145,7 @@ def resolved_config(experiment: Experiment) -> dict[str, Any]:
         config["splits"]["selection_examples"] = count
     if config["train"]["evaluate_every"] == 1:  # the default is left out, as in records older than the setting
         del config["train"]["evaluate_every"]
+    config["train"] = without_later_defaults(config["train"])
     config["train"]["learning_rate"] = experiment.train.learning_rate
     config["train"]["batch_size"] = experiment.train.batch_size
     config["train"]["adapter_dtype"] = experiment.backend["adapter_dtype"]
@@ -151,8 +154,10 @@ def resolved_config(experiment: Experiment) -> dict[str, Any]:
 
 def computation(checkpointer: RunCheckpointer, plan: RecomputePlan) -> dict[str, Any]:
     """How steps are computed here, for the record's ``backend``."""
-    settings = checkpointer.experiment.config.train
+    experiment = checkpointer.experiment
+    settings = experiment.config.train
     return {
+        **({"threads": torch.get_num_threads()} if experiment.model.device.type == "cpu" else {}),
         "processes": checkpointer.group.size,
         "micro_batch": settings.micro_batch,
         "deterministic": settings.deterministic,

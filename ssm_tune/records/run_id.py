@@ -24,10 +24,17 @@ EXECUTION = {
 _NULLS = ("rank", "scale", "a_init")
 """Options of methods that are asked for even where they are null. An option that is younger than these is not, so that
 a request from before it stays the same."""
+LATER_TRAIN = {"lr_schedule": "linear", "lr_warmup": 0.0}
+"""Settings of ``train`` that older records do not have, with the defaults that stand for what those did."""
 NAMING = ("model=", "task=", "method=", "method.", "seed=")
 """What a run is called by, as overrides begin."""
 ASKED_FOR = ("model", "task", "method", "data", "splits", "train", "decode", "seed", "protocol", "backend")
 """Settings that say which run it is."""
+
+
+def without_later_defaults(train: dict[str, Any]) -> dict[str, Any]:
+    """A ``train`` section without those of LATER_TRAIN that have the default, so that older runs keep their names."""
+    return {name: value for name, value in train.items() if name not in LATER_TRAIN or value != LATER_TRAIN[name]}
 
 
 def digest(value: Any) -> str:
@@ -56,6 +63,7 @@ def request_of(config: Config) -> dict[str, Any]:
     narrow = config.tuned["adapter_dtype"] if config.train.adapter_dtype == "auto" else config.train.adapter_dtype
     if config.train.cuda_graphs == "off" and narrow in ("bfloat16", "float16"):  # AdamW rounds otherwise
         asked["train"]["cuda_graphs"] = "off"
+    asked["train"] = without_later_defaults(asked["train"])
     data, model = asked["data"], asked["model"]
     label = model_label(model)
     asked["protocol"] = resolved_protocol(config.protocol, data)

@@ -13,7 +13,8 @@ from ssm_tune.records.run_id import labels_of
 from ssm_tune.utils.text import printable
 
 NUMBERS = (
-    "learning_rate", "epochs", "max_steps", "evaluate_every", "max_grad_norm", "weight_decay", "beta1", "beta2", "eps",
+    "learning_rate", "lr_schedule", "lr_warmup", "epochs", "max_steps", "evaluate_every", "max_grad_norm",
+    "weight_decay", "beta1", "beta2", "eps",
 )  # fmt: skip
 """Settings of ``train`` in which runs that train together may differ, beside the seed."""
 MOST = 16

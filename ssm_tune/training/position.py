@@ -40,7 +40,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What happens at which step. warmup: steps of a warm-up; training: those after it."""
+    """What happens at which step. warmup: steps of a method's warm-up (warmup.py); training: those after it."""
 
     warmup: int
     training: int
@@ -50,9 +50,9 @@ class Schedule:
     def last(self) -> int:
         return self.warmup + self.training
 
-    def rate(self, step: int) -> float:
-        """The factor on the learning rate of the step after ``step`` others: linear decay, anew after the warm-up."""
-        return 1 - (step if step < self.warmup else step - self.warmup) / self.training
+    def of_stage(self, step: int) -> int:
+        """Steps of the current stage that are done after ``step`` in all: of the warm-up, or of the training."""
+        return step if step < self.warmup else step - self.warmup
 
     def until_pause(self, step: int) -> int:
         """Steps until one after which something else comes: the warm-up's last, an evaluation, or the end."""

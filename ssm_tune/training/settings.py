@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssm_tune.config.schema import Config, TrainConfig
 from ssm_tune.config.tuned import batch_size_of, learning_rate_of
+from ssm_tune.records.run_id import without_later_defaults
+from ssm_tune.training.learning_rate import rising_steps
 from ssm_tune.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +22,8 @@ class TrainSettings:
     """What training depends on. Defaults and checks are those of ``config.schema.TrainConfig``.
 
     epochs; max_steps: optimizer steps, None: all epochs. batch_size: examples. max_grad_norm: gradients are clipped to.
-    weight_decay, betas, eps: AdamW's. stop_when_saturated: end where the loss stays near 0, as the official code does.
+    weight_decay, betas, eps: AdamW's. lr_schedule, lr_warmup: as learning_rate.py has them. stop_when_saturated: end
+    where the loss stays near 0, as the official code does.
     """
 
     epochs: int
@@ -32,6 +36,8 @@ class TrainSettings:
     betas: tuple[float, float]
     eps: float
     stop_when_saturated: bool
+    lr_schedule: str = "linear"
+    lr_warmup: float = 0.0
 
     @classmethod
     def of(
@@ -49,7 +55,14 @@ class TrainSettings:
             betas=(config.beta1, config.beta2),
             eps=config.eps,
             stop_when_saturated=stop_when_saturated,
+            lr_schedule=config.lr_schedule,
+            lr_warmup=config.lr_warmup,
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What of these determines a result: settings younger than the oldest records only where they are not the
+        default."""
+        return without_later_defaults(dataclasses.asdict(self))
 
 
 def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
@@ -61,7 +74,9 @@ def total_steps(examples: int, settings: TrainSettings) -> tuple[int, int]:
         raise UserError(f"train.batch_size={settings.batch_size} is more than the {examples} training examples")
     per_epoch = math.ceil(examples / settings.batch_size)
     total = settings.epochs * per_epoch
-    return per_epoch, total if settings.max_steps is None else min(total, settings.max_steps)
+    total = total if settings.max_steps is None else min(total, settings.max_steps)
+    rising_steps(settings.lr_warmup, total)  # refused where it leaves nothing
+    return per_epoch, total
 
 
 def train_settings(config: Config, protocol: str, model: str) -> tuple[TrainSettings, str]:

@@ -20,6 +20,7 @@ from ssm_tune.ops.keyed_dropout import row_key
 from ssm_tune.training.determinism import deterministic_algorithms
 from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup, micro_batches
 from ssm_tune.training.graphed_step import GraphedTrainStep, Shape
+from ssm_tune.training.learning_rate import rate_factor
 from ssm_tune.training.position import BatchOrder, Position, Schedule, StepExamples, TrainResult
 from ssm_tune.training.sanity_checks import CHECKED_STEPS, TrainabilityCheck, divergence
 from ssm_tune.training.settings import TrainSettings, total_steps
@@ -129,7 +130,8 @@ class Trainer:
         settings, position = self.settings, self.position
         numbers = self._order.next(position)
         sequences = [self.sequences[i] for i in numbers]
-        learning_rate = settings.learning_rate * self.schedule.rate(position.step)
+        stage = self.schedule.of_stage(position.step)
+        learning_rate = settings.learning_rate * rate_factor(settings, stage, self.schedule.training)
         self.step.prepare(learning_rate, index)
         position.step += 1
         keys = [row_key(settings.seed, position.step, number) for number in numbers]
@@ -178,7 +180,7 @@ class Trainer:
         rows = self._read()
         self.current_shape = None
         if self.check is not None and not self._checking:
-            self.check.finish(self.position.step - self.warmup.steps)
+            self.check.finish(sum(row["learning_rate"] > 0 for row in self.result.steps[self.warmup.steps :]))
             self.check = None
         if self.position.step == self.warmup.steps:
             self.warmup.finish(self.step)

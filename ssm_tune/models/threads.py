@@ -11,7 +11,7 @@ import torch
 from ssm_tune.models.mamba import Mamba
 
 SMALL = 256
-"""Models of at most this width are small: one thread is much faster on busy cores, and up to half slower on idle ones."""
+"""Models of at most this width are small: one thread is much faster on busy cores, up to half slower on idle ones."""
 CHOSEN = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 """Variables by which a user has chosen; PyTorch reads them."""
 

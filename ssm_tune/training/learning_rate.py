@@ -7,12 +7,8 @@ learning rate's; that of ``training/warmup.py`` is a method's, a stage of its ow
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from ssm_tune.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from ssm_tune.training.settings import TrainSettings
 
 
 def rising_steps(lr_warmup: float, steps: int) -> int:
@@ -26,12 +22,12 @@ def rising_steps(lr_warmup: float, steps: int) -> int:
     return rising
 
 
-def rate_factor(settings: TrainSettings, step: int, steps: int) -> float:
+def rate_factor(lr_schedule: str, lr_warmup: float, step: int, steps: int) -> float:
     """The factor for the step after ``step`` others, of ``steps`` in all."""
-    rising = rising_steps(settings.lr_warmup, steps)
+    rising = rising_steps(lr_warmup, steps)
     if step < rising:
         return step / rising
-    if settings.lr_schedule == "constant":
+    if lr_schedule == "constant":
         return 1.0
     done = (step - rising) / (steps - rising)
-    return 1 - done if settings.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return 1 - done if lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))

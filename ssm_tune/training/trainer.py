@@ -130,8 +130,8 @@ class Trainer:
         settings, position = self.settings, self.position
         numbers = self._order.next(position)
         sequences = [self.sequences[i] for i in numbers]
-        stage = self.schedule.of_stage(position.step)
-        learning_rate = settings.learning_rate * rate_factor(settings, stage, self.schedule.training)
+        done, steps = self.schedule.of_stage(position.step), self.schedule.training
+        learning_rate = settings.learning_rate * rate_factor(settings.lr_schedule, settings.lr_warmup, done, steps)
         self.step.prepare(learning_rate, index)
         position.step += 1
         keys = [row_key(settings.seed, position.step, number) for number in numbers]

@@ -52,11 +52,6 @@ def read_finished(path: Path) -> FinishedAdapter:
     """
     run = path.parent if path.name == RECORD_NAME else path
     has_record = (run / RECORD_NAME).is_file()
-    if has_record and not (run / "adapter").is_dir():
-        raise UserError(
-            f"{run} has a record and no adapter (those of the records that come with ssm-tune are left out): run it "
-            "again, or name another run"
-        )
     folder = run / "adapter" if (run / "adapter").is_dir() else run
     if not has_record and folder == run and (run.parent / RECORD_NAME).is_file() and run.name == "adapter":
         run, has_record = run.parent, True

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssm_tune.records.record import read_record
+from ssm_tune.records.repeat import command_of
+from ssm_tune.records.where import is_shipped
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write, decode_json, encode_json, read_bytes
 
@@ -40,7 +43,7 @@ def read_adapter_files(folder: Path) -> AdapterFiles:
     """Raises UserError where a file is missing or damaged, or the description names no method."""
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} is no adapter: {name} is missing")
+            raise UserError(_why_missing(folder, name))
     file, weights = folder / DESCRIPTION, read_bytes(folder / WEIGHTS)
     try:
         description = decode_json(read_bytes(file))
@@ -57,6 +60,20 @@ def read_adapter_files(folder: Path) -> AdapterFiles:
             "was trained, or train it again"
         )
     return AdapterFiles(description, weights, checked=expected is not None)
+
+
+def _why_missing(folder: Path, name: str) -> str:
+    """What is wrong with a folder that lacks a file of an adapter; of a run's folder also how to make the run again."""
+    missing = f"{folder} is no adapter: {name} is missing"
+    run = folder.parent if folder.name == "adapter" else folder
+    try:
+        record = read_record(run)
+        again = f"make the run again: {command_of(record)}"
+    except UserError:  # no run's folder, or one of another version
+        return missing
+    if is_shipped(run):
+        return f"{folder} holds no {name}: the records that come with ssm-tune carry no weights; {again}"
+    return f"{folder} holds a record and no {name}: its adapter was moved or deleted; {again} force=true"
 
 
 def _digest(description: dict[str, Any], weights: bytes) -> str:

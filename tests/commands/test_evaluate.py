@@ -107,4 +107,4 @@ def test_what_cannot_be_scored_is_one_line(words: list[str], said: str, run: Pat
 def test_a_record_without_its_adapter_is_told(run: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "record.json").write_bytes((run / "record.json").read_bytes())
     assert main(["evaluate", str(tmp_path)]) == 2
-    assert "has a record and no adapter" in capsys.readouterr().err
+    assert "ssm-tune method=" in capsys.readouterr().err

@@ -57,6 +57,7 @@ settings (defaults: ssm-tune method=... task=... --cfg job prints all of them)
   train.recompute={train.recompute}  train.memory=GB  train.deterministic=true  train.evaluate_every
   decode.num_beams  decode.max_new_tokens  decode.batch_size
   splits.selection  splits.report  splits.selection_examples  tuned=NAME (learning rates of conf/tuned)
+  splits.limit=N (at most N examples of every split: does a run work? its record and tables say so)
   data.path=DIR  data.root=DIR  data.check=counts|off  data.name
   model.path=DIR  model.name  model.dtype  model.tokenizer
   checkpoint.minutes=10  checkpoint.steps

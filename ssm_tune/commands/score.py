@@ -10,6 +10,7 @@ from ssm_tune.commands.arguments import Parser
 from ssm_tune.methods.adapter_files import read_adapter_files
 from ssm_tune.records.record import read_record, references_sha256, rows_path
 from ssm_tune.records.schema import Record
+from ssm_tune.reporting.grouping import limit_of
 from ssm_tune.tasks.among_labels import score_predictions
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_jsonl, user_path
@@ -107,6 +108,7 @@ def load_data(record: Record, data_path: str | None = None) -> "tuple[Task, Data
         UserError: the data cannot be read, or their hash is another.
     """
     from ssm_tune.tasks.base import load_task
+    from ssm_tune.tasks.splits import limited
 
     config = record["config"]
     try:
@@ -123,6 +125,7 @@ def load_data(record: Record, data_path: str | None = None) -> "tuple[Task, Data
     for split in _splits(record):
         if split not in dataset.splits:
             raise UserError(f"the record reports on {split!r}, and {dataset.name} has no such split")
+    dataset = limited(dataset, limit_of(record) or None)
     for split, ids in record.get("left_out", {}).items():  # longer than the protocol takes: the run had no answer
         if split in dataset.splits:
             dataset.splits[split] = [example for example in dataset.splits[split] if example.id not in set(ids)]

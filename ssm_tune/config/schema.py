@@ -79,10 +79,14 @@ class SplitConfig:
     """split whose scores are reported; the protocol's where null"""
     selection_examples: int | None = None
     """score so many examples of the selection split, drawn by a fixed seed, instead of all of them"""
+    limit: int | None = None
+    """use at most so many examples of every split, drawn by a fixed seed: to see whether a run works, for no result"""
 
     def __post_init__(self) -> None:
         if (count := self.selection_examples) is not None:
             _require(count >= 1, "splits.selection_examples", count, "at least 1")
+        if self.limit is not None:
+            _require(self.limit >= 1, "splits.limit", self.limit, "at least 1")
 
 
 @dataclass

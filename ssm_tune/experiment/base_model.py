@@ -53,7 +53,9 @@ def base_model_path(experiment: Experiment) -> Path:
 
 def _request(experiment: Experiment) -> dict[str, Any]:
     """What determines the predictions."""
+    limit = experiment.config.splits.limit
     return {
+        **({} if limit is None else {"limit": limit}),
         "task": experiment.task.name,
         "version": experiment.task.version,
         "split": experiment.roles.report,

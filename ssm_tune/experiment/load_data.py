@@ -18,7 +18,7 @@ from ssm_tune.data.selection import examples_of_run
 from ssm_tune.experiment.shared import Shared, SharedData, file_stamps
 from ssm_tune.models.source import folder_at_hand, model_name
 from ssm_tune.tasks.base import Dataset, Roles, Task, load_task
-from ssm_tune.tasks.splits import hold_out_validation
+from ssm_tune.tasks.splits import hold_out_validation, limited
 from ssm_tune.training.distributed import ProcessGroup, micro_batches, world_size
 from ssm_tune.training.settings import TrainSettings, total_steps, train_settings
 from ssm_tune.utils.files import require_writable
@@ -64,7 +64,8 @@ def load_data(config: Config, shared: Shared | None = None) -> LoadedData:
     def read() -> SharedData:
         dataset = task.load(data, protocol)
         roles = task.roles(protocol, dataset, config.splits.selection, config.splits.report)
-        return SharedData(task, hold_out_validation(dataset) if roles.selection == "carved" else dataset, roles)
+        dataset = hold_out_validation(dataset) if roles.selection == "carved" else dataset
+        return SharedData(task, limited(dataset, config.splits.limit), roles)
 
     found = read() if shared is None else shared.data.get(_key(config, data, protocol), read)
     task, roles = found.task, found.roles
@@ -81,5 +82,5 @@ def load_data(config: Config, shared: Shared | None = None) -> LoadedData:
 
 def _key(config: Config, data: dict[str, Any], protocol: str) -> Hashable:
     """What the data of a run depend on: settings, and the files that these name."""
-    settings = [config.task, data, protocol, config.splits.selection, config.splits.report]
+    settings = [config.task, data, protocol, config.splits.selection, config.splits.report, config.splits.limit]
     return json.dumps(settings, sort_keys=True), file_stamps(data["path"], *config.task.values())

@@ -114,6 +114,7 @@ class Experiment:
         every, count = self.config.train.evaluate_every, self.config.splits.selection_examples
         # what is not the default alone, so that older runs keep their names
         choice = ({"every": every} if every > 1 else {}) | ({"examples": count} if count is not None else {})
+        choice |= {"limit": limit} if (limit := self.config.splits.limit) is not None else {}
         return digest(
             {
                 **({"choice": choice} if choice else {}),
@@ -200,11 +201,16 @@ def build_experiment(config: Config, data: LoadedData | None = None, shared: Sha
             "tokenizer": tokenizer.hash,
         },
         left_out=left_out,
-        notes=[*data.task.notes, *notes],
+        notes=[*data.task.notes, *notes, *limit_note(config.splits.limit)],
         kernels=kernels,
         derived=data.derived,
         shared=shared,
     )
+
+
+def limit_note(limit: int | None) -> list[str]:
+    """What a run says of its ``splits.limit``, if it has one."""
+    return [] if limit is None else [f"no result: at most {limit} examples of each split (splits.limit={limit})"]
 
 
 def check_same_checkpoint(experiment: Experiment) -> None:

@@ -143,6 +143,8 @@ def resolved_config(experiment: Experiment) -> dict[str, Any]:
     config["splits"] = {"selection": experiment.roles.selection, "report": experiment.roles.report}
     if (count := experiment.config.splits.selection_examples) is not None:
         config["splits"]["selection_examples"] = count
+    if (limit := experiment.config.splits.limit) is not None:
+        config["splits"]["limit"] = limit
     if config["train"]["evaluate_every"] == 1:  # the default is left out, as in records older than the setting
         del config["train"]["evaluate_every"]
     config["train"] = without_later_defaults(config["train"])

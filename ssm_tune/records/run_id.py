@@ -64,6 +64,8 @@ def request_of(config: Config) -> dict[str, Any]:
     if config.train.cuda_graphs == "off" and narrow in ("bfloat16", "float16"):  # AdamW rounds otherwise
         asked["train"]["cuda_graphs"] = "off"
     asked["train"] = without_later_defaults(asked["train"])
+    if asked["splits"]["limit"] is None:  # as in records older than the setting
+        del asked["splits"]["limit"]
     data, model = asked["data"], asked["model"]
     label = model_label(model)
     asked["protocol"] = resolved_protocol(config.protocol, data)

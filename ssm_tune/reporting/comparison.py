@@ -10,6 +10,7 @@ from typing import Any
 from ssm_tune.records.record import rows_path
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting.bootstrap import RESAMPLES, SEED, TOLERANCE, Interval, Sums, paired_bootstrap, sums
+from ssm_tune.reporting.grouping import limit_of
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import read_jsonl
 
@@ -47,6 +48,7 @@ def require_same(first: Side, second: Side) -> None:
         ("tasks", one["cell"]["task"], other["cell"]["task"]),
         ("data", (one["cell"]["data"], one["hashes"]["data"]), (other["cell"]["data"], other["hashes"]["data"])),
         ("splits", one["splits"]["report"], other["splits"]["report"]),
+        ("splits.limit", limit_of(one), limit_of(other)),
         ("protocols", one["cell"]["protocol"], other["cell"]["protocol"]),
         ("metric signatures", one["signatures"], other["signatures"]),
     ):

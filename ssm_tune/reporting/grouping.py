@@ -27,6 +27,8 @@ class Key(NamedTuple):
     model_hash: str
     protocol: str
     metric: str
+    limit: int = 0
+    """examples of each split that a smoke run used at most; 0: all"""
 
 
 def table_key(record: Record) -> Key:
@@ -40,7 +42,14 @@ def table_key(record: Record) -> Key:
         model_hash=hashes["model"],
         protocol=run["protocol"],
         metric=record["primary_metric"],
+        limit=limit_of(record),
     )
+
+
+def limit_of(record: Record) -> int:
+    """``splits.limit`` of a record; 0 where it has none, as results have."""
+    limit = record["config"].get("splits", {}).get("limit")
+    return limit if isinstance(limit, int) else 0
 
 
 def settings(record: Record) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ssm_tune.records.schema import Record
-from ssm_tune.reporting.grouping import grouped, newest_per_seed, table_key, variant
+from ssm_tune.reporting.grouping import grouped, limit_of, newest_per_seed, table_key, variant
 from ssm_tune.reporting.missing_runs import commands
 from ssm_tune.reporting.summary_columns import Picked, ranked, summarised, summary_notes
 from ssm_tune.reporting.table import (
@@ -97,6 +97,12 @@ def _of_task(spec: TableSpec, column: Column, task: str, records: Iterable[Recor
         return here == wanted and run["seed"] in spec.seeds
 
     there = list(filter(fits, records))
+    if smoke := [record for record in there if limit_of(record)]:
+        notes.append(
+            f"{task}: {len(smoke)} record(s) with splits.limit are no results and are left out; "
+            f"ssm-tune table --task {task} shows them"
+        )
+        there = [record for record in there if not limit_of(record)]
     usable = [record for record in there if _has(record, column.overrides)]
     if others := len(there) - len(usable):
         asked = " ".join(f"{name}={word(value)}" for name, value in column.overrides.items())

@@ -43,7 +43,8 @@ def _table(key: Key, records: list[Record]) -> Table:
             picked[label, ""] = tuple(newest)
     spec = TableSpec(
         name=key.task,
-        title=f"{key.task} on {data}, {model}, {key.protocol} protocol",
+        title=f"{key.task} on {data}, {model}, {key.protocol} protocol"
+        + (f", no result: at most {key.limit} examples of each split (splits.limit)" if key.limit else ""),
         protocol=key.protocol,
         seeds=tuple(sorted({record["cell"]["seed"] for record in records})),
         columns=(column,),

@@ -60,7 +60,8 @@ def _splits_as_asked(config: Config, protocol: str, record: Record) -> bool:
         usual = [(roles.selection, roles.report)]
     else:
         usual = [("val", "test"), ("carved", "val")]
-    if record["config"].get("splits", {}).get("selection_examples") != asked.selection_examples:
+    ran = record["config"].get("splits", {})
+    if (ran.get("selection_examples"), ran.get("limit")) != (asked.selection_examples, asked.limit):
         return False
     here = (splits["selection"], splits["report"])
     return any((asked.selection or selection, asked.report or report) == here for selection, report in usual)

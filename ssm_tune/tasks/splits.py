@@ -49,6 +49,14 @@ def subsample(examples: list[Example], count: int) -> list[Example]:
     return [example for example in examples if example.id in chosen]
 
 
+def limited(dataset: Dataset, limit: int | None) -> Dataset:
+    """The data set with at most ``limit`` examples of every split (None: all)."""
+    if limit is None:
+        return dataset
+    splits = {name: subsample(examples, limit) for name, examples in dataset.splits.items()}
+    return dataclasses.replace(dataset, splits=splits)
+
+
 def _shuffled(items: list[str]) -> list[str]:
     generator = random.Random(HOLD_OUT_SEED)
     return sorted(items, key={item: generator.random() for item in items}.__getitem__)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,13 +18,15 @@ import ssm_tune
 from ssm_tune.cli import main
 from ssm_tune.config.compose import compose
 from ssm_tune.experiment.predict_and_score import predict_examples, score_outputs
-from ssm_tune.generation.predict import Outputs, joined
+from ssm_tune.experiment.state import EpochResult, RunState, pack, unpack
+from ssm_tune.generation.predict import Outputs, Predictions, joined
 from ssm_tune.generation.settings import DecodeSettings
 from ssm_tune.models.pretrained import from_pretrained, save_transformers
 from ssm_tune.records.record import read_record
 from ssm_tune.reporting.run_tables import tables_from_records
 from ssm_tune.reporting.table import BASE
-from ssm_tune.tasks.base import load_task
+from ssm_tune.tasks.base import Dataset, Example, Roles, Scored, Task, load_task
+from ssm_tune.training.checkpoint import Checkpoint
 from ssm_tune.utils.files import read_jsonl
 
 
@@ -107,3 +111,32 @@ def test_accuracy_is_counted_over_all_examples() -> None:
     assert scored.values["accuracy_among_labels"] == pytest.approx(plain)
     assert scored.values["accuracy"] == scored.values["paper_accuracy"] == 0.0
     assert not any(name.startswith("paper_") and name.endswith("among_labels") for name in scored.values)
+
+
+def test_a_checkpoint_holds_the_likeliest_labels() -> None:
+    predicting = {"val": Predictions({0: "x", 2: "1"}, 0, {0: ("0", 0.75), 2: ("1", 0.5)})}
+    report = score_outputs(_Echo("echo"), Outputs(["a"], ["b"]), [Example("0", "", "b", ("b",))])
+    best = EpochResult(1, 3, {"accuracy": 1.0}, {}, report)
+    packed = pack(RunState(predicting=predicting, best=best, last=best))
+    again = unpack(Checkpoint(json.loads(json.dumps(packed.values)), packed.tensors))
+    assert again.predicting == predicting
+    assert again.best == best
+
+
+class _Echo(Task):
+    """A task whose accuracy is the share of predictions that are the target."""
+
+    mode = "classify"
+
+    def load(self, data: dict[str, Any], protocol: str) -> Dataset:
+        raise NotImplementedError
+
+    def score(self, predictions: Sequence[str], examples: Sequence[Example]) -> Scored:
+        right = [float(one == example.target) for one, example in zip(predictions, examples, strict=True)]
+        return Scored({"accuracy": sum(right) / len(right)}, [{"correct": one} for one in right])
+
+    def signatures(self, examples: Sequence[Example]) -> dict[str, str]:
+        return {}
+
+    def published_roles(self) -> Roles:
+        raise NotImplementedError

@@ -12,6 +12,7 @@ from helpers.damaged_files import NASTY, damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ssm_tune.config.schema import SplitConfig
 from ssm_tune.experiment.base_model import base_model_path, base_model_predictions
 from ssm_tune.experiment.base_scores import keep_scores, read_scores
 from ssm_tune.generation.predict import Outputs
@@ -22,10 +23,10 @@ OUTPUTS = Outputs(TEXTS)
 LABELLED = Outputs(TEXTS, ["0", "1", "0"])
 
 
-def experiment(folder: Path, mode: str = "generate") -> Any:
+def experiment(folder: Path, mode: str = "generate", limit: int | None = None) -> Any:
     """As much of an experiment as names its predictions."""
     return SimpleNamespace(
-        config=SimpleNamespace(output_dir=str(folder)),
+        config=SimpleNamespace(output_dir=str(folder), splits=SplitConfig(limit=limit)),
         task=SimpleNamespace(
             name="task", version=1, mode=mode, signatures=lambda examples: {"metric": f"1.0 | n={len(examples)}"}
         ),
@@ -113,3 +114,8 @@ def test_damaged_scores_are_not_used(tmp_path: Path, data: st.DataObject) -> Non
 def test_scores_that_json_cannot_hold_are_not_kept(tmp_path: Path) -> None:
     keep_scores(experiment(tmp_path), OUTPUTS, Scored({"metric": float("nan")}, []))
     assert read_scores(experiment(tmp_path), OUTPUTS) is None
+
+
+def test_a_smoke_runs_are_kept_apart(tmp_path: Path) -> None:
+    paths = [base_model_path(experiment(tmp_path, limit=limit)) for limit in (None, 2, 3)]
+    assert len(set(paths)) == 3

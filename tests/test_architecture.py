@@ -105,6 +105,7 @@ WITHOUT_TORCH = (
     "commands.score",
     "commands.score_files",
     "commands.search",
+    "commands.show",
     "commands.status",
     "commands.table",
     "config.compose",

@@ -7,6 +7,7 @@ SUBCOMMANDS = {
     "score": "recompute the metrics of a run's stored predictions, or score predictions of any origin (no torch)",
     "status": "which runs of a sweep are done, running, failed or missing; hours, and an estimate of the rest",
     "table": "print the results so far, or a table of conf/table; write or check the files of tables and figures",
+    "show": "a run's scores, and input, reference, output and score of its examples",
     "compare": "two runs or two methods, example by example, with a paired bootstrap",
     "report": "one HTML file of the results: sort, filter, and open a score's runs, curves, settings and predictions",
     "generate": "answer prompts with a tuned model, in the form of its task; a classifier names a label",

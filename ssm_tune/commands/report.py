@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssm_tune.commands.arguments import Parser
+from ssm_tune.commands.data_at_hand import DataAtHand
 from ssm_tune.records import where
-from ssm_tune.records.schema import Record
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write
 from ssm_tune.utils.text import printable
+
+if TYPE_CHECKING:
+    from ssm_tune.reporting.table import Table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ssm_tune.reporting.build import agreeing
     from ssm_tune.reporting.html.page import page
     from ssm_tune.reporting.planned_table import fill
+    from ssm_tune.reporting.run_tables import tables_from_records
     from ssm_tune.reporting.table_spec import load_table_spec
 
     found, warnings = where.read(options.results)
@@ -37,60 +43,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         if all(record["cell"][name] == value for name, value in wanted.items())  # type: ignore[literal-required]
     ]
     records, folders = [record for _, record in chosen], {id(record): path.parent for path, record in chosen}
-    asked = options.name or ["tiny"]
-    tables = [table for name in asked if not (table := fill(load_table_spec(name), records, folders)).empty]
+    if options.name:
+        tables = [table for name in options.name if not (table := fill(load_table_spec(name), records, folders)).empty]
+    else:
+        tables = [_numbered(table, number) for number, table in enumerate(tables_from_records(records))]
     if not tables:
-        raise UserError(
-            f"no finished run {where.nothing_in(options.results)} belongs to the table {' or '.join(asked)}: "
-            f"ssm-tune table {asked[0]} names the commands that make its runs"
-        )
-    references = References(options.data_root)
-    print(atomic_write(options.output, [page(tables, folders, references, options.examples).encode("utf-8")]))
+        names, filters = " or ".join(options.name), "".join(f" --{name} {value}" for name, value in wanted.items())
+        belongs = f" belongs to the table {names}" if names else f" matches{filters}" if filters else ""
+        hint = f": ssm-tune table {options.name[0]} names the commands that make its runs" if names else ""
+        raise UserError(f"no finished run {where.nothing_in(options.results)}{belongs}{hint}")
+    at_hand = DataAtHand("--data-root", options.data_root)
+    print(atomic_write(options.output, [page(tables, folders, at_hand, options.examples).encode("utf-8")]))
     return 0
 
 
-class References:
-    """The references of records' reported splits, from data on this machine; each data set is read once.
-
-    root: the folder where local data lie now, if not where the runs read them. Data of the hub are not asked for.
-    """
-
-    def __init__(self, root: Path | None) -> None:
-        self.root = root
-        self._known: dict[str, dict[str, tuple[str, ...]]] = {}
-
-    def __call__(self, record: Record) -> dict[str, tuple[str, ...]]:
-        key = f"{record['hashes']['data']} {record['splits']['report']}"
-        if key not in self._known:
-            try:
-                self._known[key] = self._read(record)
-            except UserError as error:
-                print(f"no references of {printable(record['cell']['data'])}: {error}", file=sys.stderr)
-                self._known[key] = {}
-        return self._known[key]
-
-    def _read(self, record: Record) -> dict[str, tuple[str, ...]]:
-        from ssm_tune.commands.score import load_data
-
-        data = record["config"].get("data")
-        if not isinstance(data, dict) or data.get("source") not in ("sample", "local"):
-            raise UserError("the report reads no data from the hub")
-        path = data.get("path") if data["source"] == "local" else None
-        if self.root is not None and isinstance(path, str):
-            path = str(self.root / Path(path).name)
-        _, dataset = load_data(record, path)
-        return {example.id: tuple(example.references) for example in dataset.splits[record["splits"]["report"]]}
+def _numbered(table: Table, number: int) -> Table:
+    """The table with a name of its own on the page: those of a task on several models or data share theirs."""
+    return replace(table, spec=replace(table.spec, name=f"{table.spec.name}-{number}"))
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="ssm-tune report",
-        description="Write one HTML file about tables of conf/table: sorted by a press on a heading, filtered by task "
-        "and model; behind each score its runs, curves, settings, predictions beside the references, and the command "
-        "that repeats it. It needs no network and no other file.",
+        description="Write one HTML file about all runs that are found, or about tables of conf/table: sorted by a "
+        "press on a heading, filtered by task and model; behind each score its runs, curves, settings, predictions "
+        "beside inputs and references, and the command that repeats it. It needs no network and no other file.",
     )
     parser.add_argument(
-        "name", nargs="*", metavar="NAME", help="tables, such as leaderboard leaderboard_mamba2 (default: tiny)"
+        "name",
+        nargs="*",
+        metavar="NAME",
+        help="tables of conf/table, such as leaderboard (default: every run that is found, a table a task)",
     )
     where.add_option(parser)
     parser.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
@@ -103,6 +86,6 @@ def _parser() -> Parser:
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="the folder where local data lie now, for the references; default: where the runs read them",
+        help="the folder where local data lie now, for inputs and references; default: where the runs read them",
     )
     return parser

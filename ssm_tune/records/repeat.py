@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ssm_tune.config.groups import COMMON, names
 from ssm_tune.records.run_id import EXECUTION
 from ssm_tune.records.schema import Record
+from ssm_tune.utils.errors import UserError, first_line
 
 SOURCES = {"folder": "local", "random": "random", "embedded": "tiny"}
 """The choice of conf/model that takes a model of such a source, where none has the model's own name."""
@@ -14,18 +16,39 @@ FILLED_IN = ("revision", "tokenizer_revision", "tokenizer", "dtype", "name")
 """Settings of a model that a run fills in where nothing was asked for."""
 
 
-def command_of(record: Record) -> str:
-    """One line for a shell. Where the data or the model lay in a folder, that folder stands in it.
+def command_of(record: Record, seeds: Sequence[int] = ()) -> str:
+    """One line for a shell. Where the data or the model lay in a folder, that folder stands in it. seeds: several.
 
     Raises UserError where the record's settings are none that this version takes.
     """
     from ssm_tune.config.overrides import shell_word
 
-    return " ".join(["ssm-tune", *map(shell_word, overrides_of(record))])
+    words = overrides_of(record)
+    if len(seeds) > 1:
+        words = ["-m", *(word for word in words if not word.startswith("seed=")), f"seed={','.join(map(str, seeds))}"]
+    return " ".join(["ssm-tune", *map(shell_word, words)])
+
+
+def command_or_reason(record: Record, seeds: Sequence[int] = ()) -> str:
+    """The same, or why there is none."""
+    try:
+        return command_of(record, seeds)
+    except UserError as error:
+        return f"(not known: {error})"
 
 
 def overrides_of(record: Record) -> list[str]:
-    """The settings that ask for the record's run: names first, then what is not the default."""
+    """The settings that ask for the record's run: names first, then what is not the default.
+
+    Raises UserError as ``command_of`` does.
+    """
+    try:
+        return _overrides(record)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the record's config is damaged or of another version ({first_line(error)})") from error
+
+
+def _overrides(record: Record) -> list[str]:
     from dataclasses import asdict
 
     from ssm_tune.config.compose import compose

@@ -80,6 +80,11 @@ class Head:
     keys: tuple[Key, ...]
 
     @property
+    def title(self) -> str:
+        """The column's name; the task's where the only column has none."""
+        return self.column.name or self.column.tasks[0]
+
+    @property
     def leading(self) -> int:
         """The place in ``show`` of the number that ranks and figures take."""
         return self.show.index(self.metric) if self.metric in self.show else 0
@@ -101,6 +106,11 @@ class Table:
     missing: tuple[str, ...]
     notes: tuple[str, ...]
     apart: tuple[str, ...] = ()
+
+    @property
+    def planned(self) -> bool:
+        """Whether conf/table plans it; a table of whatever records there are has one column, which has no name."""
+        return self.heads[0].column.name != ""
 
     @property
     def empty(self) -> bool:

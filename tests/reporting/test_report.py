@@ -45,8 +45,9 @@ def page(tmp_path: Path) -> Path:
         record = make_record(method, score=score, config=settings, versions__torch=HOSTILE)
         write_record(folder, record | {"hashes": record["hashes"] | {"data": dataset.hash}})
         write_jsonl(folder / "steps.jsonl.gz", [{"step": n, "loss": 3 / n} for n in range(1, 50)])
-        write_jsonl(folder / "predictions.jsonl.gz", [{"id": example.id, "output": f"<b>{method}</b> {HOSTILE}"}])
-    assert report.main(["--results", str(tmp_path), "--output", str(tmp_path / "r.html")]) == 0
+        row = {"id": example.id, "output": f"<b>{method}</b> {HOSTILE}", "statistics": {"rougeL": 0.125}}
+        write_jsonl(folder / "predictions.jsonl.gz", [row])
+    assert report.main(["tiny", "--results", str(tmp_path), "--output", str(tmp_path / "r.html")]) == 0
     return tmp_path / "r.html"
 
 
@@ -70,13 +71,35 @@ def test_it_asks_for_nothing_and_escapes_what_models_wrote(page: Path) -> None:
 def test_a_cell_has_references_and_the_command_that_repeats_it(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     (template,) = re.findall(r'<template id="tiny-\d+-\d+"><h3>state_offset_y on samsum.*?</template>', text, re.DOTALL)
-    (reference, *_) = samsum()[1].splits["test"][0].references
-    assert reference in unescape(template)
+    example = samsum()[1].splits["test"][0]
+    assert example.references[0] in unescape(template)
+    assert example.prompt.splitlines()[0] in unescape(template)
+    assert "ROUGE-L 12.5" in template
     command = unescape(re.search(r"<pre>(.*?)</pre>", template, re.DOTALL)[1])  # type: ignore[index]
     words = command.split()
     assert words[0] == "ssm-tune"
     assert {"method=state_offset_y", "task=samsum", "model=tiny", "data=sample", "seed=42"} <= set(words)
     compose(words[1:])  # as it stands
+
+
+def test_without_a_name_every_run_that_is_found_is_shown(page: Path) -> None:
+    """Also one that no table plans, and of two models under one task's name each its own cells."""
+    results = page.parent
+    for number, model in enumerate(("tiny", "other")):
+        for rate in (1e-3, 2e-3):
+            run = make_record("lora", score=rate * 100, cell__model=model, cell__data="mine", learning_rate__value=rate)
+            folder = results / "runs" / "samsum" / f"mine-{number}-{rate}"
+            write_record(folder, run | {"hashes": run["hashes"] | {"model": model}})
+            write_jsonl(folder / "steps.jsonl.gz", [{"step": 1, "loss": 2.0}])
+            write_jsonl(folder / "predictions.jsonl.gz", [{"id": "1", "output": model, "statistics": {}}])
+    assert report.main(["--results", str(results), "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    opened, cells = re.findall(r'data-cell="([^"]+)"', text), re.findall(r'<template id="([^"]+)"', text)
+    assert set(opened) == set(cells)
+    assert len(cells) == len(set(cells)) == 3 + 2 * 2
+    assert {"tiny", "other"} == set(re.findall(r'name="family" value="([^"]+)"', text))
+    (template,) = re.findall(r'<template id="[^"]+"><h3>lora lr=0.002 on samsum, other.*?</template>', text, re.DOTALL)
+    assert "train.learning_rate=0.002" in template
 
 
 @in_a_browser

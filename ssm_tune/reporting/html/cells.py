@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ssm_tune.records.record import rows_path
+from ssm_tune.records.repeat import command_or_reason
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting import figure_data
+from ssm_tune.reporting.examples import examples_of
 from ssm_tune.reporting.figure_data import Series
 from ssm_tune.reporting.grouping import settings
 from ssm_tune.reporting.html.drawings import curves
@@ -15,10 +16,10 @@ from ssm_tune.reporting.missing_runs import repeating
 from ssm_tune.reporting.render import points, shown_as
 from ssm_tune.reporting.table import Head, Table, measure
 from ssm_tune.reporting.table_rows import MethodRow, word
-from ssm_tune.utils.files import read_jsonl
+from ssm_tune.tasks.base import Example
 
-References = Callable[[Record], dict[str, tuple[str, ...]]]
-"""Of a record the references of its reported split by id, empty where its data are not at hand."""
+KnownExamples = Callable[[Record], Mapping[str, Example]]
+"""Of a record the examples of its reported split by id, empty where its data are not at hand."""
 NOTHING = "<span class=soft>(nothing)</span>"
 MEASURES = ("score", "last", "trainable", "train_seconds", "seconds", "memory")
 
@@ -29,7 +30,7 @@ def cell_id(table: Table, row: int, column: int) -> str:
 
 
 def templates(
-    table: Table, folders: figure_data.Folders, series: Sequence[Series], references: References, examples: int
+    table: Table, folders: figure_data.Folders, series: Sequence[Series], data: KnownExamples, examples: int
 ) -> dict[str, str]:
     """The templates of every cell that has records, by ``cell_id``. series: the table's losses and scores.
 
@@ -42,10 +43,10 @@ def templates(
             if records:
                 mine = [one for one in series if (one.label, one.panel) == (row.label, head.column.name)]
                 parts = [
-                    f"<h3>{text(row.label)} on {text(head.column.name)}, {text(head.column.model)}</h3>",
+                    f"<h3>{text(row.label)} on {text(head.title)}, {text(head.column.model)}</h3>",
                     _scores(head, records),
                     f'<div class="panels">{"".join(_curve(table, one, records[0]) for one in mine)}</div>',
-                    _predictions(records, folders, references, examples),
+                    _predictions(records, folders, data, examples),
                     _command(table, row, head, records),
                     _settings(records[0]),
                 ]
@@ -74,32 +75,29 @@ def _curve(table: Table, one: Series, record: Record) -> str:
     return curves(table, name, [one])
 
 
-def _predictions(records: Sequence[Record], folders: figure_data.Folders, references: References, examples: int) -> str:
-    """Of the first seed that has any, beside the references and what the base model wrote."""
+def _predictions(records: Sequence[Record], folders: figure_data.Folders, data: KnownExamples, examples: int) -> str:
+    """Of the first seed that has any: input, references, prediction, what the base model wrote, and the mark."""
     record = next((one for one in records if one["metrics"]["best"] is not None), None)
     if record is None or examples <= 0:
         return ""
-    folder, known = folders[id(record)], references(record)
-    tuned = _outputs(read_jsonl(rows_path(folder, "predictions")))
-    frozen = rows_path(folder, "predictions-frozen")
-    base = _outputs(read_jsonl(frozen)) if frozen.exists() else {}
-    heads = ["example", *(["reference"] if known else []), "prediction", *(["base model"] if base else [])]
+    found = examples_of(folders[id(record)], record, data(record))[:examples]
+    known, base = any(one.input is not None for one in found), any(one.base is not None for one in found)
+    heads = ["example", *(["input", "reference"] if known else []), "prediction", *(["base model"] if base else [])]
     rows = []
-    for name in list(tuned)[:examples]:
-        reference = ["\n".join(map(text, known.get(name, ()))) or NOTHING] if known else []
-        before = [text(base.get(name, "")) or NOTHING] if base else []
-        rows.append([text(name), *reference, text(tuned[name]) or NOTHING, *before])
-    said = "" if known else ' <span class="soft">The references are in the data, which were not at hand.</span>'
+    for one in found:
+        sides = [one.input or "", "\n".join(one.references)] if known else []
+        texts = [text(side) or NOTHING for side in (*sides, one.output, *([one.base or ""] if base else []))]
+        kind = "" if one.right is None else f' class="{one.mark}"'
+        rows.append([f"{text(one.id)}<small{kind}>{text(one.mark)}</small>", *texts])
+    said = "" if known else ' <span class="soft">Inputs and references are in the data, which were not at hand.</span>'
     title = f"<h4>Predictions of seed {record['cell']['seed']}{said}</h4>"
     return title + plain_table("texts", heads, rows)
 
 
-def _outputs(rows: Sequence[dict[str, object]]) -> dict[str, str]:
-    return {str(row.get("id")): str(row.get("output", "")) for row in rows}
-
-
 def _command(table: Table, row: MethodRow, head: Head, records: Sequence[Record]) -> str:
     seeds = sorted({record["cell"]["seed"] for record in records})
+    if not table.planned:
+        return f"<h4>To run it again</h4><pre>{text(command_or_reason(records[0], seeds))}</pre>"
     lines = "\n".join(repeating(table.spec, row, head.column, seeds))
     where = "" if table.spec.sweep is None else " (with the folders of models and data, as the sweep's file says)"
     return f"<h4>To run it again{where}</h4><pre>{text(lines)}</pre>"

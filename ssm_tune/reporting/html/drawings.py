@@ -12,7 +12,7 @@ from ssm_tune.reporting.palette import looks
 from ssm_tune.reporting.table import BASE, Table
 from ssm_tune.reporting.table_spec import QUANTITIES
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 310, 190, 54, 24
+WIDTH, HEIGHT, LEFT, BOTTOM = 310, 190, 62, 24
 """Of a drawing and of the room for its labels, in CSS pixels."""
 WIDE, HIGH = 620, 340
 """Of a picture of scores against what they take."""
@@ -47,15 +47,18 @@ def _stroke(table: Table, label: str) -> str:
 def panels(table: Table, series: Sequence[Series]) -> str:
     """A drawing for each panel, side by side; hidden with its task where it is a column's."""
     tasks = {head.column.name: head.column.tasks[0] for head in table.heads}
+    titles = {head.column.name: head.title for head in table.heads}
     drawn = []
     for name in dict.fromkeys(one.panel for one in series):
-        figure = curves(table, name, [one for one in series if one.panel == name])
+        figure = curves(table, titles.get(name, name), [one for one in series if one.panel == name])
         drawn.append(f'<div data-task="{text(tasks[name])}">{figure}</div>' if name in tasks else figure)
     return f'<div class="panels">{"".join(drawn)}</div>'
 
 
 def curves(table: Table, name: str, series: Sequence[Series]) -> str:
-    """Lines from step 0."""
+    """Lines from step 0; where there is one step alone, a dot a row."""
+    if all(len(one.x) == 1 for one in series):
+        return _dots(table, name, series)
     right = max(max(one.x) for one in series) or 1.0
     low, high = min(min(one.y) for one in series), max(max(one.y) for one in series)
     span = high - low or 1.0
@@ -88,6 +91,35 @@ def curves(table: Table, name: str, series: Sequence[Series]) -> str:
         f'<text x="{WIDTH - 8}" y="{HEIGHT - 8}" text-anchor="end">{right:.0f} steps</text>'
         f"{''.join(lines)}</svg></figure>"
     )
+
+
+def _dots(table: Table, name: str, series: Sequence[Series]) -> str:
+    """Values of one step: a line for each row, the best first."""
+    ordered = sorted(series, key=lambda one: -one.y[0])
+    low, high = ordered[-1].y[0], ordered[0].y[0]
+    first, last, span = 150, WIDTH - 50, (high - low) or 1.0
+    height = LINE * len(ordered) + BOTTOM
+    lines = []
+    for number, one in enumerate(ordered):
+        x, y = first + (one.y[0] - low) / span * (last - first), LINE * number + 10
+        lines.append(
+            f'<text x="0" y="{y + 4}">{text(shortened(one.label))}</text>'
+            f'<line class="axis" x1="{first}" y1="{y}" x2="{last}" y2="{y}"/>'
+            f'<circle cx="{x:.1f}" cy="{y}" r="4" class="mark" {_colours(table, one.label)}>'
+            f"<title>{text(one.label)}: {one.y[0]:.3g}</title></circle>"
+            f'<text x="{WIDTH - 4}" y="{y + 4}" text-anchor="end">{one.y[0]:.1f}</text>'
+        )
+    said = "; ".join(f"{one.label} {one.y[0]:.3g}" for one in ordered)
+    return (
+        f'<figure><figcaption>{text(name)}</figcaption><svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'height="{height}" role="img" aria-label="{text(f"{name}: {said}")}">{"".join(lines)}'
+        f'<text x="{WIDTH - 4}" y="{height - 6}" text-anchor="end">at step {ordered[0].x[0]:.0f}</text></svg></figure>'
+    )
+
+
+def shortened(label: str) -> str:
+    """A label as long as there is room for it."""
+    return label if len(label) <= 22 else f"{label[:21]}\u2026"
 
 
 def pareto(table: Table, series: Sequence[Series]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssm_tune.reporting import figure_data
-from ssm_tune.reporting.html.cells import References, cell_id, templates
+from ssm_tune.reporting.html.cells import KnownExamples, cell_id, templates
 from ssm_tune.reporting.html.drawings import key, panels, pareto
 from ssm_tune.reporting.html.text import text
 from ssm_tune.reporting.render import TextTable, text_table
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 CLOSE = '<button type="button" class="close">close</button>'
 
 
-def page(tables: Sequence[Table], folders: figure_data.Folders, references: References, examples: int) -> str:
+def page(tables: Sequence[Table], folders: figure_data.Folders, data: KnownExamples, examples: int) -> str:
     """The whole file. folders: of each record, by its id(). examples: how many predictions a cell shows.
 
     Raises UserError where a run's steps or predictions are missing or damaged.
@@ -25,15 +25,16 @@ def page(tables: Sequence[Table], folders: figure_data.Folders, references: Refe
     parts, behind = [], dict[str, str]()
     for table in tables:
         losses, scores = figure_data.losses(table, folders), figure_data.scores(table)
-        cells = templates(table, folders, [*losses, *scores], references, examples)
+        cells = templates(table, folders, [*losses, *scores], data, examples)
         behind |= cells
         heading_ = f"<h2>{text(table.spec.title)}</h2>" if len(tables) > 1 else ""
         picture = figure_data.pareto(table)
+        task = "" if table.planned else f' data-task="{text(table.heads[0].column.tasks[0])}"'
         parts.append(
-            f'<section data-family="{text(_family(table))}">{heading_}{_table(table, cells)}'
+            f'<section data-family="{text(_family(table))}"><div{task}>{heading_}{_table(table, cells)}'
             + (pareto(table, picture) if picture else "")
             + f"<h3>Training loss, nats per token, by optimizer step</h3>{key(table)}{panels(table, losses)}"
-            f"<h3>Score on the selection split, points, by optimizer step</h3>{panels(table, scores)}</section>"
+            f"<h3>Score on the selection split, points, by optimizer step</h3>{panels(table, scores)}</div></section>"
         )
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     return (
@@ -73,16 +74,17 @@ def _boxes(name: str, title: str, values: Sequence[str]) -> str:
 def _table(table: Table, cells: dict[str, str]) -> str:
     shown = text_table(table)
     by_name = {head.column.name: (number, head) for number, head in enumerate(table.heads)}
-    heads = "".join(_head(by_name.get(column), column, what, table) for column, what in shown.heads)
+    columns = [None, *(by_name.get(name) for name, _ in shown.heads[1:])]  # the first one is the rows' labels
+    heads = "".join(_head(column, name, what, table) for column, (name, what) in zip(columns, shown.heads, strict=True))
     labels = [row.label for row in table.spec.rows]
     rows = []
     for row, line in zip(table.rows, shown.lines, strict=True):
         place = labels.index(row.label) if row.label in labels else None
         made = []
         for at, (cell, number) in enumerate(zip(line.cells, line.numbers, strict=True)):
-            column = by_name.get(shown.heads[at][0])
+            column = columns[at]
             opens = cell_id(table, place, column[0]) if place is not None and column is not None else ""
-            inside = text(cell)
+            inside = _number(cell)
             if opens in cells:
                 inside = f'<button type="button" data-cell="{text(opens)}">{inside}</button>'
             value = row.label if not at else "" if number is None else repr(number)
@@ -94,6 +96,12 @@ def _table(table: Table, cells: dict[str, str]) -> str:
         '<div class="scroll"><table class="results"><caption>Press a heading to sort by it, and a score to see its '
         f"runs.</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{_notes(shown)}"
     )
+
+
+def _number(cell: str) -> str:
+    """A cell's text; deviation and seeds stand below the mean, so that ten tasks fit on a screen."""
+    mean, sign, rest = cell.partition(" ± ")
+    return text(mean) + (f" <small>± {text(rest)}</small>" if sign else "")
 
 
 def _head(column: tuple[int, Head] | None, name: str, what: str, table: Table) -> str:

@@ -42,7 +42,7 @@ def test_each_example_has_its_input_reference_output_and_mark(run: Path, shown: 
     assert found["count"] == len(found["examples"]) == len(rows)
     digits = {"n": "0", "y": "1"}
     for one, row in zip(found["examples"], rows, strict=True):
-        (text,) = [text for text in labels if text in one["input"]]
+        text = max((text for text in labels if text in one["input"]), key=len)
         assert one["references"] == [digits[labels[text]]]
         assert one["output"] == row["output"]
         assert one["right"] is (one["output"] == one["references"][0])
@@ -61,7 +61,7 @@ def test_the_terminal_has_the_same_texts_and_the_command(run: Path, capsys: Capt
     assert main(["show", str(run), "--examples", "2"]) == 0
     out = capsys.readouterr().out
     assert out.count("input") == 2
-    assert "the green house, number" in out or "house, number" in out
+    assert "house, number" in out
     assert "ssm-tune method=bitfit task=classify" in out
 
 

@@ -99,7 +99,7 @@ def test_without_a_name_every_run_that_is_found_is_shown(page: Path) -> None:
     assert len(cells) == len(set(cells)) == 3 + 2 * 2
     assert {"tiny", "other"} == set(re.findall(r'name="family" value="([^"]+)"', text))
     (template,) = re.findall(r'<template id="[^"]+"><h3>lora lr=0.002 on samsum, other.*?</template>', text, re.DOTALL)
-    assert "train.learning_rate=0.002" in template
+    assert "train.learning_rate</th><td>0.002<" in template
 
 
 @in_a_browser

@@ -113,6 +113,7 @@ WITHOUT_TORCH = (
     "config.variants",
     "data.token_cache",
     "data.tokenization",
+    "experiment.done_already",
     "experiment.finished",
     "experiment.run_lock",
     "hub.download",

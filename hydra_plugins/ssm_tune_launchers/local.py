@@ -11,12 +11,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra_plugins.ssm_tune_launchers.base import RunLauncher, tell
 
 POLL_SECONDS = 0.1
 """Between two looks at whether a signal has come; a run that is over is seen at once."""
+PROGRESS_SECONDS = 30.0
+"""Between two looks at how far the runs are."""
 ONE_REQUEST_SECONDS = 0.5
 """Signals that come closer together than this are one request to stop."""
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -64,11 +68,13 @@ class LocalLauncher(RunLauncher):
         groups = list(self.groups) or [[number] for number in range(len(job_overrides))]
         self.waiting = split_for(groups, self.n_jobs) if self.together is None else groups
         self.running = list[_Running]()
-        self.begun, self.asked, self.stopped, heard = time.monotonic(), 0.0, 0, list[int]()
+        self.shown, self.spent, self.asked, self.stopped, heard = time.monotonic(), 0.0, 0.0, 0, list[int]()
         gpus = (self.gpus or [None] * self.n_jobs)[: self.n_jobs]
         self.free = [WorkerProcess(self._environment(gpu)) for gpu in gpus]
         where = f"GPUs {', '.join(str(gpu) for gpu in dict.fromkeys(self.gpus))}" if self.gpus else "the CPU"
-        tell(f"{self.n_jobs} processes on {where}, {self.threads} threads each; logs in {self.make_folder()}")
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)} each"
+        count = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}, {min(self.n_jobs, len(self.waiting))} at a time"
+        tell(f"{count} on {where}, {threads}; logs in {self.make_folder()}")
         with hear_signals(lambda number, frame: heard.append(number)):
             try:
                 while self.waiting or self.running:
@@ -100,13 +106,24 @@ class LocalLauncher(RunLauncher):
                 self.waiting[:0] = [[number] for number in one.group]
                 continue
             found = [outcome, *one.worker.others] if not one.worker.died else [outcome] * len(one.group)
+            self.spent += time.monotonic() - one.begun
             for number, outcome in zip(one.group, found, strict=True):
-                self.outcomes[number] = outcome
+                self.outcomes[number] = self._asked_to_stop(outcome)
                 self._say(one, number, outcome)
             failed = any(outcome.status in ("failed", "diverged") for outcome in found)
             if self.stop_on_error and failed and self.waiting:
                 tell(f"sweep.on_error=stop: {sum(map(len, self.waiting))} runs are not started")
                 self.waiting.clear()
+        if time.monotonic() - self.shown > PROGRESS_SECONDS and not self.stopped:
+            self.shown = time.monotonic()
+            for one in self.running:
+                self._show(one)
+
+    def _asked_to_stop(self, outcome: Any) -> Any:
+        """The outcome of a run that was stopped with the status of the signal that came here: it is told another."""
+        if outcome.status != "stopped" or not self.stopped:
+            return outcome
+        return replace(outcome, exit=128 + self.stopped)
 
     def _environment(self, gpu: str | None) -> dict[str, str]:
         environment = os.environ | dict.fromkeys(THREAD_SETTINGS, str(self.threads))
@@ -115,17 +132,28 @@ class LocalLauncher(RunLauncher):
 
     def _start(self, group: list[int], worker: Any) -> None:
         first, *others = group
-        log = self.folder / f"{first + 1}.log"
         self.running.append(_Running(group, worker, time.monotonic()))
-        worker.give(self.runs[first], log, [self.runs[number] for number in others], self.together)
+        worker.give(self.runs[first], self._log(first), [self.runs[number] for number in others], self.together)
 
     def _say(self, one: _Running, number: int, outcome: Any) -> None:
         done, count = len(self.outcomes), len(self.runs)
-        here = time.monotonic() - one.begun
-        left = (time.monotonic() - self.begun) / done * (count - done)
+        now = time.monotonic()
         line = f"[{done}/{count}] {outcome.status:<8} {self.labels[number]}"
-        rest = f", about {left / 60:.0f} min left" if self.waiting or self.running else ""
-        tell(f"{line}  {outcome.score or outcome.line}  {here:.0f} s{rest}")
+        # of what is left, the runs under way have done a part; as many run at a time as there are processes
+        mean = self.spent / done
+        left = mean * (count - done) - sum(min(now - other.begun, mean) for other in self.running)
+        going = (self.waiting or self.running) and not self.stopped
+        rest = f", about {left / self.n_jobs / 60:.0f} min left" if going else ""
+        tell(f"{line}  {outcome.score or outcome.line}  {now - one.begun:.0f} s{rest}")
+
+    def _show(self, one: _Running) -> None:
+        """Print how far a run is: the last line of its log."""
+        first, *others = one.group
+        name = self.labels[first] + (f" and {len(others)} more" if others else "")
+        tell(f"  {name}: {last_line(self._log(first)) or 'starting'}")
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"{number + 1}.log"
 
     def _stop(self, signum: int) -> None:
         """The first time ask the processes to save and end, the second time end them."""
@@ -148,6 +176,17 @@ class LocalLauncher(RunLauncher):
     def _kill(self) -> None:
         for one in self.running:
             one.worker.kill()
+
+
+def last_line(log: Path) -> str:
+    """The last line that a log has, cut to a line of a terminal."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip()[:120] for line in reversed(lines) if line.strip()), "")
 
 
 def _gpus() -> list[str]:

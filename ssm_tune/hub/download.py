@@ -97,6 +97,11 @@ def model_folder(repo: str, revision: str | None, wanted: Sequence[Sequence[str]
     raise UserError(f"{repo} has none of {asked} at commit {manifest.commit[:12]}; {WAY_ON['model']}")
 
 
+def model_commit(repo: str, revision: str | None) -> str:
+    """The commit that ``model_folder`` would take, without the files. Raises UserError as it does."""
+    return _manifest("model", repo, revision).commit
+
+
 def read_table(paths: Sequence[Path], columns: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of parquet or csv files, one file after the other, with these columns alone.
 

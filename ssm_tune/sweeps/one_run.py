@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssm_tune.config.schema import Config
+from ssm_tune.experiment.done_already import finished_run
 from ssm_tune.experiment.load_data import load_data
 from ssm_tune.experiment.run_lock import Locked, Request, write_early_failure
 from ssm_tune.experiment.shared import Shared
@@ -55,6 +56,14 @@ def run_config(config: Config, overrides: Sequence[str], shared: Shared | None =
         with raise_stopped():
             with rank_zero_reports(), CLOCK.phase("data"):
                 data = load_data(config, shared)
+                done = finished_run(config, data)
+            if done is not None:
+                with suppress(OSError):
+                    early_failure.unlink(missing_ok=True)
+                return told(done[1], done[0], fresh=False)
+            if shared is None and is_rank_zero():  # seconds of silence come now; of many runs the launcher speaks
+                what = f"{config.method['name']} on {data.task.name} ({data.dataset.name})"
+                print(f"starting {what}, {data.model_name}, seed {config.seed}", file=sys.stderr, flush=True)
             # an exception raised by a signal's handler within torch's import is lost there, or aborts the process
             with note_signals() as stop_request:
                 from ssm_tune.experiment.run import run  # torch: not before configuration and data are known to be good

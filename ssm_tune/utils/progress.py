@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Protocol, TextIO, cast
 
@@ -14,6 +15,8 @@ from rich.progress import Progress as RichProgress
 
 LINE_SECONDS = 10.0
 """At most one plain line a phase in so many seconds."""
+WARM_UP, PACE_SECONDS = 4, 60.0
+"""Calls of ``advance`` that say nothing of the pace; and how far back the pace is looked at."""
 
 
 class Progress(Protocol):
@@ -86,25 +89,52 @@ class Bars:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+class Pace:
+    """How long the rest of a phase will take, by how it went lately.
+
+    The first units are not counted: compilation, warm-up and the first touch of memory make them many times slower.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done = total, done
+        self._steps = 0
+        self._seen = deque[tuple[float, int]]()
+
+    def advance(self, done: int, now: float) -> None:
+        self.done += done
+        self._steps += 1
+        if self._steps < WARM_UP:
+            return
+        self._seen.append((now, self.done))
+        while len(self._seen) > WARM_UP and now - self._seen[0][0] > PACE_SECONDS:
+            self._seen.popleft()
+
+    def seconds_left(self) -> float | None:
+        """None where too little was done to tell."""
+        if len(self._seen) < WARM_UP or (here := self._seen[-1][1] - self._seen[0][1]) <= 0:
+            return None
+        return (self._seen[-1][0] - self._seen[0][0]) / here * (self.total - self.done)
+
+
 class Lines:
     """The same in plain lines, for logs."""
 
     def __init__(self) -> None:
-        self.label, self.total, self.done, self.last = "", 0, 0, 0.0
+        self.label, self.last = "", 0.0
 
     def start(self, label: str, total: int, done: int = 0) -> None:
-        self.label, self.total, self.done, self.before = label, total, done, done
-        self.begun = self.last = time.monotonic()
+        self.label, self.last = label, time.monotonic()
+        self.pace = Pace(total, done)
 
     def advance(self, done: int, note: str) -> None:
-        self.done += done
         now = time.monotonic()
+        self.pace.advance(done, now)
         if now - self.last < LINE_SECONDS:
             return
         self.last = now
-        here = self.done - self.before
-        left = (now - self.begun) / here * (self.total - self.done) if here > 0 else 0.0
-        self.say(f"{self.label} {self.done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "))
+        left = self.pace.seconds_left()
+        parts = [f"{self.label} {self.pace.done}/{self.pace.total}", note, "" if left is None else f"{left:.0f} s left"]
+        self.say("  ".join(filter(None, parts)))
 
     def stop(self) -> None:
         return

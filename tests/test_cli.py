@@ -203,11 +203,32 @@ def test_a_cell_its_record_a_second_call_and_what_can_be_done_with_it(tmp_path: 
 
 
 def test_a_multirun_goes_on_past_a_cell_that_fails(tmp_path: Path) -> None:
-    cells = ["-m", "method=state_offset_y,lora", *CELL[1:], *QUICK, "train.max_steps=2", "method.learning_rate=1e-3,0"]
+    cells = ["-m", *CELL, *QUICK, "train.batch_size=100000,4"]  # which takes the data to know
     done = ssm_tune(*cells, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stdout.count("record: ") == 2
-    assert done.stderr.count("failed: method.learning_rate must be a positive number") == 2
+    assert done.stdout.count("record: ") == 1
+    assert "run 1 failed: train.batch_size=100000" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["method=lora,lroa", *CELL[1:]], ("run 2", "lroa", "lora", "1 of 2")),
+        (["method=lora,bitfit", *CELL[1:], "method.learning_rate=1e-3,0"], ("method.learning_rate", "2 of 4")),
+        (["method=lora", *CELL[1:], "method.targets=[dt_proj],[q_proj]"], ("q_proj", "in_proj", "1 of 2")),
+        (["method=lora,bitfit", *CELL[1:], "method.rank=2"], ("bitfit has no option 'rank'", "1 of 2")),
+        (["method=bitfit,lora", *CELL[1:3], "data=local", "data.path=no"], ("data.path=no",)),
+        (["method=bitfit", *CELL[1:2], "data=sample", "model=local", "model.path=no", "seed=1,2"], ("no such folder",)),
+    ],
+)
+def test_all_runs_are_checked_before_the_first_begins(
+    settings: list[str], said: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    status, out, err = in_process(["-m", *settings, *QUICK, f"output_dir={tmp_path}"], capsys)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    for word in said:
+        assert word in err
+    assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.slow

@@ -74,7 +74,8 @@ def method_section(name: str, options: dict[str, Any] | None = None, family: str
     section = of_family(copy.deepcopy(_method_yaml(conf_dir() / "method" / f"{name}.yaml")), family)
     for option in options or {}:
         if option not in section:
-            raise UserError(f"{name} has no option {option!r}: {nearest(option, sorted(section))}")
+            own = sorted(key for key in section if key not in ("_target_", "name", "published"))
+            raise UserError(f"{name} has no option {option!r}: {nearest(option, own)}")
     return _with_parts(section | (options or {}), family)
 
 

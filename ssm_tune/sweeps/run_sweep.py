@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra
@@ -21,8 +21,8 @@ from ssm_tune.config.compose import HYDRA_BEHAVIOR, Composer
 from ssm_tune.config.groups import conf_dir
 from ssm_tune.config.hydra_errors import explain
 from ssm_tune.config.schema import Config, checked
-from ssm_tune.models.source import require_model_path
-from ssm_tune.records.run_id import label_of, labels_of
+from ssm_tune.records.run_id import labels_of
+from ssm_tune.sweeps.check_runs import check_run
 from ssm_tune.sweeps.joined import groups_of, tell_alone
 from ssm_tune.sweeps.one_run import Outcome, outcome_of, run_config
 from ssm_tune.sweeps.status import Results, record_path
@@ -30,6 +30,8 @@ from ssm_tune.sweeps.sweep_file import PlannedRun, Sweep, read_sweep
 from ssm_tune.utils.errors import UserError, first_line
 from ssm_tune.utils.text import printable
 
+MOST_TOLD = 3
+"""Mistakes in the settings of runs that one line tells."""
 BAD = ("failed", "diverged", "stopped")
 
 
@@ -83,33 +85,47 @@ def _groups(runs: Sequence[Sequence[str]], together: int | None) -> list[list[in
 
 
 def _looked_up(sweep: Sweep) -> list[Outcome | None]:
-    """The outcomes that are known without running: of runs that are done, or that cannot be composed."""
+    """The outcomes that are known without running: of runs that are done. Raises UserError where a run cannot run."""
     composer, outcomes = Composer(), list[Outcome | None]()
     results: dict[tuple[str, bool], Results] = {}
-    errors: list[UserError] = []
-    for run in sweep.runs:
+    errors: dict[int, UserError] = {}
+    for number, run in enumerate(sweep.runs):
+        outcomes.append(None)
         try:
             config = composer.config(run.overrides)
+            place = (config.output_dir, config.trial)
+            if place not in results:
+                results[place] = Results(*place)
+                for warning in results[place].warnings:
+                    print(f"note: {printable(warning)}", file=sys.stderr)
+            outcomes[-1] = _known(results[place], config, alone=len(sweep.runs) == 1)
+            if outcomes[-1] is None:
+                check_run(config)
         except UserError as error:
-            if run.origin:
-                raise UserError(f"{run.origin}: {error} ({label_of(run.overrides)})") from error
-            errors.append(error)
-            outcomes.append(Outcome("failed", str(error), exit=2))
-            continue
-        place = (config.output_dir, config.trial)
-        if place not in results:
-            results[place] = Results(*place)
-            for warning in results[place].warnings:
-                print(f"note: {printable(warning)}", file=sys.stderr)
-        outcomes.append(_known(results[place], config, alone=len(sweep.runs) == 1))
-        if outcomes[-1] is None:
-            require_model_path(config.model)  # a mistake in every run of a sweep, told once
-    if errors and len(errors) == len(sweep.runs):
-        raise errors[0]
+            errors[number] = error
+    if errors:
+        raise UserError(_told(errors, sweep.runs)) from next(iter(errors.values()))
     for number, outcome in enumerate(outcomes, start=1):
         if outcome is not None and outcome.status == "failed":
             print(f"ssm-tune: run {number} failed: {printable(outcome.line)}", file=sys.stderr)
     return outcomes
+
+
+def _told(errors: Mapping[int, UserError], runs: Sequence[PlannedRun]) -> str:
+    """One line for what is wrong with some of the runs: of each error the first run that has it."""
+    if len(runs) == 1:
+        return " ".join(filter(None, [f"{runs[0].origin}:" if runs[0].origin else "", str(errors[0])]))
+    first: dict[str, int] = {}
+    for number, error in errors.items():
+        first.setdefault(str(error), number)
+    labels = labels_of([run.overrides for run in runs])
+    places = [
+        f"{runs[number].origin or f'run {number + 1}'}: {error} ({labels[number]})" for error, number in first.items()
+    ]
+    if len(first) == 1 and len(errors) == len(runs) and not runs[0].origin:
+        return next(iter(first))
+    more = f"; and {len(places) - MOST_TOLD} more" if len(places) > MOST_TOLD else ""
+    return f"{'; '.join(places[:MOST_TOLD])}{more}; {len(errors)} of {len(runs)} runs cannot run, so none was started"
 
 
 def _known(results: Results, config: Config, alone: bool) -> Outcome | None:

@@ -12,7 +12,7 @@ from ssm_tune.records.record import rows_path
 from ssm_tune.records.schema import Record
 from ssm_tune.reporting import figure_data, table_figures
 from ssm_tune.reporting.palette import BASE_COLOUR, method_colours
-from ssm_tune.reporting.table import Table
+from ssm_tune.reporting.table import BASE, Table
 from ssm_tune.reporting.table_figures import drawable
 from ssm_tune.utils.errors import UserError
 from ssm_tune.utils.files import atomic_write, read_jsonl
@@ -44,7 +44,8 @@ def draw(run: Path, record: Record, table: Table, path: Path) -> Path:
         score = figure.add_subplot(grid[1, 0], sharex=loss)
         _loss(loss, record, steps)
         _score(score, record)
-        _parameters(figure.add_subplot(grid[:, 1]), record, table)
+        tuned = sum(row.method != BASE for row in table.rows)
+        (_parameters if tuned > 1 else _gain)(figure.add_subplot(grid[:, 1]), record, table)
         figure.suptitle(drawable(table.spec.title), fontsize=12)
         image = io.BytesIO()
         figure.savefig(image, format=path.suffix[1:].lower(), dpi=100)
@@ -92,7 +93,8 @@ def _score(ax: Axes, record: Record) -> None:
     if metrics["best"] is not None:
         best = metrics["best"]["step"], 100 * metrics["best"]["report"][primary]
         label = drawable(f"best epoch, {splits['report']}")
-        ax.plot(*best, "*", color=colour, markersize=13, markeredgecolor="black", label=label)
+        # behind the dots and hollow: it often stands on the last one
+        ax.plot(*best, "*", color="white", markersize=17, markeredgecolor="black", label=label, zorder=1.5)
     if metrics["frozen"] is not None:
         value = 100 * metrics["frozen"]["values"][primary]
         label = drawable(f"base model, {metrics['frozen']['split']}")
@@ -103,6 +105,25 @@ def _score(ax: Axes, record: Record) -> None:
     table_figures.plain(ax)
     # below the axes, where it covers nothing
     ax.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3, columnspacing=1.2)
+
+
+def _gain(ax: Axes, record: Record, table: Table) -> None:
+    """The only method there is, beside the base model: a bar each for every metric that the task leads with."""
+    names = [name for name in table.heads[0].show if name in record["headline"]]
+    colours = {BASE: BASE_COLOUR, record["cell"]["method"]: method_colours(record["cell"]["method"])[0]}
+    width = 0.8 / len(table.rows)
+    for number, row in enumerate(table.rows):
+        values = [row.values[""][table.heads[0].show.index(name)].stat for name in names]
+        heights = [100 * value.mean if value else 0.0 for value in values]
+        places = [place + (number - (len(table.rows) - 1) / 2) * width for place in range(len(names))]
+        bars = ax.bar(places, heights, width, color=colours[row.method], label=drawable(row.label))
+        ax.bar_label(bars, [f"{height:.1f}" for height in heights], fontsize=9, padding=2)
+    ax.set_xticks(range(len(names)), [drawable(heading(name)) for name in names])
+    ax.set_ylabel(drawable(f"{record['splits']['report']} split (points)"))
+    ax.set_title("scores, base model and tuned", fontsize=11)
+    table_figures.plain(ax)
+    ax.tick_params(axis="x", labelsize=9)
+    ax.legend(fontsize=9, frameon=False, loc="best")
 
 
 def _parameters(ax: Axes, record: Record, table: Table) -> None:

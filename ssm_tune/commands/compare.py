@@ -119,8 +119,9 @@ def _of_method(word: str, options: argparse.Namespace, found: list[tuple[Path, R
     if not chosen:
         filters = "".join(f" --{name} {value}" for name, value in wanted.items())
         there = ", ".join(sorted({record["cell"]["method"] for _, record in found}))
-        there = f"there are runs of {there}" if there else f"there is no run at all {where.nothing_in(options.results)}"
-        raise UserError(f"{word}: no such folder, and no run of such a method{filters}; {there}")
+        hint = f"there are runs of {there}{where.elsewhere(options.results)}"
+        hint = hint if there else f"there is no run at all {where.nothing_in(options.results)}"
+        raise UserError(f"{word}: no such folder, and no run of such a method{filters}; {hint}")
     for what, key in (("tables", table_key), ("settings", settings)):
         kinds = {json.dumps(key(record)): path for path, record in chosen}
         if len(kinds) > 1:

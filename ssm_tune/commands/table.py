@@ -186,4 +186,4 @@ def _nothing(results: str, found: list[Record], wanted: dict[str, str]) -> str:
         return f"no finished run {where.nothing_in(results)}: start a run first, or name its folder with --results"
     asked = " ".join(f"--{name} {value}" for name, value in wanted.items())
     there = sorted({" ".join(record["cell"][name] for name in FILTERS) for record in found})  # type: ignore[literal-required]
-    return f"no finished run matches {asked}; there are (task data model): {', '.join(there)}"
+    return f"no finished run matches {asked}; there are (task data model): {', '.join(there)}{where.elsewhere(results)}"

@@ -62,8 +62,13 @@ def read(word: str) -> tuple[Found, list[str]]:
 def nothing_in(word: str) -> str:
     """Where nothing was found, and where else there is something."""
     places = " or ".join(str(folder / "runs") for folder in folders(word))
-    hint = f"; --results {SHIPPED} has those that come with ssm-tune" if word not in (SHIPPED, BOTH) else ""
-    return f"under {places}{hint if (shipped_dir() / 'runs').is_dir() else ''}"
+    return f"under {places}{elsewhere(word)}"
+
+
+def elsewhere(word: str) -> str:
+    """A hint for an error's end: where there are other records than ``word`` names."""
+    hidden = word not in (SHIPPED, BOTH) and (shipped_dir() / "runs").is_dir()
+    return f"; --results {SHIPPED} has those that come with ssm-tune" if hidden else ""
 
 
 def is_shipped(folder: Path) -> bool:

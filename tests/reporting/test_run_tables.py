@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,22 @@ def test_command_draws(tmp_path: Path, suffix: str) -> None:
     if suffix == "png":
         width, height = (int.from_bytes(path.read_bytes()[start : start + 4], "big") for start in (16, 20))
         assert (width, height) == (1200, 500)
+
+
+def test_a_single_method_is_drawn_beside_the_base_model_and_several_against_their_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "demo.svg"
+
+    def drawn() -> set[str]:
+        assert command.main(["--results", str(tmp_path), "--figure", str(path)]) == 0
+        return set(re.findall("<!-- (.*?) -->", path.read_text()))  # the texts of the picture
+
+    one = make_record(score=0.287)
+    base = one["metrics"]["frozen"]["values"]["rougeL"]
+    store(tmp_path, one)
+    assert {"28.7", f"{100 * base:.1f}", "ROUGE-L", "ROUGE-1"} <= drawn()
+    assert "trainable parameters" not in drawn()
+    store(tmp_path, one, make_record("lora"))
+    assert "trainable parameters" in drawn()
 
 
 def test_a_figure_of_an_unknown_kind_is_refused_first(tmp_path: Path) -> None:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ssm_tune.commands.arguments import Parser
-from ssm_tune.config.groups import benchmarks, conf_dir, names
+from ssm_tune.commands.doctor_inputs import DEFAULT_RUN, Asked, Finding, default_model, inputs
+from ssm_tune.config.groups import names
 from ssm_tune.utils.errors import UserError, first_line, nearest
 from ssm_tune.utils.files import cache_dir, require_writable
 from ssm_tune.utils.text import printable
 
-HUB_SECONDS, COMMAND_SECONDS = 2.0, 2.0
+COMMAND_SECONDS = 2.0
 LITTLE_DISK, TOO_LITTLE_DISK = 20e9, 1e9
 """Bytes free: a note below the first, a problem below the second."""
 OLDEST_PYTHON = (3, 11)
@@ -36,32 +34,6 @@ OPTIONAL = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line. state: ok, note (a run goes without) or problem (a run would fail); mend: a command, or empty."""
-
-    what: str
-    state: Literal["ok", "note", "problem"]
-    found: str
-    mend: str = ""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The run that is meant. model, task, data: as on a run's command line; None where none is named."""
-
-    model: str | None
-    task: str | None
-    data: str
-    output_dir: Path
-
-    @property
-    def hub_needed(self) -> bool:
-        """Whether a run like that reads something that comes from the hub."""
-        model = self.model not in (None, "tiny", "local")
-        return model or (self.task is not None and self.task in benchmarks() and self.data == "hub")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Print the findings; 1 if a run would fail here, else 0. Raises UserError for an unknown model, task or data."""
     options = _parser().parse_args(arguments)
@@ -69,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         given = getattr(options, group)
         if given is not None and given not in names(group):
             raise UserError(f"there is no {group} {given!r}: {nearest(given, names(group))}")
-    findings = examine(Asked(options.model, options.task, options.data, Path(options.output_dir)))
+    model = options.model or (options.task and default_model(options.task))
+    findings = examine(Asked(model, options.task, options.data, Path(options.output_dir)))
     if options.format == "json":
         print(json.dumps([asdict(one) for one in findings], indent=2))
     else:
@@ -178,62 +151,6 @@ def _packages(asked: Asked) -> list[Finding]:
     return findings
 
 
-def _data(asked: Asked) -> list[Finding]:
-    """What was fetched, and the hub where something is missing still."""
-    kept = {path.name.rsplit("--", 1)[0] for path in (cache_dir() / "hub").glob("*.json")}
-    missing: list[tuple[str, str]] = []
-    findings = []
-    wanted = [asked.task] if asked.task else benchmarks()
-    for task in wanted if asked.data == "hub" else []:
-        section = _section("task", task)["task"]
-        if not section.get("hub"):
-            continue
-        if f"dataset--{section['hub'].replace('/', '--')}" not in kept:
-            missing.append((f"data of {task}", f"ssm-tune data fetch {task}"))
-    if asked.model not in (None, "tiny", "local"):
-        section = _section("model", str(asked.model))
-        for what, key in (("model", "path"), ("tokenizer", "tokenizer")):
-            name = section.get(key)
-            if name and f"model--{name.replace('/', '--')}" not in kept:
-                missing.append((f"{what} {name}", "any run fetches it"))
-    answers = _hub_answers()
-    state: Literal["ok", "note", "problem"] = "ok"
-    if not answers:
-        state = "problem" if asked.hub_needed and missing else "note"
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    found = f"{address} {'answers' if answers else 'does not answer'}"
-    mend = "" if answers else "export HF_ENDPOINT=URL of a mirror, or data=sample model=tiny"
-    findings.append(Finding("hub", state, found, mend))
-    for what, mend in missing if asked.task or asked.model else []:
-        findings.append(Finding(what, "note" if answers else "problem", "not fetched yet", mend))
-    if not asked.task and not asked.model:
-        found = f"{len(wanted) - len(missing)} of {len(wanted)} tasks fetched"
-        findings.append(
-            Finding("published data", "note" if missing else "ok", found, "ssm-tune data fetch all" if missing else "")
-        )
-    return findings
-
-
-def _section(group: str, name: str) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"))
-    assert isinstance(loaded, dict)
-    return {str(key): value for key, value in loaded.items()}
-
-
-def _hub_answers() -> bool:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return False
-    try:
-        with urllib.request.urlopen(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=HUB_SECONDS):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
-
-
 def _wordnet(asked: Asked) -> list[Finding]:
     from ssm_tune.metrics.wordnet import load_wordnet
 
@@ -269,7 +186,7 @@ def _output(command: list[str]) -> str | None:
     return done.stdout.strip() or None
 
 
-CHECKS = (_python, _torch, _nvrtc, _folders, _packages, _data, _wordnet, _slurm)
+CHECKS = (_python, _torch, _nvrtc, _folders, _packages, inputs, _wordnet, _slurm)
 
 
 def _print(findings: list[Finding]) -> None:
@@ -279,7 +196,13 @@ def _print(findings: list[Finding]) -> None:
         if one.mend:
             print(f"{'':<{width}}  {'':<7}  -> {printable(one.mend)}")
     problems = sum(one.state == "problem" for one in findings)
-    print(f"{problems} problem{'s' * (problems != 1)}: a run would fail" if problems else "a run can start here")
+    lacking = [one for one in findings if one.what == DEFAULT_RUN and one.state == "note"]
+    if problems:
+        print(f"{problems} problem{'s' * (problems != 1)}: a run would fail")
+    elif lacking:
+        print(f"the default run cannot start here; what can: a run with {lacking[0].mend}")
+    else:
+        print("a run can start here")
 
 
 def _parser() -> Parser:
@@ -288,9 +211,9 @@ def _parser() -> Parser:
         description="Check what runs need: Python, PyTorch, the GPU and its compiler, folders, optional packages, "
         "data, WordNet, SLURM. Each line says ok, note (runs go without) or problem (a run would fail), and "
         "how to fix it. Exit status 1 if there is a problem, else 0. --model, --task and --data say which run is "
-        "meant.",
+        "meant; without them it is the default one, on published data with the task's own model.",
     )
-    parser.add_argument("--model", metavar="NAME", help="as in model=NAME")
+    parser.add_argument("--model", metavar="NAME", help="as in model=NAME (default: the task's)")
     parser.add_argument("--task", metavar="NAME", help="as in task=NAME")
     parser.add_argument("--data", metavar="NAME", default="hub", help="as in data=NAME (default: hub)")
     parser.add_argument("--output-dir", metavar="DIR", default="results", help="as in output_dir=DIR")

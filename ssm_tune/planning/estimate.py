@@ -19,6 +19,7 @@ from ssm_tune.methods.base import attach
 from ssm_tune.models.threads import cpu_threads
 from ssm_tune.ops.cuda.graph import Capture, CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
+from ssm_tune.planning.inputs import Inputs
 from ssm_tune.planning.profiling import DoesNotFit, Measured, measure
 from ssm_tune.planning.workload import Workload, evaluations, training_work
 from ssm_tune.records.run_id import digest, label_of, request_hash
@@ -91,7 +92,7 @@ class Planner:
     """Plans runs in order. Those that differ in seed and learning rate alone share what was measured."""
 
     def __init__(self) -> None:
-        self._composer = Composer()
+        self._composer, self._inputs = Composer(), Inputs()
         self._results: dict[str, Results] = {}
         self._groups: dict[str, list[tuple[int, PlannedRun, Config]]] = {}
         self._frozen: set[Any] = set()
@@ -115,13 +116,13 @@ class Planner:
             request = request_hash(dataclasses.replace(config, seed=0, train=train))
             key = digest([request, config.output_dir, config.decode.batch_size])
             self._groups.setdefault(key, []).append((number, run, config))
-        for at, group in enumerate(self._groups.values(), start=1):
-            say(f"measuring {at} of {len(self._groups)}: {label_of(group[0][1].overrides)}")
+        waiting = [group for group in self._groups.values() if not self._lacks_something(group)]
+        for at, group in enumerate(waiting, start=1):
+            say(f"measuring {at} of {len(waiting)}: {label_of(group[0][1].overrides)}")
             try:
                 self._plan_group(group)
             except UserError as error:
-                for number, run, _ in group:
-                    self._found[number] = Planned(label_of(run.overrides), "failed", str(error))
+                self._fail(group, error)
             free_memory()
         planned = [self._found[number] for number in range(len(runs))]
         failed = [one for one in planned if one.status == "failed"]
@@ -129,10 +130,20 @@ class Planner:
             raise UserError(failed[0].detail)
         return planned
 
+    def _lacks_something(self, group: list[tuple[int, PlannedRun, Config]]) -> bool:
+        """Whether a model or data are missing, or a setting is wrong; the runs of the group are failed then."""
+        if (error := self._inputs.missing(group[0][2])) is not None:
+            self._fail(group, error)
+        return error is not None
+
+    def _fail(self, group: list[tuple[int, PlannedRun, Config]], error: UserError) -> None:
+        for number, run, _ in group:
+            self._found[number] = Planned(label_of(run.overrides), "failed", str(error))
+
     def _plan_group(self, group: list[tuple[int, PlannedRun, Config]]) -> None:
         """Plan runs that differ in seed and learning rate alone."""
         begun = time.perf_counter()
-        experiment = build_experiment(group[0][2])
+        experiment = build_experiment(group[0][2], self._inputs.data(group[0][2]))
         sequences = tokenized_training_set(
             experiment.dataset.splits[experiment.roles.train], experiment.task, experiment.tokenizer
         )

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from ssm_tune.cli import main
-from ssm_tune.commands import doctor
+from ssm_tune.commands import doctor, doctor_inputs
 from ssm_tune.commands.doctor import Asked, Finding, examine
+from ssm_tune.config.compose import compose
+from ssm_tune.config.groups import benchmarks
 from ssm_tune.utils.errors import UserError
 
 
@@ -22,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty machine without a network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSM_TUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(doctor, "_hub_answers", lambda: False)
+    monkeypatch.setattr(doctor_inputs, "hub_answers", lambda: False)
 
 
 def asked(model: str | None = None, task: str | None = None, data: str = "hub") -> Asked:
@@ -116,15 +118,39 @@ def test_a_package_that_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_hub_matters_only_where_something_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor._data(asked("tiny", "samsum", "sample"))[0].state == "note"
-    assert {one.state for one in doctor._data(asked("tiny", "samsum"))} == {"problem"}
+    assert doctor_inputs.inputs(asked("tiny", "samsum", "sample"))[0].state == "note"
+    assert {one.state for one in doctor_inputs.inputs(asked("tiny", "samsum"))} == {"problem"}
     hub = tmp_path / "cache" / "hub"
     hub.mkdir(parents=True)
     (hub / "dataset--knkarthick--samsum--0123456789ab.json").write_text("{}")
-    assert [one.state for one in doctor._data(asked("tiny", "samsum"))] == ["note"]
-    monkeypatch.setattr(doctor, "_hub_answers", lambda: True)
-    assert [one.state for one in doctor._data(asked("tiny", "dart"))] == ["ok", "note"]
-    assert doctor._data(asked())[-1].found == "1 of 10 tasks fetched"
+    assert [one.state for one in doctor_inputs.inputs(asked("tiny", "samsum"))] == ["note"]
+    monkeypatch.setattr(doctor_inputs, "hub_answers", lambda: True)
+    assert [one.state for one in doctor_inputs.inputs(asked("tiny", "dart"))] == ["ok", "note"]
+    assert doctor_inputs.inputs(asked())[-1].found == "1 of 10 tasks fetched"
+
+
+def test_the_default_run_is_examined_where_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "default run cannot" in last
+    assert "model=tiny data=sample" in last
+    (found,) = [one for one in doctor_inputs.inputs(asked()) if one.what == doctor_inputs.DEFAULT_RUN]
+    for word in ("state-spaces/mamba-1.4b", "data of samsum", "hub"):
+        assert word in found.found
+    hub = tmp_path / "cache" / "hub"
+    hub.mkdir(parents=True)
+    for name in ("dataset--nyu-mll--glue", "model--state-spaces--mamba-130m", "model--EleutherAI--gpt-neox-20b"):
+        (hub / f"{name}--0123456789ab.json").write_text("{}")
+    (found,) = [one for one in doctor_inputs.inputs(asked()) if one.what == doctor_inputs.DEFAULT_RUN]
+    assert found.state == "ok"
+    assert "glue_rte" in found.found
+
+
+def test_the_default_model_is_the_one_of_the_configuration() -> None:
+    for task in (*benchmarks(), "classify"):
+        more = ["data.path=x"] if task == "classify" else []
+        composed = compose(["method=lora", f"task={task}", *more])
+        assert composed.model["name"] == doctor_inputs.default_model(task)
 
 
 def test_wordnet_is_a_problem_for_dart_alone(monkeypatch: pytest.MonkeyPatch) -> None:

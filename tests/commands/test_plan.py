@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from ssm_tune.cli import main
 from ssm_tune.config.schema import TrainConfig
+from ssm_tune.hub import download
 from ssm_tune.planning import profiling as probe
 from ssm_tune.planning.workload import Batches, training_work
 from ssm_tune.records.record import read_record
 from ssm_tune.training.position import BatchOrder, Position
 from ssm_tune.training.settings import TrainSettings, total_steps
 from ssm_tune.training.trainer import Trainer
+from ssm_tune.utils.errors import UserError
 
 CELL = [
     "method=state_offset_y",
@@ -155,17 +157,24 @@ def test_a_sweep_says_all_of_its_runs(monkeypatch: pytest.MonkeyPatch, capsys: p
     [
         (["method=lora", "task=samsum", "data=local", "data.path=nowhere", "model=tiny"], "nowhere"),
         (["method=lora", "task=sansum"], "samsum"),
+        (["main"], "hub"),
+        (["method=bitfit,lora", "task=glue_rte", "model=tiny"], "hub"),
         (["nosweep"], "nosweep"),
         ([], "plan needs"),
         (["--paper"], "python -m benchmarks.paper_grid"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def out_of_reach(*repository: object) -> None:
+        raise UserError("the hub cannot be reached")
+
+    monkeypatch.setattr(download, "_manifest", out_of_reach)
     assert main(["plan", *arguments]) == 2
     captured = capsys.readouterr()
-    assert said in captured.err.strip().splitlines()[-1]
+    assert said in captured.err
+    assert len(captured.err.splitlines()) == 1  # nothing was measured before it was found
     assert captured.out == ""
 
 

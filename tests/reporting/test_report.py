@@ -55,8 +55,8 @@ def seen(page: Path, script: str) -> str:
     """The page's elements after a script has run in it, as a browser has them."""
     text = page.read_text(encoding="utf-8")
     page.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1800", "--dump-dom"]
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300).stdout
 
 
 def test_it_asks_for_nothing_and_escapes_what_models_wrote(page: Path) -> None:
@@ -143,3 +143,21 @@ def test_the_leaderboards_report_filters_by_model(tmp_path: Path) -> None:
     shown = seen(path, untick + "b.dispatchEvent(new Event('change'))")
     assert re.findall(r'<section data-family="(\w+)"([^>]*)>', shown) == [("mamba_25m", ""), ("tiny", ' hidden=""')]
     assert shown.count('class="mark"') >= 20  # ten rows in each of two pictures
+
+
+@in_a_browser
+@pytest.mark.skipif(not (RESULTS / "runs").is_dir(), reason="the results lie in a checkout alone")
+@pytest.mark.slow
+def test_ten_tasks_and_their_labels_fit_on_a_screen(tmp_path: Path) -> None:
+    """At 1,400 pixels the table needs no scrolling, and no drawing's text lies outside of it."""
+    path = tmp_path / "r.html"
+    assert report.main(["tiny", "--results", str(RESULTS), "--output", str(path), "--examples", "1"]) == 0
+    script = """
+      const scroll = document.querySelector('.scroll');
+      const cut = [...document.querySelectorAll('main svg text')].filter(one => {
+        const inner = one.getBoundingClientRect(), outer = one.ownerSVGElement.getBoundingClientRect();
+        return inner.left < outer.left - 1 || inner.right > outer.right + 1 || inner.bottom > outer.bottom + 1;
+      });
+      document.body.dataset.seen = `${scroll.scrollWidth <= scroll.clientWidth} ${cut.length}`;
+    """
+    assert 'data-seen="true 0"' in seen(path, script)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def test_subcommands_and_settings(script: Path) -> None:
     assert offered(script, "ssm-tune train.max_s") == {"train.max_steps="}
 
 
-@pytest.mark.parametrize("group", ["method", "task", "model", "data"])
+@pytest.mark.parametrize("group", ["method", "task", "model", "data", "tuned", "hydra/launcher"])
 def test_the_names_of_a_group(script: Path, group: str) -> None:
     assert offered(script, f"ssm-tune {group}=") == set(names(group))
     assert offered(script, f"ssm-tune -m seed=1,2 {group}=") == set(names(group))
@@ -69,6 +70,61 @@ def test_beginnings_and_lists(script: Path) -> None:
 @pytest.mark.parametrize("name", CHOICES)
 def test_the_choices_of_a_setting(script: Path, name: str) -> None:
     assert offered(script, f"ssm-tune {name}=") == set(CHOICES[name])
+
+
+def test_sweeps_options_of_methods_and_launchers(script: Path) -> None:
+    assert offered(script, "ssm-tune -m +sw") == {"+sweep="}
+    assert offered(script, "ssm-tune -m +sweep=") == set(names("sweep"))
+    assert offered(script, "ssm-tune hydra/la") == {"hydra/launcher="}
+    assert {"method.rank=", "method.targets=", "method.use_dora="} <= offered(script, "ssm-tune method=lora method.")
+    assert offered(script, "ssm-tune -m hydra.launcher.n_") == {"hydra.launcher.n_jobs="}
+    assert offered(script, "ssm-tune force=") == {"true", "false"}
+    assert offered(script, "ssm-tune model.pa") == {"model.path="}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("status ma", {name for name in names("sweep") if name.startswith("ma")}),
+        ("table ", set(names("table"))),
+        ("report rank", {name for name in names("table") if name.startswith("rank")}),
+        ("search m", {*(f"{word}=" for word in ("method", "model")), *(n for n in names("search") if n[0] == "m")}),
+        ("data fe", {"fetch"}),
+        ("data show glue_r", {"glue_rte"}),
+        ("doctor --fo", {"--format"}),
+        ("doctor --format ", {"text", "json"}),
+        ("doctor --task glue_s", {"glue_sst2"}),
+        ("export --me", {"--merge"}),
+        ("plan method=bitf", {"bitfit"}),
+        ("compare bitf", {"bitfit"}),
+    ],
+)
+def test_names_and_flags_of_a_subcommand(script: Path, line: str, words: set[str]) -> None:
+    dotted = ("model.", "method.")
+    assert {one for one in offered(script, f"ssm-tune {line}") if not one.startswith(dotted)} == words
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_the_flags_of_a_subcommand(script: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([name, *(["show"] if name == "data" else []), "--help"])
+    listed = re.findall(r"^  (?:-\w(?: \w+)?, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert offered(script, f"ssm-tune {name} --") == set(listed)
+
+
+def test_run_folders_and_paths(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "results" / "runs" / "dart" / "sample-tiny-lora-rank=4-s42-0123abcd"
+    run.mkdir(parents=True)
+    (run / "record.json").touch()
+    (tmp_path / "elsewhere").mkdir()
+    relative = str(run.relative_to(tmp_path))
+    for name in ("score", "show", "export", "compare", "evaluate"):
+        assert relative in offered(script, f"ssm-tune {name} ")
+        assert offered(script, f"ssm-tune {name} elsew") == {"elsewhere"}
+    assert offered(script, "ssm-tune export results/ru") >= {relative, "results/runs"}
+    assert offered(script, f"ssm-tune export {relative[:-12]}") == {relative.rpartition("=")[2]}
+    assert offered(script, f"ssm-tune export {relative} --to elsew") == {"elsewhere"}
+    assert offered(script, "ssm-tune generate --adapter results/r") == {"results/runs"}
 
 
 def test_choices_are_written_once() -> None:
@@ -103,6 +159,14 @@ zpty -d shell
         ("ssm-tune method=lora task=glue_co", "ssm-tune method=lora task=glue_cola "),
         ("ssm-tune -m method=lora,bit", "ssm-tune -m method=lora,bitfit "),
         ("ssm-tune --vers", "ssm-tune --version "),
+        ("ssm-tune -m +sweep=mai", "ssm-tune -m +sweep=main "),
+        ("ssm-tune -m hydra/launcher=lo", "ssm-tune -m hydra/launcher=local "),
+        ("ssm-tune tuned=ac", "ssm-tune tuned=acl2025 "),
+        ("ssm-tune method=lora method.dropo", "ssm-tune method=lora method.dropout="),
+        ("ssm-tune doctor --form", "ssm-tune doctor --format "),
+        ("ssm-tune doctor --task glue_s", "ssm-tune doctor --task glue_sst2 "),
+        ("ssm-tune status mai", "ssm-tune status main "),
+        ("ssm-tune export /us", "ssm-tune export /usr"),
         ("ssm-tune data.path=/us", "ssm-tune data.path=/usr"),
     ],
 )

@@ -132,6 +132,8 @@ def _dispatch(arguments: list[str]) -> int:
         return _fail(
             "benchmarks are no subcommand now: python -m benchmarks scan|step|generate|cpu|sweep, from a checkout"
         )
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        return _guarded(lambda: print(_help(), end=""))
     if line := mistyped(arguments, SUBCOMMANDS):
         return _fail(line)
     return _guarded(

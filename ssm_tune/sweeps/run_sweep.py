@@ -89,6 +89,7 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
     composer, outcomes = Composer(), list[Outcome | None]()
     results: dict[tuple[str, bool], Results] = {}
     errors: dict[int, UserError] = {}
+    waiting: dict[int, Config] = {}
     for number, run in enumerate(sweep.runs):
         outcomes.append(None)
         try:
@@ -100,15 +101,29 @@ def _looked_up(sweep: Sweep) -> list[Outcome | None]:
                     print(f"note: {printable(warning)}", file=sys.stderr)
             outcomes[-1] = _known(results[place], config, alone=len(sweep.runs) == 1)
             if outcomes[-1] is None:
-                check_run(config)
+                waiting[number] = config
         except UserError as error:
             errors[number] = error
+    if waiting and not errors:
+        print(f"checking {len(waiting)} run{'s' * (len(waiting) != 1)}", file=sys.stderr, flush=True)  # imports PyTorch
+        errors = _errors_of(waiting)
     if errors:
         raise UserError(_told(errors, sweep.runs)) from next(iter(errors.values()))
     for number, outcome in enumerate(outcomes, start=1):
         if outcome is not None and outcome.status == "failed":
             print(f"ssm-tune: run {number} failed: {printable(outcome.line)}", file=sys.stderr)
     return outcomes
+
+
+def _errors_of(configs: Mapping[int, Config]) -> dict[int, UserError]:
+    """By the runs' numbers what is wrong with them, as far as it can be known before they begin."""
+    errors = {}
+    for number, config in configs.items():
+        try:
+            check_run(config)
+        except UserError as error:
+            errors[number] = error
+    return errors
 
 
 def _told(errors: Mapping[int, UserError], runs: Sequence[PlannedRun]) -> str:

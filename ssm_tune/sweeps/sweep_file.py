@@ -14,6 +14,7 @@ from typing import Any
 
 from ssm_tune.config.choices import CHOICES
 from ssm_tune.config.groups import conf_dir, names, read_plan
+from ssm_tune.config.mistyped import group_of
 from ssm_tune.config.overrides import MOST_VALUES, at_home, on_command_line, values_of
 from ssm_tune.utils.errors import UserError, nearest
 
@@ -134,7 +135,8 @@ def read_file(group: str, name: str) -> tuple[Any, str]:
     """What conf/GROUP/NAME.yaml holds, and how errors name the file. Raises UserError where it cannot be read."""
     path = conf_dir() / group / f"{name}.yaml"
     if name not in names(group):
-        raise UserError(f"there is no {group} {name!r}: {nearest(name, names(group))}")
+        meant = f"did you mean {of}={name}?" if (of := group_of(name)) else nearest(name, names(group))
+        raise UserError(f"there is no {group} {name!r}: {meant}")
     where = f"conf/{group}/{name}.yaml"
     return read_plan(path, where), where
 

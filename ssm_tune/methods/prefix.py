@@ -1,7 +1,8 @@
 """Prefix tuning for a recurrent block: virtual tokens that set each block's start.
 
-Li and Liang (2021), arXiv 2101.00190, in the form that fits a state space model (Yoshimura et al., 2024,
-arXiv 2411.03855): there are no keys and values to extend, so the tokens run through the block first.
+Li and Liang (2021), arXiv 2101.00190, in the form that fits a state space model, affix tuning (Yoshimura et al., 2024,
+"MambaPEFT", arXiv 2411.03855): there are no keys and values to extend, so the tokens run through the block first and
+their outputs are dropped. Tokens behind the sequence, which bidirectional models have too, a causal one never reads.
 """
 
 from __future__ import annotations

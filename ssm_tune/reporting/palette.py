@@ -20,7 +20,6 @@ COLOURS = {
     "state_offset_y": ("#7F3C8D", "#c79be0"),
     "partial": ("#882255", "#dd77aa"),
     "sdt": ("#44AA99", "#88ddcc"),
-    "affix": ("#999933", "#cccc66"),
     "combined": ("#556677", "#aabbcc"),
 }
 OTHERS = (("#AA4466", "#e08aa4"), ("#117733", "#66c285"), ("#AA7744", "#dcb48c"), ("#332288", "#9d90e0"))

@@ -119,12 +119,17 @@ def test_lora_drops_its_input_in_training_alone() -> None:
     assert torch.equal(model(tokens), model(tokens))
 
 
-def test_prefix_equals_virtual_tokens_before_the_block() -> None:
-    """Running the virtual tokens first and carrying the states is the same as reading one long sequence."""
+def test_prefix_is_affix_tuning_of_a_causal_block() -> None:
+    """Running the virtual tokens first and carrying the states is the same as reading one long sequence, of which
+    tokens behind the input are read by none."""
     mixer = small_model(torch.float64).mixers[0]
-    virtual, hidden = torch.randn(5, 16).double(), torch.randn(2, 7, 16).double()
-    expected = mixer(torch.cat([virtual.expand(2, -1, -1), hidden], 1))[0][:, 5:]
-    mixer.injection.prefix = LearnedTensor(virtual)
+    before, hidden, after = torch.randn(5, 16).double(), torch.randn(2, 7, 16).double(), torch.randn(3, 16).double()
+    after.requires_grad_()
+    whole = torch.cat([before.expand(2, -1, -1), hidden, after.expand(2, -1, -1)], 1)
+    expected = mixer(whole)[0][:, 5:12]
+    (unread,) = torch.autograd.grad(expected.sum(), after)
+    assert not unread.any()
+    mixer.injection.prefix = LearnedTensor(before)
     assert torch.allclose(mixer(hidden)[0], expected, atol=1e-12)
 
 

@@ -25,7 +25,7 @@ from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import collate
 from ssm_tune.data.tokenization import TokenizedExample
-from ssm_tune.experiment import evaluate as evaluation
+from ssm_tune.experiment import predict_and_score as evaluation
 from ssm_tune.experiment import run
 from ssm_tune.methods.base import attach, load_method
 from ssm_tune.models import mamba

@@ -21,7 +21,8 @@ from ssm_tune.config.groups import method_section
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.generation.generate import generate
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba

@@ -14,7 +14,8 @@ from benchmarks.models import random_model
 from benchmarks.table import Row, Table
 from benchmarks.train_step import LABELS
 from ssm_tune.config.groups import method_section
-from ssm_tune.methods.base import attach, attach_members, load_method
+from ssm_tune.methods.adapter import attach, attach_members
+from ssm_tune.methods.base import load_method
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.profiling import training_on_random_tokens

@@ -26,7 +26,8 @@ from ssm_tune.config.variants import of_cell
 from ssm_tune.data.collator import length_bucket
 from ssm_tune.generation.batches import MOST_PROMPTS, MOST_TOKENS, PROMPTS_TOGETHER, examples_together
 from ssm_tune.generation.settings import DecodeSettings
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.estimate import MS_PER_HOUR, hours

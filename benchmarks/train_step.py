@@ -12,7 +12,8 @@ from benchmarks.official import TrainStep, train_steps
 from benchmarks.table import Row, Table
 from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import length_bucket
-from ssm_tune.methods.base import Adapter, attach, load_method
+from ssm_tune.methods.adapter import Adapter, attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory
 from ssm_tune.planning.profiling import milliseconds_a_step, training_on_random_tokens, why_not_captured

@@ -11,9 +11,10 @@ import torch
 from ssm_tune.config.groups import method_section
 from ssm_tune.generation.generate import generate
 from ssm_tune.generation.settings import DecodeSettings
-from ssm_tune.methods import base, load
+from ssm_tune.methods import adapter, load
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.methods.adapter_files import DESCRIPTION, read_adapter_files
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.base import load_method
 from ssm_tune.methods.peft_format import is_peft_adapter, read_peft_adapter
 from ssm_tune.models.load import choose_device, choose_dtype, load_model
 from ssm_tune.models.mamba import Mamba
@@ -34,9 +35,8 @@ def attach(model: Mamba, method: str, *, seed: int = 42, dtype: torch.dtype | No
 
     Raises UserError for an unknown method or option, a value out of range, or a model that has a method already.
     """
-    return base.attach(
-        model, base.load_method(method_section(method, options, model.config.family)), seed=seed, dtype=dtype
-    )
+    chosen = load_method(method_section(method, options, model.config.family))
+    return adapter.attach(model, chosen, seed=seed, dtype=dtype)
 
 
 def load_adapter(model: Mamba, folder: str | Path) -> Adapter:

@@ -7,7 +7,7 @@ from ssm_tune.experiment.metric_logger import MetricLogger
 from ssm_tune.experiment.predict_and_score import points
 from ssm_tune.experiment.run_checkpointer import RunCheckpointer
 from ssm_tune.experiment.state import EpochResult
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged
 from ssm_tune.utils.phases import CLOCK

@@ -19,7 +19,7 @@ from ssm_tune.experiment.run_lock import Request, run_lock
 from ssm_tune.experiment.setup import Experiment, check_same_checkpoint
 from ssm_tune.experiment.signals import StopRequest
 from ssm_tune.experiment.write_record import Trained, computation, finish, finished_record, record_path
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.training.recompute_plan import RecomputePlan
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged, UserError

@@ -11,7 +11,7 @@ import torch
 
 from ssm_tune.data.token_cache import TokenizedDataset
 from ssm_tune.experiment.setup import Experiment
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.training.members import begin_steps
 from ssm_tune.training.recompute_plan import USABLE, RecomputePlan
 from ssm_tune.training.trainer import Trainer

@@ -32,7 +32,7 @@ from ssm_tune.experiment.write_record import (
     finished_record,
     record_path,
 )
-from ssm_tune.methods.base import Adapter, attach
+from ssm_tune.methods.adapter import Adapter, attach
 from ssm_tune.models.threads import cpu_threads
 from ssm_tune.ops.cuda.graph import CudaCapture
 from ssm_tune.records.provenance import reset_peak_memory

@@ -27,7 +27,8 @@ from ssm_tune.experiment.setup import Experiment, build_experiment
 from ssm_tune.experiment.shared import Shared
 from ssm_tune.experiment.signals import note_signals
 from ssm_tune.experiment.write_record import count_parameters
-from ssm_tune.methods.base import attach_members, load_method
+from ssm_tune.methods.adapter import attach_members
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.threads import cpu_threads
 from ssm_tune.records.provenance import reset_peak_memory
 from ssm_tune.training.members import begin_steps

@@ -9,7 +9,7 @@ import torch
 
 from ssm_tune.experiment.lent_model import LentModel
 from ssm_tune.experiment.shared import Shared, file_stamps
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.models.load import load_model
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.models.tokenizer import Tokenizer

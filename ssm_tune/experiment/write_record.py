@@ -24,7 +24,7 @@ from ssm_tune.experiment.run_folder import (
 )
 from ssm_tune.experiment.setup import Experiment
 from ssm_tune.experiment.state import EpochResult, RunState
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.models.load import name_of
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.records.provenance import PACKAGE, git_state, hardware, versions

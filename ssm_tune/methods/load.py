@@ -11,8 +11,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ssm_tune.methods.adapter import Adapter, attach
 from ssm_tune.methods.adapter_files import read_adapter_files
-from ssm_tune.methods.base import Adapter, attach, load_method
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import param_dtype
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.utils.errors import UserError, first_line

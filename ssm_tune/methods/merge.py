@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.models.adapter_slots import ProjectionChange
 from ssm_tune.models.config import ModelConfig
 from ssm_tune.utils.errors import UserError

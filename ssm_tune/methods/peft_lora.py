@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.methods.low_rank import ProjectionUpdate, WeightDecomposedUpdate
 from ssm_tune.methods.peft_format import CONFIG, PREFIX, WEIGHTS
 from ssm_tune.utils.errors import UserError

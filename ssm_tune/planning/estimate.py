@@ -15,7 +15,7 @@ from ssm_tune.data.token_cache import tokenized_training_set
 from ssm_tune.experiment.base_model import base_model_path
 from ssm_tune.experiment.memory_plan import plan_memory, uses_cuda_graphs
 from ssm_tune.experiment.setup import Experiment, build_experiment
-from ssm_tune.methods.base import attach
+from ssm_tune.methods.adapter import attach
 from ssm_tune.models.threads import cpu_threads
 from ssm_tune.ops.cuda.graph import Capture, CudaCapture
 from ssm_tune.ops.cuda.memory import free_memory

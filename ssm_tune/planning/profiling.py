@@ -17,7 +17,7 @@ from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.generation.batches import PROMPTS_TOGETHER
 from ssm_tune.generation.generate import generate
 from ssm_tune.generation.settings import DecodeSettings
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops.cuda.graph import Capture
 from ssm_tune.ops.cuda.memory import free_memory

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssm_tune.methods.base import Method, attach
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import Method
 from ssm_tune.models.mamba import Mamba, recomputed_blocks
 from ssm_tune.ops.cross_entropy import bytes_at_worst
 

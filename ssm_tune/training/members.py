@@ -1,7 +1,7 @@
 """Runs that train together: *members* of one step, whose batches go through the frozen model as one.
 
 Each member is a ``Trainer`` of its own, with its own order of examples, dropout keys, learning rate, clipping, AdamW
-and position, over parameters of its own (``methods.base.attach_members``). Only the gradients are computed for all: the
+and position, over parameters of its own (``adapter.attach_members``). Only the gradients are computed for all: the
 members' rows lie one behind the other, padded to the longest of them, and each trained tensor is theirs stacked
 (ops/member_rows.py). Every member's loss is that of its own rows and reaches its own parameters alone, so that a member
 does what it would do by itself, but for the rounding of products over more rows.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssm_tune.data.collator import Batch, batch_extent, collate, length_bucket
 from ssm_tune.data.tokenization import TokenizedExample
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.ops.cuda.graph import Capture
 from ssm_tune.ops.keyed_dropout import row_key
 from ssm_tune.training.determinism import deterministic_algorithms

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.training.train_step import TrainStep
 
 

@@ -12,7 +12,8 @@ from helpers.small_models import methods_of
 import ssm_tune
 from ssm_tune.cli import main
 from ssm_tune.config.groups import FAMILIES, method_section, names
-from ssm_tune.methods.base import Adapter, load_method
+from ssm_tune.methods.adapter import Adapter
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import Mamba2Config
 from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba

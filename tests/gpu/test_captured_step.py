@@ -16,7 +16,8 @@ from helpers.small_models import Silent
 from ssm_tune.config.groups import method_section, names
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba

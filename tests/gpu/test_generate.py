@@ -15,7 +15,8 @@ from ssm_tune.generation.batches import length_batches
 from ssm_tune.generation.continuous_batching import ContinuousBatching
 from ssm_tune.generation.generate import generate, generate_batches, in_batches, inference
 from ssm_tune.generation.settings import DecodeSettings
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.ops import backend
 from ssm_tune.ops.cuda.graph import CudaCapture

@@ -14,7 +14,8 @@ from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.generation.generate import generate
 from ssm_tune.generation.settings import DecodeSettings
-from ssm_tune.methods.base import Adapter, attach, load_method
+from ssm_tune.methods.adapter import Adapter, attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import Mamba2Config
 from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_tune.config.groups import method_section
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.initialization import init_weights
 from ssm_tune.models.mamba import Mamba

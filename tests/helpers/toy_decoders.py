@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from helpers.beam_reference import Logits, Step, beam_search, greedy, table
 from ssm_tune.config.groups import method_section
 from ssm_tune.generation.settings import DecodeSettings
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba
 

@@ -12,7 +12,8 @@ from helpers.small_models import small_model
 from ssm_tune.config.groups import method_section, names
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.tokenization import TokenizedExample
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.ops.cuda.graph import Work
 from ssm_tune.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ssm_tune.training.settings import TrainSettings

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 import ssm_tune
 from ssm_tune.cli import main
 from ssm_tune.config.groups import method_section
+from ssm_tune.methods.adapter import attach
 from ssm_tune.methods.adapter_files import DESCRIPTION, WEIGHTS, read_adapter_files
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.pretrained import from_pretrained
 from ssm_tune.utils.errors import UserError
 

@@ -13,7 +13,7 @@ from helpers.training_runs import SEQUENCES, train_settings
 import ssm_tune
 from ssm_tune.cli import main
 from ssm_tune.config.compose import Composer, compose
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import UserError
 

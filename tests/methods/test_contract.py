@@ -11,7 +11,8 @@ from helpers.small_models import Silent, methods_of, small_model
 from ssm_tune.config.groups import FAMILIES, method_section
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.collator import TokenizedExample
-from ssm_tune.methods.base import Adapter, attach, load_method
+from ssm_tune.methods.adapter import Adapter, attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.methods.load import read_adapter
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.training.sanity_checks import fingerprint

@@ -11,7 +11,7 @@ from helpers.small_models import small_model
 from torch import Tensor, nn
 
 import ssm_tune
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.methods.low_rank import LowRankUpdate
 from ssm_tune.methods.merge import merge_and_unload
 from ssm_tune.models.config import Mamba2Config, MambaConfig, ModelConfig

@@ -13,7 +13,8 @@ from torch import nn
 
 import ssm_tune
 from ssm_tune.config.groups import method_section
-from ssm_tune.methods.base import Adapter, attach, load_method
+from ssm_tune.methods.adapter import Adapter, attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.models.adapter_slots import LearnedTensor
 from ssm_tune.models.config import MambaConfig
 from ssm_tune.models.mamba import Mamba

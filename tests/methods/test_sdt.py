@@ -12,7 +12,7 @@ from helpers.training_runs import SEQUENCES, train_settings
 from torch import Tensor
 
 import ssm_tune
-from ssm_tune.methods.base import Adapter
+from ssm_tune.methods.adapter import Adapter
 from ssm_tune.methods.merge import merge_and_unload
 from ssm_tune.methods.sdt import ChosenStates
 from ssm_tune.models.config import MambaConfig

@@ -8,7 +8,8 @@ from helpers.small_models import small_model
 from torch import nn
 
 from ssm_tune.config.groups import method_section
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 
 
 def test_extra_states_and_an_update_of_x_proj_are_refused() -> None:

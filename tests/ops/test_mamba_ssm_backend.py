@@ -16,7 +16,8 @@ from torch import Tensor
 from ssm_tune.config.compose import compose
 from ssm_tune.config.groups import method_section, names
 from ssm_tune.experiment.setup import build_experiment
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.ops import backend, mamba_ssm_backend
 from ssm_tune.ops.causal_conv1d import causal_conv1d
 from ssm_tune.ops.cuda.compiler import KernelError

@@ -12,7 +12,8 @@ from helpers.training_runs import SEQUENCES
 from ssm_tune.config.groups import method_section
 from ssm_tune.config.schema import TrainConfig
 from ssm_tune.data.collator import collate
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.training.activation_memory import estimate_activation_memory, saved_bytes
 from ssm_tune.training.settings import TrainSettings
 from ssm_tune.training.train_step import label_loss

@@ -12,7 +12,8 @@ from helpers.small_models import Silent, small_model
 from helpers.training_runs import SEQUENCES, train_settings
 
 from ssm_tune.config.groups import FAMILIES, method_section, names
-from ssm_tune.methods.base import Adapter, attach, attach_members, load_method
+from ssm_tune.methods.adapter import Adapter, attach, attach_members
+from ssm_tune.methods.base import load_method
 from ssm_tune.training.members import begin_steps
 from ssm_tune.training.trainer import Trainer
 from ssm_tune.utils.errors import Diverged, UserError

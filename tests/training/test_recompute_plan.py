@@ -27,7 +27,8 @@ from ssm_tune.data.collator import collate
 from ssm_tune.data.tokenization import TokenizedExample
 from ssm_tune.experiment import predict_and_score as evaluation
 from ssm_tune.experiment import run
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.models import mamba
 from ssm_tune.models.mamba import Mamba
 from ssm_tune.records.record import read_record

@@ -13,7 +13,8 @@ from helpers.training_runs import train_settings
 from ssm_tune.config.groups import method_section
 from ssm_tune.data.collator import collate, epoch_order
 from ssm_tune.data.tokenization import TokenizedExample
-from ssm_tune.methods.base import attach, load_method
+from ssm_tune.methods.adapter import attach
+from ssm_tune.methods.base import load_method
 from ssm_tune.training.position import TrainResult
 from ssm_tune.training.sanity_checks import divergence
 from ssm_tune.training.settings import TrainSettings, total_steps

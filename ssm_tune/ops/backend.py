@@ -9,8 +9,10 @@ The backend is a setting of the process, as ``torch.backends`` has them: ``_want
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 
 import torch
@@ -22,9 +24,6 @@ from ssm_tune.ops.cuda.launch import DTYPE_CODES, arch_of
 
 BACKENDS = ("auto", "cuda", "mamba_ssm", "reference")
 MOST_STATES = 64
-ON_REQUEST = frozenset({"state_space_dual", "state_space_dual_update", "gated_rms_norm"})
-"""Operations whose kernels run only where backend=cuda asks for them: their tests have not passed on a GPU
-(docs/kernels.md). An operation that is taken out of here runs on its kernels with auto, too."""
 _MOST_ROWS = 65535
 """Blocks in the second and third dimension of a launch."""
 
@@ -69,15 +68,19 @@ def choose(wanted: str, device: torch.device, dtype: torch.dtype) -> Choice:
     return Choice("reference", reason)
 
 
-def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1, obstacle: str | None = None) -> bool:
-    """Whether ``operation`` on ``x`` runs on the CUDA kernels; ``obstacle``: why this operation's own cannot take it.
+def kernels_run(
+    operation: str, x: Tensor, channels: int, states: int = 1, obstacle: str | None = None, triton: bool = False
+) -> bool:
+    """Whether ``operation`` on ``x`` runs on the CUDA kernels, or on Triton's where ``triton``.
+
+    obstacle: why this operation's own cannot take ``x``.
 
     Raises:
         KernelError: backend=cuda is forced and cannot take these tensors; the reason is named.
     """
-    if _wanted == "reference" or (operation in ON_REQUEST and _wanted != "cuda"):
+    if _wanted == "reference":
         return False
-    reason = _obstacle(x.device, x.dtype) or obstacle
+    reason = _obstacle(x.device, x.dtype) or obstacle or (triton_obstacle() if triton else None)
     if reason is None and (x.numel() == 0 or x.shape[0] > _MOST_ROWS):
         reason = f"the batch must be from 1 to {_MOST_ROWS}, and nothing else empty, got {tuple(x.shape)}"
     if reason is None and channels % 8:
@@ -91,10 +94,23 @@ def kernels_run(operation: str, x: Tensor, channels: int, states: int = 1, obsta
 
 @cache
 def triton_obstacle() -> str | None:
-    """Why kernels that are Triton's cannot run; None if they can."""
-    if find_spec("triton") is not None:
-        return None
-    return "these kernels are Triton's, and the package triton is missing (PyTorch's CUDA wheels bring it)"
+    """Why kernels that are Triton's cannot run on this process's GPU; None if they can.
+
+    Triton compiles the code that launches its kernels with a C compiler, which not every machine with a GPU has. That
+    is tried here, once; where it fails, a warning says what is slower for it.
+    """
+    if find_spec("triton") is None:
+        reason = "these kernels are Triton's, and the package triton is missing (PyTorch's CUDA wheels bring it)"
+    else:
+        try:
+            driver = import_module("triton.runtime.driver").driver
+            driver.active.get_current_target()
+            return None
+        except Exception as error:  # Triton's own, the compiler's, the system's
+            said = str(error).splitlines() or [type(error).__name__]
+            reason = f"Triton cannot start here ({said[0]}); it needs a C compiler and Python's headers (python3-dev)"
+    warnings.warn(f"Mamba-2's scan and norm run on plain PyTorch, more slowly: {reason}", stacklevel=2)
+    return reason
 
 
 def mamba_ssm_runs(operation: str, x: Tensor) -> bool:

@@ -35,10 +35,11 @@ def poisoned() -> Iterator[None]:
 
 
 def tuned(name: str, dtype: torch.dtype) -> Mamba:
-    """A small model with a method's tensors away from their start; not so far where they are all that it has."""
+    """A small model with a method's tensors away from their start; not so far where they are the model's own."""
     model = small_mamba().cuda()
     model.cast_params(dtype)
-    adapter, far = attach(model, load_method(method_section(name)), seed=3), 0.02 if name == "full" else 0.2
+    far = 0.02 if name in ("full", "partial") else 0.2
+    adapter = attach(model, load_method(method_section(name)), seed=3)
     with torch.no_grad():
         for value in adapter.parameters():
             value += (far * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))).to(value)

@@ -45,6 +45,11 @@ CASES: list[dict[str, Any]] = [
         for length in (64, 256, 1024)
         for wanted in ("frozen", "all")
     ),
+    *(
+        BENCHMARKED | {"length": 200, "gradients": "all", "width": width, "states": states}
+        for width in (*SETTINGS["width"], 48, 80)
+        for states in SETTINGS["states"]
+    ),
 ]
 
 

@@ -68,6 +68,27 @@ def test_an_empty_or_endless_batch_is_named(shape: tuple[int, ...], monkeypatch:
         backend.kernels_run("conv", torch.empty(shape), 8)
 
 
+def no_compiler(name: str) -> None:
+    raise RuntimeError("Failed to find C compiler.")
+
+
+@pytest.mark.parametrize(("name", "instead"), [("find_spec", lambda name: None), ("import_module", no_compiler)])
+def test_a_triton_that_cannot_start_is_named(name: str, instead: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_obstacle", lambda device, dtype: None)
+    monkeypatch.setattr(backend, "find_spec", lambda name: object())
+    monkeypatch.setattr(backend, name, instead)
+    backend.triton_obstacle.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="plain PyTorch, more slowly: .*Triton"):
+            assert not backend.kernels_run("scan", torch.empty(1), 8, triton=True)
+        assert backend.kernels_run("scan", torch.empty(1), 8)
+        backend.use("cuda")
+        with pytest.raises(KernelError, match="Triton"):
+            backend.kernels_run("scan", torch.empty(1), 8, triton=True)
+    finally:
+        backend.triton_obstacle.cache_clear()
+
+
 @pytest.mark.parametrize("states", range(1, 65))
 @pytest.mark.parametrize("channels", [8, 1536, 10**6])
 def test_every_split_holds_its_states(states: int, channels: int) -> None:

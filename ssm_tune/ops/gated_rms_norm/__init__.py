@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_tune.ops.backend import kernels_run, triton_obstacle
+from ssm_tune.ops.backend import kernels_run
 from ssm_tune.ops.member_rows import count_members, over_time, run_by_member
 from ssm_tune.ops.selective_scan import state_dtype
 
@@ -30,10 +30,10 @@ def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, groups: int
     Raises:
         KernelError: the backend was chosen by name and cannot run these tensors.
     """
-    obstacle = triton_obstacle()
+    obstacle = None
     if y.shape[-1] // groups > _WIDEST:
-        obstacle = obstacle or f"a group may have at most {_WIDEST} channels, got {y.shape[-1] // groups}"
-    if kernels_run("gated_rms_norm", y, y.shape[-1], obstacle=obstacle):
+        obstacle = f"a group may have at most {_WIDEST} channels, got {y.shape[-1] // groups}"
+    if kernels_run("gated_rms_norm", y, y.shape[-1], obstacle=obstacle, triton=True):
         if (members := count_members({"weight": (weight, 1)})) is not None:
             alone = partial(gated_rms_norm, eps=eps, groups=groups)
             joined: Tensor = run_by_member(alone, members, {"y": y, "z": z}, {"weight": (weight, 1)})

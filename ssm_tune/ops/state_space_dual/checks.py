@@ -29,10 +29,8 @@ def triton_kernels_run(operation: str, x: Tensor, states: int) -> bool:
     Raises:
         KernelError: backend=cuda is forced and cannot take these tensors; the reason is named.
     """
-    obstacle = backend.triton_obstacle()
-    if states > MOST_STATES:
-        obstacle = obstacle or f"there may be at most {MOST_STATES} states a channel, got {states}"
-    return backend.kernels_run(operation, x, channels=8, obstacle=obstacle)
+    obstacle = f"there may be at most {MOST_STATES} states a channel, got {states}" if states > MOST_STATES else None
+    return backend.kernels_run(operation, x, channels=8, obstacle=obstacle, triton=True)
 
 
 def check_scan(

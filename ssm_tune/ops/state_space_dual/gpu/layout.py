@@ -130,9 +130,11 @@ class Layout:
         }
 
     def _fitting(self, kernel: Tuning) -> Tuning:
-        """Smaller tiles for wider elements: others would not fit registers and shared memory."""
+        """Smaller tiles for wider elements: others would not fit registers and shared memory. Two warps for narrow
+        heads: four make products of a warp group, which Triton 3.6 compiles wrongly where a state at a border has rows
+        of 32 numbers or less (wrong outputs, illegal memory accesses)."""
         if self.dtype == torch.bfloat16:
-            return kernel
+            return kernel if self.width > 32 else Tuning(kernel.width, 2, 1)
         return Tuning(16, 4, 1) if self.dtype == torch.float32 else Tuning(32, 8, 1)
 
     def _width_of(self, kernel: Tuning) -> int:

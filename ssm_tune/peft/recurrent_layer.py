@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ssm_tune.peft.config import RecurrentConfig
-from ssm_tune.peft.fast_path import fast_scan, kernels_can_run
+from ssm_tune.peft.fast_path import fits_mamba2, mamba1_kernels_run, mamba2_kernels_run, scan_mamba1, scan_mamba2
 from ssm_tune.peft.mixers import MAMBA1, Mixer, describe, forward_with, originals
 from ssm_tune.peft.terms import added, gated, step_sizes, sum_dtype
 
@@ -113,9 +113,9 @@ class RecurrentLayer(nn.Module, BaseTunerLayer):
         inputs = (hidden_states, dt, A, B, C, D, z, delta_bias)
         y: Tensor
         state: Tensor | None
-        if self.has_fast_path and delta_softplus and kernels_can_run(hidden_states, A):
+        if self.has_fast_path and delta_softplus and mamba1_kernels_run(hidden_states, A):
             self.path = "ssm_tune kernels"
-            y, state = fast_scan(*inputs, mask=mask, **self.fast_arguments())
+            y, state = scan_mamba1(*inputs, mask=mask, **self.fast_arguments())
         else:
             self.path = "transformers"
             scan = self._original[MAMBA1.scan]
@@ -169,25 +169,23 @@ class RecurrentLayer(nn.Module, BaseTunerLayer):
         **kwargs: Any,
     ) -> Any:
         """hidden_states: (B, L, H, P); dt: (B, L, H); A: (H,); B, C: (B, L, G, N); states: (B, H, P, N)."""
+        inputs = (hidden_states, dt, A, B, C)
+        options = kwargs | {
+            "D": D,
+            "dt_bias": dt_bias,
+            "initial_states": initial_states,
+            "dt_softplus": dt_softplus,
+            "dt_limit": dt_limit,
+            "return_final_states": return_final_states,
+        }
+        mask = self._usable_mask(dt.shape[1])
+        if fits_mamba2(options) and mamba2_kernels_run(hidden_states, B.shape[3]):
+            self.path = "ssm_tune kernels"
+            return scan_mamba2(*inputs, self.fast_arguments(), mask, **options)
         self.path = "transformers"
-        out = self._original[self.mixer.family.scan](
-            hidden_states,
-            dt,
-            A,
-            B,
-            C,
-            chunk_size=chunk_size,
-            D=D,
-            dt_bias=dt_bias,
-            initial_states=initial_states,
-            dt_softplus=dt_softplus,
-            dt_limit=dt_limit,
-            return_final_states=return_final_states,
-            **kwargs,
-        )
+        out = self._original[self.mixer.family.scan](*inputs, chunk_size=chunk_size, **options)
         y, state = out if return_final_states else (out, None)
         flat = None if state is None else state.flatten(1, 2)
-        mask = self._usable_mask(dt.shape[1])
         term, last = self.beside_scan(
             C,
             lambda: step_sizes(dt, dt_bias, dt_softplus, dt_limit, mask),
@@ -259,7 +257,7 @@ class RecurrentLayer(nn.Module, BaseTunerLayer):
         return y
 
     def fast_arguments(self) -> dict[str, Any]:
-        """The adapter as arguments of ``ssm_tune.ops.selective_scan``."""
+        """The adapter as arguments of the scans in ``fast_path``."""
         raise NotImplementedError
 
     # -- what peft asks for

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.peft_features import close, fresh, logits, stepwise, tuned
+from helpers.peft_features import close, fresh, logits, tuned
 from helpers.peft_models import CONFIGS, tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ssm_tune.peft import InitialStateConfig, StateOffsetConfig, recurrent_layer
+from ssm_tune.peft import InitialStateConfig, StateOffsetConfig
 from ssm_tune.peft.recurrent_layer import RecurrentLayer
 from ssm_tune.peft.terms import read_initial_state, read_low_rank, read_state, step_sizes
 
@@ -144,38 +144,3 @@ def test_attention_layers_are_left_alone() -> None:
     layers = [kind for kind in kinds if issubclass(kind, RecurrentLayer)]
     assert len(layers) == 2
     assert len(kinds) - len(layers) == len(list(base.modules()))
-
-
-@pytest.mark.parametrize("name", ["Mamba", "FalconMamba", "Jamba"])
-@pytest.mark.parametrize(
-    "config", [StateOffsetConfig(), StateOffsetConfig(offset="y"), InitialStateConfig()], ids=["h", "y", "start"]
-)
-def test_the_runners_scan_gives_the_same(name: str, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU the runner's scan is plain PyTorch, called as its kernels are; with padding, a cache and gradients."""
-    ids, mask = tokens(2, 9), torch.ones(2, 9, dtype=torch.long)
-    mask[0, :3] = 0
-
-    def numbers(model: Any) -> list[Tensor]:
-        model.zero_grad()
-        model(ids, labels=ids, attention_mask=mask).loss.backward()
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
-        return [logits(model, ids, attention_mask=mask)[mask == 1], stepwise(model, ids, 4), *gradients]
-
-    expected = numbers(tuned(name, config))
-    monkeypatch.setattr(recurrent_layer, "kernels_can_run", lambda x, A: True)
-    model = tuned(name, config)
-    found = numbers(model)
-    logits(model, ids)
-    assert {layer.path for layer in model.modules() if isinstance(layer, RecurrentLayer)} == {"ssm_tune kernels"}
-    for one, other in zip(found, expected, strict=True):
-        close(one, other, 1e-4)
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_mamba1_scans_with_the_runners_kernels() -> None:
-    ids = tokens(2, 70)
-    for config in (StateOffsetConfig(rank=2), InitialStateConfig()):
-        model = tuned("Mamba", config)
-        expected = logits(model, ids)
-        close(logits(model.cuda(), ids.cuda()).cpu(), expected, 1e-4)
-        assert {layer.path for layer in model.modules() if isinstance(layer, RecurrentLayer)} == {"ssm_tune kernels"}
